@@ -13,25 +13,31 @@ import math
 import os
 import pickletools
 import re
+import sqlite3
 import sys
 import tempfile
+import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
+import joblib
 import numpy as np
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
 __all__ = [
+    "CacheStore",
     "PickledObject",
     "cache_folder",
     "cached_arrays",
+    "cached_batches",
+    "cached_rows",
     "check_random_state",
     "content_key",
     "find_package_file",
@@ -1049,6 +1055,136 @@ def source_key(*sources):
     """
     paths = [source.__file__ if isinstance(source, ModuleType) else source for source in sources]
     return content_key(*[_read_file(path) for path in paths])
+
+
+class CacheStore:
+    """Bytes by key in one SQLite file of the cache, safe for several processes and against interruption.
+
+    Parameters
+    ----------
+    name : str
+        Names the file; one for each kind of value and version of the code that makes it.
+    """
+
+    def __init__(self, name):
+        self.path = cache_folder("stores") / f"{name}.sqlite"
+        try:
+            self._run("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        except sqlite3.OperationalError:  # locked or not writable: nothing is wrong with the content
+            raise
+        except sqlite3.DatabaseError:
+            self.path.unlink()  # damaged: everything in a cache can be made again
+            self._run("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+
+    def _run(self, statement, rows=None):
+        with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+            if rows is None:
+                return connection.execute(statement).fetchall()
+            return connection.executemany(statement, rows)
+
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the entries that there are."""
+        wanted = list(dict.fromkeys(keys))
+        found = {}
+        with closing(sqlite3.connect(self.path, timeout=60)) as connection:
+            for start in range(0, len(wanted), 500):  # SQLite takes a limited number of values at once
+                part = wanted[start : start + 500]
+                marks = ",".join("?" * len(part))
+                found.update(
+                    connection.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", part)
+                )
+        return found
+
+    def put(self, entries: dict[str, bytes]) -> None:
+        """Add or replace entries, all of them or none."""
+        self._run("INSERT OR REPLACE INTO entries VALUES (?, ?)", entries.items())
+
+
+#: Rows are written to the cache this often (seconds), so that an interruption loses little.
+SAVE_INTERVAL = 2.0
+
+#: From so many missing rows on they are computed in parallel; below, starting processes costs more.
+PARALLEL_ROWS = 128
+
+#: How many rows one parallel task computes.
+TASK_ROWS = 16
+
+
+def cached_rows(store_name, keys: Sequence[str], function: Callable, arguments: Callable, description):
+    """Return one float32 row for each key, computing those that the cache does not hold.
+
+    Many missing rows are computed in parallel through joblib, so `joblib.parallel_config` chooses how and
+    where. What is done is kept, should the run be interrupted.
+
+    Parameters
+    ----------
+    store_name : str
+        See `CacheStore`.
+    keys : sequence of n str
+        Equal keys share a row.
+    function : callable
+        A function of a module (processes must find it) that returns a 1-D array.
+    arguments : callable
+        ``arguments(i)`` gives the arguments of `function` for row i.
+    description : str
+        For the progress bar.
+
+    Returns
+    -------
+    list of n ndarray of float32
+    """
+
+    def blocks(missing):
+        parts = [missing[start : start + TASK_ROWS] for start in range(0, len(missing), TASK_ROWS)]
+        if len(missing) < PARALLEL_ROWS:
+            return ((part, _apply(function, [arguments(i) for i in part])) for part in parts)
+        tasks = (joblib.delayed(_apply)(function, [arguments(i) for i in part]) for part in parts)
+        parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
+        return zip(parts, parallel(tasks), strict=True)
+
+    return _cached(store_name, keys, blocks, description)
+
+
+def cached_batches(store_name, keys: Sequence[str], function: Callable, description, batch_size):
+    """Like `cached_rows`, but ``function(positions)`` computes the rows of a whole batch in this process."""
+
+    def blocks(missing):
+        parts = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        return ((part, function(part)) for part in parts)
+
+    return _cached(store_name, keys, blocks, description)
+
+
+def _apply(function, argument_lists):
+    return [function(*arguments) for arguments in argument_lists]
+
+
+def _cached(store_name, keys, blocks, description):
+    """Rows from the store, and those missing from ``blocks(positions)``: pairs of positions and rows."""
+    store = CacheStore(store_name)
+    rows = {key: np.frombuffer(value, dtype=np.float32) for key, value in store.get(keys).items()}
+    positions = list({key: i for i, key in enumerate(keys) if key not in rows}.values())
+    fresh, saved = {}, time.monotonic()
+    with progress((), description, total=len(positions), disable=True if len(positions) < 2 else None) as bar:
+        try:
+            for part, values in blocks(positions):
+                fresh.update(
+                    {keys[i]: np.asarray(v, dtype=np.float32) for i, v in zip(part, values, strict=True)}
+                )
+                bar.update(len(part))
+                if time.monotonic() - saved > SAVE_INTERVAL:
+                    saved = _save_rows(store, rows, fresh)
+        finally:
+            _save_rows(store, rows, fresh)
+    return [rows[key] for key in keys]
+
+
+def _save_rows(store, rows, fresh):
+    """Move the fresh rows to the store and to the known ones; return when that was."""
+    store.put({key: row.tobytes() for key, row in fresh.items()})
+    rows.update(fresh)
+    fresh.clear()
+    return time.monotonic()
 
 
 # ----------------------------------------------------------------------------------------------------------
