@@ -200,8 +200,8 @@ def _checked_encodings(names, X):
     finite = np.isfinite(X).all(axis=1)  # (n,)
     if not finite.all():
         raise _RefusedError(
-            f"the encoding in row {np.flatnonzero(~finite)[0]} (the first is 0) holds NaN or infinity, as do "
-            f"{len(X) - finite.sum() - 1} others; leave these faces out or encode them again"
+            f"{len(X) - finite.sum()} encoding(s) hold NaN or infinity, first in row {finite.argmin()} (rows count "
+            "from 0); leave these faces out or encode them again"
         )
     return _text_array(names), X
 
@@ -219,7 +219,8 @@ def _text_array(names):
 
 def _read_npy_encodings(data, path):
     X = _parse_npy(io.BytesIO(data), len(data))
-    return [str(row) for row in range(len(X) if X.ndim else 0)], X
+    rows = len(X) if X.ndim and X.size else 0  # an empty array can claim any number of rows
+    return [str(row) for row in range(rows)], X
 
 
 def _read_npz_encodings(data, path):
@@ -629,8 +630,9 @@ class _PickleMachine:
             operation(argument)
         if end != len(data):
             raise _RefusedError(f"{len(data) - end} bytes follow its end, copy or make it again")
-        (result,) = self.stack
-        return result
+        if self.marks or len(self.stack) != 1:
+            raise _RefusedError("it leaves more or less than one object, copy or make it again")
+        return self.stack[0]
 
     def op_nothing(self, argument):
         pass
