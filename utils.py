@@ -551,6 +551,7 @@ def load_pickle(path, allowed=None):
         Further names that the file may call, such as {"dnnlib.tflib.network.Network": Network}. Each maps to
         a function or class of the caller that gets the :class:`PickledObject` and returns what takes its
         place: ``allowed={"dnnlib.util.EasyDict": lambda pickled: pickled.entries}``.
+        It should only store: an error in it is taken for damage of the file, so check what comes back.
 
     Returns
     -------
@@ -582,6 +583,8 @@ def _parse_pickle(data, allowed):
         reason = str(error)
     except Exception as error:  # as in _naming: no message that may quote the file
         reason = f"it is damaged or cut short ({type(error).__name__}), copy or make it again"
+        if not data.startswith(b"\x80"):  # the first byte from protocol 2 on
+            reason = "it is no pickle of protocol 2 to 5, write it again with protocol 2"
     raise _RefusedError(f"not a file this reader accepts: {reason}; nothing in it was run")
 
 

@@ -151,6 +151,11 @@ def test_python_2_file(tmp_path):
     assert X.tolist() == [[1.5, -200.0]]
 
 
+def test_byte_strings_of_protocol_0_are_named_as_the_trouble(tmp_path):
+    path = write(tmp_path, "old.pickle", b"(lp0\nS'\\xe9'\np1\na.")
+    refused(path, "protocol 2")
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_encodings_as_lists_and_scalars(tmp_path, protocol):
     rows = [[1.5, 2], (np.float32(0.5), np.int64(-3))]
