@@ -96,6 +96,12 @@ def embed(
     return descriptors
 
 
+def available() -> list[str]:
+    """The embeddings that can be used without naming a file: dlib, PCA, and FaceNet where its file is in place."""
+    facenet = ["facenet"] if _facenet_files() else []
+    return ["dlib", "pca", *facenet]
+
+
 def _embed_dlib(faces: Faces | Sequence[np.ndarray]) -> np.ndarray:
     landmarks = detection.detect(faces).landmarks
     images = _images(faces)
@@ -242,12 +248,15 @@ def _embed_facenet(faces: Faces | Sequence[np.ndarray], **options) -> np.ndarray
     return _embed_network(faces, path, *opener(path), _preparation(path, default, options))
 
 
-def _facenet_file() -> Path:
-    found = sorted(
-        path
-        for path in MODELS.glob("*")
-        if path.suffix in (".onnx", ".h5", ".keras") and "facenet" in path.name.lower()
+def _facenet_files() -> list[Path]:
+    endings = (".onnx", ".h5", ".keras")
+    return sorted(
+        path for path in MODELS.glob("*") if path.suffix in endings and "facenet" in path.name.lower()
     )
+
+
+def _facenet_file() -> Path:
+    found = _facenet_files()
     if len(found) == 1:
         return found[0]
     if found:

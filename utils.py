@@ -1111,6 +1111,9 @@ SAVE_INTERVAL = 2.0
 #: From so many missing rows on they are computed in parallel; below, starting processes costs more.
 PARALLEL_ROWS = 128
 
+#: Fewer missing rows than this are computed without a progress bar.
+SHOWN_ROWS = 64
+
 #: How many rows one parallel task computes.
 TASK_ROWS = 16
 
@@ -1170,7 +1173,9 @@ def _cached(store_name, keys, blocks, description):
     rows = {key: np.frombuffer(value, dtype=np.float32) for key, value in store.get(keys).items()}
     positions = list({key: i for i, key in enumerate(keys) if key not in rows}.values())
     fresh, saved = {}, time.monotonic()
-    with progress((), description, total=len(positions), disable=True if len(positions) < 2 else None) as bar:
+    with progress(
+        (), description, total=len(positions), disable=True if len(positions) < SHOWN_ROWS else None
+    ) as bar:
         try:
             for part, values in blocks(positions):
                 fresh.update(

@@ -143,7 +143,7 @@ class ActiveAppearanceModel(TextureSurrogates):
     Parameters
     ----------
     faces : Faces
-    keep_shape, keep_texture, keep_combined : float, default 0.99, 0.995, 0.999
+    keep_shape, keep_texture, keep_combined : float, default 0.999, 0.999, 0.9999
         Share of the variance that each model keeps.
     **options
         As for `TextureSurrogates`.
@@ -160,9 +160,9 @@ class ActiveAppearanceModel(TextureSurrogates):
     def __init__(
         self,
         faces: Faces,
-        keep_shape: float = 0.99,
-        keep_texture: float = 0.995,
-        keep_combined: float = 0.999,
+        keep_shape: float = 0.999,
+        keep_texture: float = 0.999,
+        keep_combined: float = 0.9999,
         **options,
     ):
         self.keep = {

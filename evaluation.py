@@ -1,0 +1,643 @@
+"""Originals and surrogates -> tables of what anonymization costs and protects; and the sweep that makes them.
+
+Two measures are the paper's (Le et al., "AnonFACES: Anonymizing Faces Adjusted to Constraints on Efficacy and
+Security", WPES 2020, section 4): information loss and re-identification rate. Both read the same distances, between a
+surrogate and the members of its own cluster, so beside them always stands what an adversary does with a gallery:
+closed-set identification of the cluster and of the person, with their chance levels, and the share of strangers
+that the surrogate would be taken for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+
+import anonymizer
+import datasets
+import detection
+import embedding
+import partitioning
+import utils
+from datasets import Faces
+
+OUTPUTS = Path(__file__).resolve().parent / "outputs"
+
+#: The distance under which dlib's descriptors are taken for one person, in the paper and by dlib's author.
+DLIB_THRESHOLD = 0.6
+
+#: Reconstructions are measured on at most so many photos.
+N_RECONSTRUCTIONS = 200
+
+#: Fewer pending combinations than this are computed in this process: starting others would take longer.
+PARALLEL_COMBINATIONS = 4
+
+#: The baselines that stand in every table.
+RANDOM_PARTITION, NO_ANONYMIZATION = "random", "none"
+
+#: What stands in the columns that do not apply to a row.
+NOT_APPLICABLE = "-"
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """The descriptors of released images, and which photos each one stands for.
+
+    Attributes
+    ----------
+    descriptors : ndarray, shape (c, d)
+        One row for each different image. Rows of images without a face do not count.
+    found : ndarray of bool, shape (c,)
+        Whether a face was found on the image.
+    labels : ndarray of int, shape (n,)
+        Which image each of the n photos got, 0 to c - 1.
+    """
+
+    descriptors: np.ndarray
+    found: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """The photos that an adversary holds, with names on them.
+
+    Attributes
+    ----------
+    descriptors : ndarray, shape (g, d)
+    identities : ndarray of str, shape (g,)
+    kind : str
+        ``"other photos"`` than the anonymized ones, ``"same photos"``, or ``"mixed"`` where only some people
+        have others.
+    """
+
+    descriptors: np.ndarray
+    identities: np.ndarray
+    kind: str
+
+    @classmethod
+    def of(cls, faces: Faces, descriptors: np.ndarray, recogniser: str = "dlib") -> Gallery:
+        """The gallery for some faces: other photos of each person where there are any, else their own.
+
+        `descriptors` (n, d) are those of `faces` themselves.
+        """
+        if faces.others is None:
+            return cls(descriptors, faces.identities, "same photos")
+        lonely = ~np.isin(faces.identities, faces.others.identities)
+        apart = embedding.embed(faces.others, recogniser)
+        return cls(
+            np.concatenate([apart, descriptors[lonely]]),
+            np.concatenate([faces.others.identities, faces.identities[lonely]]),
+            "mixed" if lonely.any() else "other photos",
+        )
+
+
+def measure(
+    release: Release,
+    descriptors: np.ndarray,
+    identities: np.ndarray,
+    gallery: Gallery,
+    threshold: float = DLIB_THRESHOLD,
+) -> dict[str, float]:
+    """Measure a release against the photos it was made from and a gallery.
+
+    An image without a face has no distances. It is left out of the plain measures, and counted as the worst
+    that could be in those that end in ``_worst``: lost as much as the two most different photos differ,
+    re-identified, and identified.
+
+    Parameters
+    ----------
+    release : Release
+        c images for n photos.
+    descriptors : ndarray, shape (n, d)
+        Of the photos, by the recogniser that also described release and gallery.
+    identities : ndarray of str, shape (n,)
+    gallery : Gallery
+    threshold : float, default 0.6
+        Two descriptors nearer than this count as one person.
+
+    Returns
+    -------
+    dict
+        - ``information_loss``: mean distance between a photo's descriptor and its image's (section 4.1 of the paper).
+        - ``re_identification``: share of photos nearer to their image than the threshold (section 4.2). Not a
+          probability of being identified.
+        - ``information_loss_gallery``, ``re_identification_gallery``: the same from the image to the gallery photos
+          of its members.
+        - ``rank1_cluster``: share of people whose image has a member of their cluster as its nearest gallery face;
+          ``chance_cluster`` is what a blind pick from the gallery gives.
+        - ``rank1_person``: share whose image leads to themselves; ``chance_person`` as above.
+        - ``stranger_share``: share of pairs of an image and a gallery photo of somebody outside its cluster
+          that are nearer than the threshold. NaN where there are no such pairs.
+        - ``detection_rate``, ``n_failed``: share of images with a face, number without one.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not fit.
+
+    Notes
+    -----
+    People are counted once for each image that they share: of p people who share one image, at most one is its
+    nearest gallery face, so ``rank1_person`` is at most 1 / k for clusters of at least k people.
+    """
+    n_images = len(release.descriptors)
+    if len(release.found) != n_images:
+        raise ValueError(f"{n_images} images but {len(release.found)} found flags")
+    if not len(release.labels) == len(descriptors) == len(identities):
+        raise ValueError(
+            f"{len(release.labels)} labels, {len(descriptors)} descriptors and {len(identities)} identities; "
+            "there must be one of each for each photo"
+        )
+    if not np.array_equal(np.unique(release.labels), np.arange(n_images)):
+        raise ValueError(f"labels must use every number from 0 to {n_images - 1}, one for each image")
+    shown = release.found[release.labels]  # (n,) photos whose image has a face
+    own = np.linalg.norm(release.descriptors[release.labels] - descriptors, axis=1)
+    to_gallery = _distances(release.descriptors, gallery.descriptors)  # (c, g)
+    member = _membership(release.labels, identities, gallery.identities, n_images)  # (c, g)
+    n_people = _people_per_image(release.labels, identities, n_images)  # (c,)
+    nearest = to_gallery.argmin(axis=1)
+    hit = member[np.arange(n_images), nearest]
+    found, failed, total = release.found, ~release.found, n_people.sum()
+    known, strangers = member & found[:, None], ~member & found[:, None]
+    worst_loss = _diameter(descriptors)
+    return {
+        "information_loss": _mean(own[shown]),
+        "information_loss_worst": _mean(np.where(shown, own, worst_loss)),
+        "re_identification": _mean(own[shown] < threshold),
+        "re_identification_worst": _mean((own < threshold) | ~shown),
+        "information_loss_gallery": _mean(to_gallery[known]),
+        "re_identification_gallery": _mean(to_gallery[known] < threshold),
+        "rank1_cluster": _ratio((n_people * hit)[found].sum(), n_people[found].sum()),
+        "rank1_cluster_worst": float((n_people * (hit | failed)).sum() / total),
+        "chance_cluster": float((n_people * member.mean(axis=1)).sum() / total),
+        "rank1_person": _ratio(hit[found].sum(), n_people[found].sum()),
+        "rank1_person_worst": float((hit | failed).sum() / total),
+        "chance_person": float(member.mean(axis=1).sum() / total),
+        "stranger_share": _mean(to_gallery[strangers] < threshold),
+        "detection_rate": float(found.mean()),
+        "n_failed": int(failed.sum()),
+    }
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances between rows: (c, d), (g, d) -> (c, g). Exact where rows are equal."""
+    return np.stack([np.linalg.norm(b - row, axis=1) for row in a])
+
+
+def _membership(labels: np.ndarray, identities: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarray:
+    """Which gallery photos show a member of each image: (n_images, g)."""
+    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
+    people = {label: set(group) for label, group in pairs.groupby("label")["identity"]}
+    return np.stack([np.isin(others, list(people[label])) for label in range(n_images)])
+
+
+def _people_per_image(labels: np.ndarray, identities: np.ndarray, n_images: int) -> np.ndarray:
+    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
+    return np.bincount(pairs["label"], minlength=n_images)
+
+
+def _diameter(descriptors: np.ndarray) -> float:
+    """Largest distance between two rows."""
+    return float(max(np.linalg.norm(descriptors - row, axis=1).max() for row in descriptors))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def evaluate(
+    faces: Faces,
+    model: anonymizer.Anonymizer,
+    labels: np.ndarray | None = None,
+    *,
+    recogniser: str = "dlib",
+    threshold: float = DLIB_THRESHOLD,
+) -> dict[str, float | int | str]:
+    """Anonymize faces and measure the release.
+
+    Parameters
+    ----------
+    faces : Faces
+        With `others`, these are the adversary's gallery; else it holds the very photos.
+    model : Anonymizer
+        Made for these faces.
+    labels : ndarray of int, shape (n,), optional
+        The cluster of each photo, for an anonymizer that makes surrogates; those that change each photo by itself
+        take none.
+    recogniser : str, default "dlib"
+        The embedding by which everything is measured.
+    threshold : float, default 0.6
+
+    Returns
+    -------
+    dict
+        What `measure` returns, and ``gallery`` (what kind), ``n_people``, ``n_missed`` (photos whose face the detector
+        missed; they are measured from the whole frame).
+
+    Raises
+    ------
+    ValueError
+        If labels are missing or not wanted.
+    """
+    images, labels = release_images(faces, model, labels)
+    descriptors = embedding.embed(faces, recogniser)
+    release = Release(embedding.embed(images, recogniser), detection.detect(images).found, labels)
+    gallery = Gallery.of(faces, descriptors, recogniser)
+    scores = measure(release, descriptors, faces.identities, gallery, threshold)
+    if model.k_anonymous:
+        _assert_person_bound(scores, labels, faces.identities)
+    missed = int((~detection.detect(faces).found).sum())
+    return {"n_people": faces.n_people, **scores, "gallery": gallery.kind, "n_missed": missed}
+
+
+def release_images(
+    faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray | None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Make the images of a release: c images, and which of them each of the n photos gets (n,)."""
+    if not model.k_anonymous:
+        if labels is not None:
+            raise ValueError(
+                f"the anonymizer {model.name!r} changes each photo by itself; leave out the labels"
+            )
+        return [model.apply(i) for i in range(len(faces))], np.arange(len(faces))
+    if labels is None:
+        raise ValueError(f"the anonymizer {model.name!r} makes one face for each cluster; give the labels")
+    labels = np.asarray(labels)
+    if labels.shape != (len(faces),):
+        raise ValueError(
+            f"{len(faces)} photos need {len(faces)} labels, not an array of shape {labels.shape}"
+        )
+    clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    return [model.surrogate(members) for members in clusters], labels
+
+
+def _assert_person_bound(scores: dict, labels: np.ndarray, identities: np.ndarray) -> None:
+    """A shared image cannot lead to more than one person of its cluster; anything else is a fault of ours."""
+    smallest = _people_per_image(labels, identities, int(labels.max()) + 1).min()
+    for name in ("rank1_person", "rank1_person_worst"):
+        if scores[name] > 1 / smallest + 1e-9:
+            raise AssertionError(
+                f"{name} is {scores[name]:.4f}, above 1/{smallest}: images are not shared as labelled"
+            )
+
+
+def reconstruction_scores(
+    faces: Faces, model: anonymizer.Anonymizer, *, recogniser: str = "dlib", random_state=0
+) -> dict[str, float]:
+    """Measure what an anonymizer can draw at all: each photo's own reconstruction.
+
+    A generator that cannot draw a person looks private, whatever it is told to mix.
+
+    Returns
+    -------
+    dict
+        ``reconstruction_loss``: mean distance from the photo to its reconstruction; ``reconstruction_rank1``: share of
+        reconstructions whose nearest gallery face is of the same person, one without a face counting as not
+        recognised. NaN for an anonymizer that has none. At most 200 photos are drawn, chosen by `random_state`.
+    """
+    if not model.k_anonymous:
+        return {"reconstruction_loss": float("nan"), "reconstruction_rank1": float("nan")}
+    rows = np.arange(len(faces))
+    if len(rows) > N_RECONSTRUCTIONS:
+        rows = np.sort(utils.check_random_state(random_state).choice(rows, N_RECONSTRUCTIONS, replace=False))
+    descriptors = embedding.embed(faces, recogniser)
+    gallery = Gallery.of(faces, descriptors, recogniser)
+    images = [model.reconstruct(i) for i in rows]
+    drawn, found = embedding.embed(images, recogniser), detection.detect(images).found
+    nearest = gallery.identities[_distances(drawn, gallery.descriptors).argmin(axis=1)]
+    own = np.linalg.norm(drawn - descriptors[rows], axis=1)
+    return {
+        "reconstruction_loss": _mean(own[found]),
+        "reconstruction_rank1": _mean((nearest == faces.identities[rows]) & found),
+    }
+
+
+def cluster_distances(
+    faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray, *, recogniser: str = "dlib"
+) -> pd.DataFrame:
+    """Distances from each cluster's surrogate to the photos of its members.
+
+    Returns
+    -------
+    DataFrame
+        A row for each photo: ``label``, ``row`` (of the photo in `faces`), ``distance`` (NaN where the surrogate shows
+        no face).
+    """
+    images, labels = release_images(faces, model, labels)
+    drawn, found = embedding.embed(images, recogniser), detection.detect(images).found
+    distance = np.linalg.norm(drawn[labels] - embedding.embed(faces, recogniser), axis=1)
+    distance[~found[labels]] = np.nan
+    table = pd.DataFrame({"label": labels, "row": np.arange(len(faces)), "distance": distance})
+    return table.sort_values(["label", "row"], ignore_index=True)
+
+
+def sweep(
+    faces: Faces,
+    embeddings: Sequence[str] = ("dlib",),
+    partitioners: Sequence[str] = ("balanced",),
+    anonymizers: Sequence[str] = ("aam",),
+    k_values: Iterable[int] = range(2, 20),
+    random_state: int | Sequence[int] = 0,
+    *,
+    recogniser: str = "dlib",
+    threshold: float = DLIB_THRESHOLD,
+    n_jobs: int = -1,
+    output: str | Path | None = None,
+) -> pd.DataFrame:
+    """Measure every combination of embedding, partitioner, anonymizer and k.
+
+    The random partition and a row without anonymization are always measured along, as baselines. Finished
+    combinations are cached on disk: an interrupted sweep goes on where it stopped, in this or another session.
+
+    Parameters
+    ----------
+    faces : Faces
+    embeddings : sequence of str
+        What the people are clustered by; see `embedding.embed`.
+    partitioners : sequence of str
+        Names in `partitioning.PARTITIONERS` or `partitioning.VARIABLE_SIZE`.
+    anonymizers : sequence of str
+        Names in `anonymizer.ANONYMIZERS`. Those that change each photo by itself give one row, at k = 1.
+    k_values : iterable of int
+        Each from 2 to the number of people.
+    random_state : int or sequence of int, default 0
+        The seed; several give a row each.
+    recogniser : str, default "dlib"
+        The embedding by which everything is measured.
+    threshold : float, default 0.6
+        As the paper has it, for dlib.
+    n_jobs : int, default -1
+        Processes; -1 takes all cores. ``joblib.parallel_config`` chooses another backend, such as Dask.
+    output : path, optional
+        Write the table there as CSV, too.
+
+    Returns
+    -------
+    DataFrame
+        One row for each combination: ``embedding partitioner anonymizer k`` and ``seed`` say which, ``n_people``
+        and ``gallery`` whom, ``recogniser`` and ``threshold`` how, then what `measure` and
+        `reconstruction_scores` return, and ``n_missed``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unknown names or a k that does not fit, before any work is done.
+
+    Examples
+    --------
+    >>> import datasets, evaluation
+    >>> faces = datasets.load_faces("orl", per_identity=1)
+    >>> table = evaluation.sweep(faces, ["dlib"], ["ward"], ["aam"], [2, 5])
+    """
+    combinations = _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state)
+    clustered_by = {c["embedding"] for c in combinations} - {NOT_APPLICABLE}
+    descriptors = {name: embedding.embed(faces, name) for name in sorted({*clustered_by, recogniser})}
+    if faces.others is not None:
+        embedding.embed(faces.others, recogniser)  # in the cache before the workers ask for it
+    models = {name: _model(name, faces) for name in dict.fromkeys(c["anonymizer"] for c in combinations)}
+    store = utils.CacheStore("sweep-" + _code_key())
+    how = {"recogniser": recogniser, "threshold": float(threshold)}
+    for c in combinations:
+        clusters = descriptors.get(c["embedding"], descriptors[recogniser])
+        c["key"] = utils.content_key(
+            models[c["anonymizer"]].fingerprint, descriptors[recogniser], clusters, *c.values(), how
+        )
+    rows = {key: json.loads(value) for key, value in store.get(c["key"] for c in combinations).items()}
+    pending = [c for c in combinations if c["key"] not in rows]
+    tasks = (
+        joblib.delayed(_measure_combination)(faces, c, descriptors.get(c["embedding"]), how) for c in pending
+    )
+    jobs = n_jobs if len(pending) >= PARALLEL_COMBINATIONS else 1
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    for key, row in utils.progress(
+        results, "combinations", total=len(pending), disable=None if pending else True
+    ):
+        store.put({key: json.dumps(row).encode()})
+        rows[key] = row
+    table = pd.DataFrame([rows[c["key"]] for c in combinations])
+    if output is not None:
+        save_table(table, output)
+    return table
+
+
+def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state) -> list[dict]:
+    """Check what a sweep is asked for, and list its combinations, baselines included."""
+    for label, names in (
+        ("embeddings", embeddings),
+        ("partitioners", partitioners),
+        ("anonymizers", anonymizers),
+    ):
+        if isinstance(names, str) or not names:
+            raise TypeError(f"{label} must be a list of names that is not empty, not {names!r}")
+    known = {**partitioning.PARTITIONERS, **partitioning.VARIABLE_SIZE}
+    for name, registry in [
+        *((p, known) for p in partitioners),
+        *((a, anonymizer.ANONYMIZERS) for a in anonymizers),
+    ]:
+        if name not in registry:
+            raise ValueError(f"unknown name {name!r}; there is {', '.join(map(repr, registry))}")
+    k_values = sorted(set(k_values))
+    for k in k_values:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer):
+            raise TypeError(f"k must be a whole number, not {k!r}")
+        if not 2 <= k <= faces.n_people:
+            raise ValueError(
+                f"k = {k} does not fit {faces.n_people} people; it must lie between 2 and {faces.n_people}"
+            )
+    if not k_values:
+        raise ValueError("k_values is empty; give at least one k")
+    seeds = [random_state] if isinstance(random_state, int | np.integer) else list(random_state)
+    shared = [name for name in anonymizers if anonymizer.ANONYMIZERS[name].k_anonymous]
+    single = [name for name in anonymizers if name not in shared and name != NO_ANONYMIZATION]
+    partitioners = list(dict.fromkeys([*partitioners, RANDOM_PARTITION])) if shared else []
+    grid = [
+        *itertools.product(
+            dict.fromkeys(embeddings), partitioners, dict.fromkeys(shared), map(int, k_values)
+        ),
+        *((NOT_APPLICABLE, NOT_APPLICABLE, name, 1) for name in dict.fromkeys([*single, NO_ANONYMIZATION])),
+    ]
+    names = ("embedding", "partitioner", "anonymizer", "k", "seed")
+    return [dict(zip(names, (*cell, int(seed)), strict=True)) for seed in seeds for cell in grid]
+
+
+def _measure_combination(faces: Faces, combination: dict, descriptors: np.ndarray | None, how: dict):
+    """Compute one row of a sweep; returns its key and the row."""
+    model = _model(combination["anonymizer"], faces)
+    labels = None
+    if model.k_anonymous:
+        partition = {**partitioning.PARTITIONERS, **partitioning.VARIABLE_SIZE}[combination["partitioner"]]
+        k, seed = combination["k"], combination["seed"]
+        labels = partition(descriptors, k, identities=faces.identities, random_state=seed)
+    scores = evaluate(faces, model, labels, **how)
+    n_clusters = len(faces) if labels is None else int(labels.max()) + 1
+    drawn = _model_scores(combination["anonymizer"], faces, how["recogniser"])
+    which = {name: value for name, value in combination.items() if name != "key"}
+    return combination["key"], {**which, "n_clusters": n_clusters, **how, **scores, **drawn}
+
+
+#: Models of this process, so that a worker fits each only once: (name, faces) -> model and its own scores.
+_MODELS: dict[tuple[str, str], anonymizer.Anonymizer] = {}
+_MODEL_SCORES: dict[tuple[str, str, str], dict[str, float]] = {}
+
+
+def _model(name: str, faces: Faces) -> anonymizer.Anonymizer:
+    key = (name, faces.fingerprint)
+    if key not in _MODELS:
+        _MODELS[key] = anonymizer.load(name, faces)
+    return _MODELS[key]
+
+
+def _model_scores(name: str, faces: Faces, recogniser: str) -> dict[str, float]:
+    key = (name, faces.fingerprint, recogniser)
+    if key not in _MODEL_SCORES:
+        _MODEL_SCORES[key] = reconstruction_scores(faces, _model(name, faces), recogniser=recogniser)
+    return _MODEL_SCORES[key]
+
+
+def _code_key() -> str:
+    """Changes with the code that results depend on, besides that of the anonymizers."""
+    return utils.source_key(__file__, detection, embedding, partitioning)[:16]
+
+
+def save_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV; an interruption leaves the old file or the new one, never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    utils.save_atomic(path, lambda file: file.write(table.to_csv(index=False).encode()))
+
+
+def load_table(path: str | Path) -> pd.DataFrame:
+    """Read a table that `save_table` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there yet; the message says how to make it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: no such table; run `make experiments` or NumericalExperiments.ipynb first"
+        )
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+ALL_K = range(2, 20)
+
+
+def quick_grid(embeddings: Sequence[str], k_values: Iterable[int] = ALL_K) -> list[dict]:
+    """The sweeps of ``make experiments``: one thing varied at a time, every k.
+
+    All partitioners with dlib, all embeddings with Ward, every anonymizer once.
+    """
+    surrogates = [name for name, cls in anonymizer.ANONYMIZERS.items() if cls.k_anonymous]
+    filters = [name for name, cls in anonymizer.ANONYMIZERS.items() if not cls.k_anonymous]
+    k_values = list(k_values)
+    return [
+        {
+            "embeddings": ["dlib"],
+            "partitioners": list(partitioning.PARTITIONERS),
+            "anonymizers": ["aam"],
+            "k_values": k_values,
+        },
+        {
+            "embeddings": list(embeddings),
+            "partitioners": ["ward"],
+            "anonymizers": ["aam"],
+            "k_values": k_values,
+        },
+        {
+            "embeddings": ["dlib"],
+            "partitioners": ["ward"],
+            "anonymizers": [*surrogates, *filters],
+            "k_values": k_values,
+        },
+    ]
+
+
+def full_grid(embeddings: Sequence[str], k_values: Iterable[int] = ALL_K) -> list[dict]:
+    """The sweep of ``make experiments-full``: every combination, published forms of the algorithms included."""
+    return [
+        {
+            "embeddings": list(embeddings),
+            "partitioners": [*partitioning.PARTITIONERS, *partitioning.VARIABLE_SIZE],
+            "anonymizers": list(anonymizer.ANONYMIZERS),
+            "k_values": list(k_values),
+        }
+    ]
+
+
+GRIDS = {"quick": quick_grid, "full": full_grid}
+
+
+def run_grid(
+    faces: Faces, grid: str = "quick", *, k_values: Iterable[int] = ALL_K, random_state=0, **options
+) -> pd.DataFrame:
+    """Run all sweeps of a grid and return one table without doubles.
+
+    Parameters
+    ----------
+    faces : Faces
+    grid : str, default "quick"
+        A name in `GRIDS`.
+    k_values : iterable of int
+        Those above the number of people are left out.
+    random_state : int or sequence of int
+    **options
+        Passed to `sweep`.
+    """
+    if grid not in GRIDS:
+        raise ValueError(f"unknown grid {grid!r}; there is {', '.join(map(repr, GRIDS))}")
+    fitting = [k for k in k_values if k <= faces.n_people]
+    sweeps = GRIDS[grid](embedding.available(), fitting)
+    tables = [sweep(faces, **one, random_state=random_state, **options) for one in sweeps]
+    return pd.concat(tables, ignore_index=True).drop_duplicates(
+        ["embedding", "partitioner", "anonymizer", "k", "seed"]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a grid from the command line and write its table to outputs/."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description=main.__doc__)
+    parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
+    parser.add_argument("--grid", choices=GRIDS, default="quick")
+    parser.add_argument(
+        "--k", default="2:20", metavar="FROM:TO", help="cluster sizes, TO not included (default: 2:20)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUTS, help="folder for the table (default: outputs)"
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        first, last = (int(part) for part in chosen.k.split(":"))
+    except ValueError:
+        parser.error(f"--k must look like 2:20, not {chosen.k!r}")
+    try:
+        faces = datasets.load_faces(chosen.source, per_identity=1, random_state=chosen.seed)
+        print(faces)
+        path = chosen.output / f"{faces.source}_{chosen.grid}.csv"
+        table = run_grid(
+            faces, chosen.grid, k_values=range(first, last), random_state=chosen.seed, n_jobs=chosen.jobs
+        )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    save_table(table, path)
+    print(f"{len(table)} combinations -> {path}")
+
+
+if __name__ == "__main__":
+    main()

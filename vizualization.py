@@ -1,0 +1,396 @@
+"""Tables and images -> figures. The one module that draws; every function returns the Figure.
+
+Colours are the Okabe-Ito set, which stays apart for all common kinds of colour blindness, and every line also has
+its own marker, so that figures survive a grey printer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import anonymizer
+from datasets import Faces
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+BASELINE_GREY = "#7F7F7F"
+
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "savefig.dpi": 300,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 9,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text, as publishers ask for
+}
+
+#: What the names in tables are called in figures.
+LABELS = {
+    "information_loss": "Information loss (distance)",
+    "information_loss_gallery": "Information loss, other photos (distance)",
+    "re_identification": "Re-identification rate",
+    "re_identification_gallery": "Re-identification rate, other photos",
+    "rank1_cluster": "Cluster found first",
+    "rank1_person": "Person found first",
+    "stranger_share": "Strangers under the threshold",
+    "detection_rate": "Surrogates with a face",
+    "embedding": "Embedding",
+    "partitioner": "Partition",
+    "anonymizer": "Anonymizer",
+    "dlib": "dlib",
+    "pca": "PCA",
+    "facenet": "FaceNet",
+    "pixel": "k-Same (pixel)",
+    "eigen": "k-Same-Eigen",
+    "aam": "k-Same-M (AAM)",
+    "none": "no anonymization",
+    "random": "random",
+}
+
+#: The side of one face on a contact sheet, in inches.
+FACE_SIZE = 0.75
+
+
+def label(name: str) -> str:
+    """What a name in a table is called in a figure."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG (300 dpi) and PDF; `path` names both, its ending does not count."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for ending in (".png", ".pdf"):
+        metadata = {"CreationDate": None} if ending == ".pdf" else {}  # the same figure, the same bytes
+        figure.savefig(path.with_suffix(ending), metadata=metadata)
+
+
+def _style(name: str, position: int) -> dict:
+    """Colour, marker and line of one curve; baselines are grey."""
+    if name in ("random", "none"):
+        return {"color": BASELINE_GREY, "marker": ".", "linestyle": "--", "zorder": 1}
+    line = "-" if position < len(COLOURS) else ":"
+    return {
+        "color": COLOURS[position % len(COLOURS)],
+        "marker": MARKERS[position % len(MARKERS)],
+        "linestyle": line,
+        "markersize": 4,
+        "linewidth": 1.3,
+        "zorder": 2,
+    }
+
+
+def _curves(axis: plt.Axes, table: pd.DataFrame, measure: str, by: str) -> None:
+    """Draw one curve over k for each value of a column; the band spans the seeds."""
+    names = [name for name in dict.fromkeys(table[by]) if name != "random"]
+    for position, name in enumerate([*names, *(["random"] if (table[by] == "random").any() else [])]):
+        over_k = table[table[by] == name].groupby("k")[measure]
+        mean = over_k.mean()
+        axis.plot(mean.index, mean, label=label(name), **_style(name, position))
+        if over_k.count().max() > 1:
+            axis.fill_between(
+                mean.index,
+                over_k.min(),
+                over_k.max(),
+                color=_style(name, position)["color"],
+                alpha=0.15,
+                lw=0,
+            )
+    axis.set_xlabel("Cluster size k")
+    axis.set_ylabel(label(measure))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _check_rows(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"the table has no column {', '.join(missing)}; give one that evaluation.sweep made")
+    rows = table[table["k"] > 1]
+    if rows.empty:
+        raise ValueError("the table has no row with k above 1, so there is nothing to draw over k")
+    return rows
+
+
+def loss_and_reidentification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
+    """The paper's pair of curves: information loss and re-identification rate over k.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.sweep`, restricted to what shall be compared.
+    by : str
+        Column whose values get a curve each: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Left information loss, from 0 without anonymization; right re-identification, from 1, with the 1/k that the
+        paper aims for.
+    """
+    rows = _check_rows(table, ["k", by, "information_loss", "re_identification"])
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
+        _curves(left, rows, "information_loss", by)
+        _curves(right, rows, "re_identification", by)
+        k = np.unique(rows["k"])
+        right.plot(k, 1 / k, color="black", linewidth=0.8, linestyle=":", label="1 / k")
+        right.set_ylim(-0.02, 1.02)
+        _legend(figure, right)
+        figure.suptitle(title)
+    return figure
+
+
+def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
+    """What a gallery search finds over k: the cluster, the person, and strangers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.sweep`.
+    by : str
+        Column whose values get a curve each.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Dotted black: what chance gives for the cluster, and the bound 1/k for the person.
+    """
+    rows = _check_rows(table, ["k", by, "rank1_cluster", "rank1_person", "stranger_share", "chance_cluster"])
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.2))
+        for axis, measure in zip(axes, ("rank1_cluster", "rank1_person", "stranger_share"), strict=True):
+            _curves(axis, rows, measure, by)
+            if rows[measure].notna().any():
+                axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
+        chance = rows.groupby("k")["chance_cluster"].mean()
+        axes[0].plot(chance.index, chance, color="black", linewidth=0.8, linestyle=":")
+        axes[0].set_ylim(-0.02, 1.05)
+        k = np.unique(rows["k"])
+        axes[1].plot(
+            k, 1 / k, color="black", linewidth=0.8, linestyle=":", label="chance (left), 1 / k (middle)"
+        )
+        _legend(figure, axes[1])
+        figure.suptitle(title)
+    return figure
+
+
+def _legend(figure: Figure, axis: plt.Axes) -> None:
+    """Put the legend of one axis to the right of all of them, where it covers no curve."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+
+
+def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
+    """Re-identification against information loss: one point for each k, one line for each value of `by`.
+
+    Lower left is better in both; the number at a point is its k.
+    """
+    rows = _check_rows(table, ["k", by, "information_loss", "re_identification"])
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.5, 3.8))
+        for position, name in enumerate(dict.fromkeys(rows[by])):
+            points = rows[rows[by] == name].groupby("k")[["information_loss", "re_identification"]].mean()
+            axis.plot(*points.to_numpy().T, label=label(name), **_style(name, position))
+            for k in (points.index[0], *points.index[points.index.isin([5, 10])]):
+                axis.annotate(str(k), points.loc[k], textcoords="offset points", xytext=(4, 4), fontsize=7)
+        axis.set_xlabel(label("information_loss"))
+        axis.set_ylabel(label("re_identification"))
+        axis.set_ylim(-0.02, 1.02)
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
+
+
+def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
+    """Distances between surrogate and members, a box for each cluster, with the threshold.
+
+    Parameters
+    ----------
+    distances : DataFrame
+        From `evaluation.cluster_distances`.
+    threshold : float, default 0.6
+        Members below the line count as re-identified.
+    title : str, optional
+    """
+    clusters = [group["distance"].dropna().to_numpy() for _, group in distances.groupby("label")]
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(max(5.0, 0.35 * len(clusters) + 1.5), 3.2))
+        axis.boxplot(
+            clusters,
+            positions=range(len(clusters)),
+            widths=0.6,
+            medianprops={"color": COLOURS[1]},
+            flierprops={"markersize": 3},
+        )
+        axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+        _cluster_axis(axis, len(clusters))
+        axis.legend(loc="best")
+        figure.suptitle(title)
+    return figure
+
+
+def cluster_means(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
+    """Mean distance between surrogate and members of each cluster, with the threshold and the overall mean."""
+    means = distances.groupby("label")["distance"].mean()
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(max(5.0, 0.35 * len(means) + 1.5), 3.2))
+        axis.bar(means.index, means, width=0.6, color=COLOURS[0])
+        axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+        overall = distances["distance"].mean()
+        axis.axhline(overall, color=COLOURS[1], linewidth=1.0, label=f"mean {overall:.3f}")
+        _cluster_axis(axis, len(means))
+        axis.legend(loc="lower right")
+        figure.suptitle(title)
+    return figure
+
+
+def _cluster_axis(axis: plt.Axes, n_clusters: int) -> None:
+    axis.set_xlabel("Cluster")
+    axis.set_ylabel("Distance to surrogate")
+    axis.set_xticks(
+        range(n_clusters), [str(i) for i in range(n_clusters)], fontsize=7 if n_clusters > 25 else 9
+    )
+    axis.grid(visible=False, axis="x")
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 10
+) -> Figure:
+    """Show images in a grid.
+
+    Parameters
+    ----------
+    images : sequence of uint8 arrays (h, w, 3)
+    titles : sequence of str, optional
+    columns : int, default 10
+    """
+    rows = [list(images[start : start + columns]) for start in range(0, len(images), columns)]
+    named = None
+    if titles is not None:
+        named = [list(titles[start : start + columns]) for start in range(0, len(titles), columns)]
+    return image_grid(rows, named)
+
+
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    titles: Sequence[Sequence[str]] | None = None,
+    row_labels: Sequence[str] | None = None,
+) -> Figure:
+    """Show rows of images; None leaves a gap.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of uint8 arrays (h, w, 3)
+    titles : the same shape of str, optional
+        Written over the images.
+    row_labels : sequence of str, optional
+        Written left of the rows.
+    """
+    n_columns = max(len(row) for row in rows)
+    shown = [image for row in rows for image in row if image is not None]
+    aspect = float(np.median([image.shape[0] / image.shape[1] for image in shown]))
+    room = 0.16 if titles is not None else 0.0
+    margin = 0.12 * max(map(len, row_labels)) * 0.6 if row_labels else 0.0
+    size = (n_columns * FACE_SIZE + margin, len(rows) * (FACE_SIZE * aspect + room))
+    with plt.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
+        figure = plt.figure(figsize=size)
+        grid = figure.add_gridspec(
+            len(rows), n_columns, left=margin / size[0], right=1, bottom=0, top=1 - room / size[1],
+            wspace=0.03, hspace=0.03 + room / (FACE_SIZE * aspect),
+        )  # fmt: skip
+        for r, row in enumerate(rows):
+            for c, image in enumerate(row):
+                axis = figure.add_subplot(grid[r, c])
+                axis.axis("off")
+                if image is not None:
+                    axis.imshow(image, interpolation="lanczos")
+                if titles is not None and c < len(titles[r]):
+                    axis.set_title(titles[r][c], fontsize=6, pad=1.5)
+                if c == 0 and row_labels:
+                    axis.text(
+                        -0.08,
+                        0.5,
+                        row_labels[r],
+                        transform=axis.transAxes,
+                        ha="right",
+                        va="center",
+                        fontsize=8,
+                    )
+    return figure
+
+
+def clusters_with_surrogates(
+    faces: Faces, model: anonymizer.Surrogates, labels: np.ndarray, clusters: Sequence[int] | None = None
+) -> Figure:
+    """Show clusters, one a row: the members' photos, a gap, and the surrogate they all get.
+
+    Parameters
+    ----------
+    faces : Faces
+    model : Surrogates
+    labels : ndarray of int, shape (n,)
+    clusters : sequence of int, optional
+        Which clusters; the first six by default.
+    """
+    clusters = range(min(6, int(labels.max()) + 1)) if clusters is None else clusters
+    members = [np.flatnonzero(labels == cluster) for cluster in clusters]
+    widest = max(map(len, members))
+    rows = [
+        [*(faces.images[i] for i in rows), *([None] * (widest - len(rows))), None, model.surrogate(rows)]
+        for rows in members
+    ]
+    return image_grid(rows, row_labels=[f"cluster {cluster}" for cluster in clusters])
+
+
+def people_and_surrogates(
+    faces: Faces, model: anonymizer.Surrogates, labels_by_k: Mapping[int, np.ndarray], rows: Sequence[int]
+) -> Figure:
+    """Show some photos, and under each the surrogates that stand for it at several k.
+
+    Parameters
+    ----------
+    faces : Faces
+    model : Surrogates
+    labels_by_k : mapping of int to ndarray (n,)
+        For each k the cluster of every photo.
+    rows : sequence of int
+        The photos to show.
+    """
+    sheet = [[faces.images[i] for i in rows]]
+    for labels in labels_by_k.values():
+        sheet.append([model.surrogate(np.flatnonzero(labels == labels[i])) for i in rows])
+    return image_grid(sheet, row_labels=["photo", *(f"k = {k}" for k in labels_by_k)])
+
+
+#: A contact sheet shows at most so many photos of a set, one of each person first.
+SHEET_PHOTOS = 60
+
+
+def contact_sheet_png(faces: Faces) -> bytes:
+    """PNG of a set's contact sheet, for the notebook to show: one photo of each person first."""
+    first = np.unique(faces.identities, return_index=True)[1]
+    rest = np.setdiff1d(np.arange(len(faces)), first)
+    rows = np.sort(np.concatenate([first, rest])[:SHEET_PHOTOS])
+    figure = contact_sheet([faces.images[i] for i in rows], columns=12)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=COLOURS)
