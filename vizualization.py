@@ -1,5 +1,7 @@
 """Tables and images -> figures. The one module that draws; every function returns the Figure.
 
+Figures are made without pyplot: a notebook shows the one that a cell returns, once, and none stays in memory.
+
 Colours are the Okabe-Ito set, which stays apart for all common kinds of colour blindness, and every line also has
 its own marker, so that figures survive a grey printer.
 """
@@ -11,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -93,7 +95,7 @@ def _style(name: str, position: int) -> dict:
     }
 
 
-def _curves(axis: plt.Axes, table: pd.DataFrame, measure: str, by: str) -> None:
+def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
     """Draw one curve over k for each value of a column; the band spans the seeds."""
     names = [name for name in dict.fromkeys(table[by]) if name != "random"]
     for position, name in enumerate([*names, *(["random"] if (table[by] == "random").any() else [])]):
@@ -142,8 +144,9 @@ def loss_and_reidentification(table: pd.DataFrame, by: str, title: str = "") -> 
         paper aims for.
     """
     rows = _check_rows(table, ["k", by, "information_loss", "re_identification"])
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 3.2))
+        left, right = figure.subplots(1, 2)
         _curves(left, rows, "information_loss", by)
         _curves(right, rows, "re_identification", by)
         k = np.unique(rows["k"])
@@ -171,8 +174,9 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
         Dotted black: what chance gives for the cluster, and the bound 1/k for the person.
     """
     rows = _check_rows(table, ["k", by, "rank1_cluster", "rank1_person", "stranger_share", "chance_cluster"])
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.2))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.2))
+        axes = figure.subplots(1, 3)
         for axis, measure in zip(axes, ("rank1_cluster", "rank1_person", "stranger_share"), strict=True):
             _curves(axis, rows, measure, by)
             if rows[measure].notna().any():
@@ -189,7 +193,7 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
     return figure
 
 
-def _legend(figure: Figure, axis: plt.Axes) -> None:
+def _legend(figure: Figure, axis: Axes) -> None:
     """Put the legend of one axis to the right of all of them, where it covers no curve."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
@@ -201,8 +205,9 @@ def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
     Lower left is better in both; the number at a point is its k.
     """
     rows = _check_rows(table, ["k", by, "information_loss", "re_identification"])
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(5.5, 3.8))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.5, 3.8))
+        axis = figure.subplots()
         for position, name in enumerate(dict.fromkeys(rows[by])):
             points = rows[rows[by] == name].groupby("k")[["information_loss", "re_identification"]].mean()
             axis.plot(*points.to_numpy().T, label=label(name), **_style(name, position))
@@ -228,8 +233,9 @@ def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = 
     title : str, optional
     """
     clusters = [group["distance"].dropna().to_numpy() for _, group in distances.groupby("label")]
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(max(5.0, 0.35 * len(clusters) + 1.5), 3.2))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(5.0, 0.35 * len(clusters) + 1.5), 3.2))
+        axis = figure.subplots()
         axis.boxplot(
             clusters,
             positions=range(len(clusters)),
@@ -239,7 +245,7 @@ def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = 
         )
         axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
         _cluster_axis(axis, len(clusters))
-        axis.legend(loc="best")
+        _legend(figure, axis)
         figure.suptitle(title)
     return figure
 
@@ -247,19 +253,20 @@ def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = 
 def cluster_means(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
     """Mean distance between surrogate and members of each cluster, with the threshold and the overall mean."""
     means = distances.groupby("label")["distance"].mean()
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(max(5.0, 0.35 * len(means) + 1.5), 3.2))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(5.0, 0.35 * len(means) + 1.5), 3.2))
+        axis = figure.subplots()
         axis.bar(means.index, means, width=0.6, color=COLOURS[0])
         axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
         overall = distances["distance"].mean()
         axis.axhline(overall, color=COLOURS[1], linewidth=1.0, label=f"mean {overall:.3f}")
         _cluster_axis(axis, len(means))
-        axis.legend(loc="lower right")
+        _legend(figure, axis)
         figure.suptitle(title)
     return figure
 
 
-def _cluster_axis(axis: plt.Axes, n_clusters: int) -> None:
+def _cluster_axis(axis: Axes, n_clusters: int) -> None:
     axis.set_xlabel("Cluster")
     axis.set_ylabel("Distance to surrogate")
     axis.set_xticks(
@@ -307,8 +314,8 @@ def image_grid(
     room = 0.16 if titles is not None else 0.0
     margin = 0.12 * max(map(len, row_labels)) * 0.6 if row_labels else 0.0
     size = (n_columns * FACE_SIZE + margin, len(rows) * (FACE_SIZE * aspect + room))
-    with plt.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
-        figure = plt.figure(figsize=size)
+    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
+        figure = Figure(figsize=size)
         grid = figure.add_gridspec(
             len(rows), n_columns, left=margin / size[0], right=1, bottom=0, top=1 - room / size[1],
             wspace=0.03, hspace=0.03 + room / (FACE_SIZE * aspect),
@@ -389,8 +396,4 @@ def contact_sheet_png(faces: Faces) -> bytes:
     figure = contact_sheet([faces.images[i] for i in rows], columns=12)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
     return buffer.getvalue()
-
-
-matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=COLOURS)

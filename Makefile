@@ -1,0 +1,62 @@
+# Two commands do everything on a fresh machine: `make experiments` and `make test`.
+# GPU=1 installs TensorFlow with CUDA; PYTHON=... chooses the interpreter.
+# DATA=folder and K=2:20 choose photos and cluster sizes of the experiments.
+
+DATA ?= orl
+K ?= 2:20
+SEED ?= 0
+FLAVOUR := $(if $(GPU),gpu,cpu)
+STAMP := .venv/installed-$(FLAVOUR)
+PY := .venv/bin/python
+NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults
+RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
+
+.PHONY: help experiments experiments-full test test-full lint lab notebooks clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make experiments       the experiment on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
+	@echo "make experiments-full  every combination (hours)"
+	@echo "make test              lint and tests (10 minutes);  make test-full adds the long ones"
+	@echo "make lab               JupyterLab with the three notebooks"
+	@echo "make clean             remove .venv and caches; outputs/ stays"
+
+$(STAMP): requirements.txt requirements-gpu.txt constraints.txt install.sh
+	@./install.sh $(FLAVOUR)
+
+experiments: GRID := quick
+experiments-full: GRID := full
+experiments experiments-full: $(STAMP)
+	@echo "[1/3] measuring all combinations (finished ones are kept, should you interrupt)"
+	@$(PY) -m evaluation "$(DATA)" --grid $(GRID) --k $(K) --seed $(SEED)
+	@mkdir -p outputs/notebooks
+	@echo "[2/3] NumericalExperiments.ipynb"
+	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb \
+		-p source "$(DATA)" -p grid $(GRID) -p k_range $(K) -p seed $(SEED)
+	@echo "[3/3] VisualizingResults.ipynb"
+	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb \
+		-p source "$(DATA)" -p grid $(GRID) -p seed $(SEED)
+	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
+
+lint: $(STAMP)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+test: $(STAMP) lint
+	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile -m "not full"
+
+test-full: $(STAMP) lint
+	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile
+
+lab: $(STAMP)
+	@.venv/bin/jupyter lab
+
+# Run the committed notebooks in place, as they are shown in the repository.
+notebooks: $(STAMP)
+	@for name in $(NOTEBOOKS); do \
+		ANONFACES_QUIET=1 $(PY) -m jupyter nbconvert --to notebook --execute --inplace $$name.ipynb || exit 1; \
+	done
+
+clean:
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

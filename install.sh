@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes .venv and installs what AnonFACES needs. Called by make; `./install.sh gpu` installs TensorFlow for CUDA.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+flavour="${1:-cpu}"
+fail() { printf '\nAnonFACES: %s\n' "$1" >&2; exit 1; }
+
+[ "$(uname -s)-$(uname -m)" = "Linux-x86_64" ] ||
+    fail "needs Linux on x86-64, this is $(uname -s) on $(uname -m). In a Linux container or virtual machine it will run."
+
+supported() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+
+if [ -x .venv/bin/python ] && ! supported .venv/bin/python; then
+    echo "The environment in .venv no longer works; making it anew."
+    rm -rf .venv
+fi
+if [ ! -x .venv/bin/python ]; then
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        if supported "$candidate"; then python="$candidate"; break; fi
+    done
+    [ -n "${python:-}" ] ||
+        fail "needs Python 3.11, 3.12 or 3.13 with its venv module, and found none. Install one (on Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.12 ..."
+    echo "Making .venv with $("$python" --version)"
+    "$python" -m venv .venv || fail "could not make .venv; see the message above."
+fi
+
+wanted=".venv/requirements-$flavour.txt"
+case "$flavour" in
+    cpu) cp requirements.txt "$wanted" ;;
+    gpu) grep -vE '^(tensorflow-cpu|onnxruntime)\b' requirements.txt | cat - requirements-gpu.txt > "$wanted"
+         .venv/bin/python -m pip uninstall -q -y tensorflow-cpu onnxruntime ;;
+    *) fail "knows the flavours cpu and gpu, not '$flavour'." ;;
+esac
+rm -f .venv/installed-*
+echo "Installing packages (about 1 GB for cpu, 6 GB for gpu; minutes the first time)"
+.venv/bin/python -m pip install --disable-pip-version-check -r "$wanted" -c constraints.txt ||
+    fail "the packages could not be installed; see pip's message above. Run the same command again to go on."
+touch ".venv/installed-$flavour"
+echo "Ready: $(.venv/bin/python --version) in .venv"
