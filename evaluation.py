@@ -512,6 +512,65 @@ def _code_key() -> str:
     return utils.source_key(__file__, detection, embedding, partitioning)[:16]
 
 
+def compare(table: pd.DataFrame, by: str, **fixed: str) -> pd.DataFrame:
+    """Pick the rows of a sweep in which one thing varies and the others are fixed, with both baselines.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `sweep`.
+    by : str
+        ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``: what varies.
+    **fixed : str
+        Values of the other two.
+
+    Returns
+    -------
+    DataFrame
+        The random partition of the fixed anonymizer and embedding counts as one more value of `by`, called
+        ``"random"``; rows without anonymization come last.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left.
+    """
+    if {by, *fixed} != {"embedding", "partitioner", "anonymizer"}:
+        raise ValueError(
+            "name each of embedding, partitioner and anonymizer once: one as `by`, two with their values"
+        )
+    rows = table[(table[list(fixed)] == pd.Series(fixed)).all(axis=1)]
+    if rows.empty:
+        raise ValueError(f"the table has no row with {fixed}; sweep them first")
+    if by == "partitioner":
+        random = rows.iloc[:0]
+    else:
+        reference = {**fixed, "partitioner": RANDOM_PARTITION, by: rows[by].iloc[0]}
+        random = table[(table[list(reference)] == pd.Series(reference)).all(axis=1)].assign(
+            **{by: RANDOM_PARTITION}
+        )
+    return pd.concat([rows, random, table[table["anonymizer"] == NO_ANONYMIZATION]], ignore_index=True)
+
+
+def pair_distances(descriptors: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of all pairs of photos: of one person, and of different people.
+
+    Parameters
+    ----------
+    descriptors : ndarray, shape (n, d)
+    identities : ndarray, shape (n,)
+
+    Returns
+    -------
+    same, different : ndarray
+        Together n (n - 1) / 2 distances.
+    """
+    first, second = np.triu_indices(len(descriptors), k=1)
+    distance = _distances(descriptors, descriptors)[first, second]
+    alike = identities[first] == identities[second]
+    return distance[alike], distance[~alike]
+
+
 def save_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table as CSV; an interruption leaves the old file or the new one, never half of it."""
     path = Path(path)

@@ -129,12 +129,12 @@ def _unit_rows(X):
 
 
 def _mean_of_groups(X, group, groups):
-    """Mean of the rows of each group, (groups, d), summed in float64."""
-    order = np.argsort(group, kind="stable")
+    """Mean of the rows of each group, (groups, d), summed in float64 one column at a time."""
     counts = np.bincount(group, minlength=groups)
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    sums = np.add.reduceat(X[order].astype(np.float64, copy=False), starts, axis=0)
-    return (sums / counts[:, None]).astype(X.dtype)
+    means = np.empty((groups, X.shape[1]), dtype=X.dtype)
+    for axis in range(X.shape[1]):
+        means[:, axis] = np.bincount(group, X[:, axis], groups) / counts
+    return means
 
 
 def _person_points(X, row_person, normalise):
@@ -862,7 +862,7 @@ def oka_published(X, cluster_size, *, identities=None, random_state=None, normal
 # Balanced: bisection, then swaps and annealing in compiled loops
 #
 # The compiled loops work on rows laid out by cluster: cluster c owns the places c * capacity ..
-# (c + 1) * capacity - 1, where capacity = n // clusters + 1, and an unused place (always the last) holds
+# (c + 1) * capacity - 1, where capacity is the largest size, and an unused place (always the last) holds
 # zeros. A cluster's members lie side by side, so that looking at all of them reads memory in order.
 # ---------------------------------------------------------------------------------------------------------
 
@@ -1390,6 +1390,7 @@ def _improve(layout, candidates, passes):
 
 # Temperatures in units of the median cluster's mean squared distance to its mean.
 _HOT, _COLD = 0.12, 0.015
+_STAGE, _STAGES = 20, 20  # moves a person in a stage, at least, and stages at most
 _SEARCHED, _ANNEALED = 8, 6  # candidate clusters a person in local search and in annealing
 
 
@@ -1408,13 +1409,13 @@ def _anneal_layout(layout, moves, seed, seconds=None):
         place, state = _anneal(*layout.arrays, candidates, noise, place, moves, hot, cold, np.uint64(state))
         _sum_clusters(layout.rows, layout.sums, layout.capacity)
 
-    if (
-        seconds is not None
-    ):  # a first stretch at the highest temperature tells how many moves there is time for
+    if seconds is not None:
         begin = perf_counter()
-        run(spread * _HOT, spread * _HOT, 5 * people)
-        moves = int(5 * people * seconds / (perf_counter() - begin))
-    stages = int(np.clip(moves // (20 * people), 3, 20))
+        while (past := (perf_counter() - begin) / seconds) < 1:
+            temperature = spread * _HOT * (_COLD / _HOT) ** past
+            run(temperature, temperature, 20 * people)
+        return
+    stages = int(np.clip(moves // (_STAGE * people), 3, _STAGES))
     temperatures = spread * _HOT * (_COLD / _HOT) ** (np.arange(stages + 1) / stages)
     for hot, cold in zip(temperatures[:-1], temperatures[1:], strict=True):
         run(hot, cold, moves // stages)
@@ -2122,9 +2123,12 @@ def within_cluster_sse(X, labels):
     X = _check_descriptors(X)
     labels = _check_labels(labels, len(X))
     _, number = np.unique(labels, return_inverse=True)
-    means = _mean_of_groups(X.astype(np.float64, copy=False), number, int(number.max()) + 1)
-    blocks = range(0, len(X), 8192)
-    return float(sum(((X[at : at + 8192] - means[number[at : at + 8192]]) ** 2).sum() for at in blocks))
+    counts = np.bincount(number)
+    total = 0.0
+    for axis in range(X.shape[1]):  # one column at a time, so that no float64 copy of X is needed
+        column = X[:, axis].astype(np.float64)
+        total += ((column - (np.bincount(number, column) / counts)[number]) ** 2).sum()
+    return float(total)
 
 
 def anonymity_report(labels, identities=None, attributes=None):

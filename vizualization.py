@@ -116,6 +116,17 @@ def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
+    """Draw what the clear photos give, where the table has that row; far off the curves only the legend says it."""
+    clear = table[table["anonymizer"] == "none"] if "anonymizer" in table else table.iloc[:0]
+    if clear.empty or clear[measure].isna().all():
+        return
+    limits, value = axis.get_ylim(), clear[measure].mean()
+    text = f"{label('none')}: {value:.3g}"
+    axis.axhline(value, color=BASELINE_GREY, linewidth=1.0, linestyle="-.", label=text, zorder=1)
+    axis.set_ylim(limits)
+
+
 def _check_rows(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table]
     if missing:
@@ -147,12 +158,15 @@ def loss_and_reidentification(table: pd.DataFrame, by: str, title: str = "") -> 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 3.2))
         left, right = figure.subplots(1, 2)
-        _curves(left, rows, "information_loss", by)
-        _curves(right, rows, "re_identification", by)
+        for axis, measure in ((left, "information_loss"), (right, "re_identification")):
+            _curves(axis, rows, measure, by)
+            axis.set_title(label(measure), fontsize=9)
+        right.set_ylim(-0.02, 1.05)
+        for axis, measure in ((left, "information_loss"), (right, "re_identification")):
+            _clear_photos(axis, table, measure)
         k = np.unique(rows["k"])
         right.plot(k, 1 / k, color="black", linewidth=0.8, linestyle=":", label="1 / k")
-        right.set_ylim(-0.02, 1.02)
-        _legend(figure, right)
+        _legend(figure, left, right)
         figure.suptitle(title)
     return figure
 
@@ -181,6 +195,7 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
             _curves(axis, rows, measure, by)
             if rows[measure].notna().any():
                 axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
+            _clear_photos(axis, table, measure)
         chance = rows.groupby("k")["chance_cluster"].mean()
         axes[0].plot(chance.index, chance, color="black", linewidth=0.8, linestyle=":")
         axes[0].set_ylim(-0.02, 1.05)
@@ -193,10 +208,15 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
     return figure
 
 
-def _legend(figure: Figure, axis: Axes) -> None:
-    """Put the legend of one axis to the right of all of them, where it covers no curve."""
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+def _legend(figure: Figure, *axes: Axes) -> None:
+    """Put one legend for some axes to their right, where it covers no curve; each text once."""
+    pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    entries = {text: handle for handle, text in pairs if not text.startswith(label("none"))}
+    clear = [text for _, text in pairs if text.startswith(label("none"))]
+    if clear:  # its value differs from axis to axis: one entry with all of them
+        values = ", ".join(text.split(": ")[1] for text in clear)
+        entries[f"{label('none')}: {values}"] = next(handle for handle, text in pairs if text == clear[0])
+    figure.legend(entries.values(), entries.keys(), loc="outside right center")
 
 
 def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
@@ -216,6 +236,38 @@ def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
         axis.set_xlabel(label("information_loss"))
         axis.set_ylabel(label("re_identification"))
         axis.set_ylim(-0.02, 1.02)
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
+
+
+def distance_histogram(
+    same: np.ndarray, different: np.ndarray, threshold: float = 0.6, title: str = ""
+) -> Figure:
+    """How far apart photos of one person and of different people are, with the threshold.
+
+    Parameters
+    ----------
+    same, different : ndarray
+        Distances between two photos of one person, and of two people.
+    threshold : float, default 0.6
+    title : str, optional
+    """
+    edges = np.linspace(0, max(same.max(), different.max()), 60)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 2.8))
+        axis = figure.subplots()
+        for values, name, colour in (
+            (same, "same person", COLOURS[0]),
+            (different, "different people", COLOURS[1]),
+        ):
+            weights = np.full(len(values), 1 / len(values))
+            axis.hist(
+                values, edges, weights=weights, alpha=0.6, color=colour, label=f"{name} ({len(values)} pairs)"
+            )
+        axis.axvline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+        axis.set_xlabel("Distance between two descriptors")
+        axis.set_ylabel("Share of pairs")
         _legend(figure, axis)
         figure.suptitle(title)
     return figure
