@@ -126,8 +126,9 @@ def _checked_weights(weights: Sequence[float], n: int) -> np.ndarray:
     weights = np.array(weights, dtype=np.float64)
     if weights.shape != (n,):
         raise ValueError(f"{n} members need {n} weights, not an array of shape {weights.shape}")
-    if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise ValueError("weights must be finite and not negative, and at least one above 0")
+    weights = weights / weights.max()  # or the sum of huge ones overflows
     return weights / weights.sum()
 
 

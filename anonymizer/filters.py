@@ -48,8 +48,8 @@ class Blur(FaceFilter):
 
     def __init__(self, faces: Faces, strength: float = 0.1):
         super().__init__(faces)
-        if not 0 < strength <= 10:
-            raise ValueError(f"strength must be above 0 and at most 10, not {strength!r}")
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 10:
+            raise ValueError(f"strength must be a number above 0 and at most 10, not {strength!r}")
         self.strength = float(strength)
 
     def _options(self) -> dict:
@@ -86,7 +86,7 @@ class Pixelate(FaceFilter):
 
     def _change(self, image: np.ndarray, i: int) -> np.ndarray:
         area, width = self._face(image, i)
-        side = max(1, round(width / self.blocks))
+        side = max(2, round(width / self.blocks))  # blocks of one pixel would be the photo itself
         rows, columns = -(-image.shape[0] // side), -(-image.shape[1] // side)
         padding = (0, rows * side - image.shape[0], 0, columns * side - image.shape[1])
         padded = cv2.copyMakeBorder(image, *padding, cv2.BORDER_REPLICATE)

@@ -48,24 +48,23 @@ class TextureSurrogates(Surrogates):
             raise ValueError(f"max_training must be a whole number of at least 1, not {max_training!r}")
         self.max_training = int(max_training)
         self.channels = 1 if faces.grey else 3
-        self.training_rows = self._choose_training(random_state)
-        sizes = np.array([faces.images[i].shape[:2] for i in self.training_rows])
-        self.frame = frame.Frame.fit(self.landmarks[self.training_rows], sizes)
+        chosen = self._choose_training(random_state)
+        measured = np.sort(chosen)
+        sizes = np.array([faces.images[i].shape[:2] for i in measured])
+        self.frame = frame.Frame.fit(self.landmarks[measured], sizes)
+        room = TRAINING_BYTES // (4 * self.frame.height * self.frame.width * self.channels)
+        self.training_rows = np.sort(chosen[: max(1, room)])
         self._fit(self._training_textures())
 
     def _options(self) -> dict:
         return {"training_rows": self.training_rows}
 
     def _choose_training(self, random_state) -> np.ndarray:
-        rows = np.arange(len(self.faces))
-        if len(rows) <= self.max_training:
-            return rows
-        return np.sort(check_random_state(random_state).choice(rows, self.max_training, replace=False))
+        """Rows of the photos to learn from, in random order, so that any first part is a random one, too."""
+        return check_random_state(random_state).permutation(len(self.faces))[: self.max_training]
 
     def _training_textures(self) -> np.ndarray:
         """Learn the typical texture, and return the training photos' own: float32 (m, h, w, c)."""
-        room = TRAINING_BYTES // (4 * self.frame.height * self.frame.width * self.channels)
-        self.training_rows = self.training_rows[: max(1, room)]
         shown = utils.progress(
             self.training_rows, f"aligning faces ({self.name})", disable=_few(self.training_rows)
         )
