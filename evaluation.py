@@ -552,19 +552,31 @@ def compare(table: pd.DataFrame, by: str, **fixed: str) -> pd.DataFrame:
     return pd.concat([rows, random, table[table["anonymizer"] == NO_ANONYMIZATION]], ignore_index=True)
 
 
-def pair_distances(descriptors: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+#: Distances of all pairs are taken among at most so many photos.
+N_PAIR_PHOTOS = 2000
+
+
+def pair_distances(
+    descriptors: np.ndarray, identities: np.ndarray, random_state=0
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances of all pairs of photos: of one person, and of different people.
+
+    Of more than 2000 photos so many are drawn by `random_state`.
 
     Parameters
     ----------
     descriptors : ndarray, shape (n, d)
     identities : ndarray, shape (n,)
+    random_state : int, RandomState or None, default 0
 
     Returns
     -------
     same, different : ndarray
         Together n (n - 1) / 2 distances.
     """
+    if len(descriptors) > N_PAIR_PHOTOS:
+        rows = utils.check_random_state(random_state).choice(len(descriptors), N_PAIR_PHOTOS, replace=False)
+        descriptors, identities = descriptors[rows], identities[rows]
     first, second = np.triu_indices(len(descriptors), k=1)
     distance = _distances(descriptors, descriptors)[first, second]
     alike = identities[first] == identities[second]

@@ -203,7 +203,7 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
         axes[1].plot(
             k, 1 / k, color="black", linewidth=0.8, linestyle=":", label="chance (left), 1 / k (middle)"
         )
-        _legend(figure, axes[1])
+        _legend(figure, *axes)
         figure.suptitle(title)
     return figure
 
