@@ -1069,40 +1069,65 @@ class CacheStore:
     ----------
     name : str
         Names the file; one for each kind of value and version of the code that makes it.
+
+    Notes
+    -----
+    Each value is stored with a checksum of it and its key, as SQLite has none of its own: a damaged entry
+    counts as missing, and a damaged file is begun anew. Everything in a cache can be made again.
     """
 
     def __init__(self, name):
         self.path = cache_folder("stores") / f"{name}.sqlite"
-        try:
-            self._run("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-        except sqlite3.OperationalError:  # locked or not writable: nothing is wrong with the content
-            raise
-        except sqlite3.DatabaseError:
-            self.path.unlink()  # damaged: everything in a cache can be made again
-            self._run("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        self._run(lambda connection: None)
 
-    def _run(self, statement, rows=None):
+    def _run(self, work: Callable):
+        """Return ``work(connection)``, on a new file where the file turns out to be damaged."""
+        try:
+            return self._attempt(work)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                raise  # locked or not writable: nothing is wrong with the content
+        for path in (self.path, self.path.with_name(self.path.name + "-journal")):
+            path.unlink(missing_ok=True)
+        return self._attempt(work)
+
+    def _attempt(self, work):
         with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
-            if rows is None:
-                return connection.execute(statement).fetchall()
-            return connection.executemany(statement, rows)
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)"
+            )
+            return work(connection)
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Return the entries that there are."""
+        select = "SELECT CAST(value AS BLOB) FROM entries WHERE key = ?"
         wanted = list(dict.fromkeys(keys))
+        stored = self._run(
+            lambda connection: [connection.execute(select, [key]).fetchone() for key in wanted]
+        )
         found = {}
-        with closing(sqlite3.connect(self.path, timeout=60)) as connection:
-            for start in range(0, len(wanted), 500):  # SQLite takes a limited number of values at once
-                part = wanted[start : start + 500]
-                marks = ",".join("?" * len(part))
-                found.update(
-                    connection.execute(f"SELECT key, value FROM entries WHERE key IN ({marks})", part)
-                )
+        for key, row in zip(wanted, stored, strict=True):
+            sealed = row[0] if row else b""
+            value = sealed[:-_SEAL_BYTES]
+            if _seal(key, value) == sealed[-_SEAL_BYTES:]:
+                found[key] = value
         return found
 
     def put(self, entries: dict[str, bytes]) -> None:
         """Add or replace entries, all of them or none."""
-        self._run("INSERT OR REPLACE INTO entries VALUES (?, ?)", entries.items())
+        insert = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
+        sealed = [(key, value + _seal(key, value)) for key, value in entries.items()]
+        self._run(lambda connection: connection.executemany(insert, sealed))
+
+
+#: What SQLite says of a file whose content is damaged or not its own.
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
+
+_SEAL_BYTES = 8
+
+
+def _seal(key, value):
+    return hashlib.sha256(key.encode() + b":" + value).digest()[:_SEAL_BYTES]
 
 
 #: Rows are written to the cache this often (seconds), so that an interruption loses little.
@@ -1121,8 +1146,8 @@ TASK_ROWS = 16
 def cached_rows(store_name, keys: Sequence[str], function: Callable, arguments: Callable, description):
     """Return one float32 row for each key, computing those that the cache does not hold.
 
-    Many missing rows are computed in parallel through joblib, so `joblib.parallel_config` chooses how and
-    where. What is done is kept, should the run be interrupted.
+    Many missing rows are computed in parallel through joblib, whose backend `joblib.parallel_config` chooses.
+    What is done is kept, should the run be interrupted.
 
     Parameters
     ----------
@@ -1140,12 +1165,13 @@ def cached_rows(store_name, keys: Sequence[str], function: Callable, arguments: 
     Returns
     -------
     list of n ndarray of float32
+        Read-only; equal keys share one. All rows of a store have the same length.
     """
 
     def blocks(missing):
-        parts = [missing[start : start + TASK_ROWS] for start in range(0, len(missing), TASK_ROWS)]
         if len(missing) < PARALLEL_ROWS:
-            return ((part, _apply(function, [arguments(i) for i in part])) for part in parts)
+            return (([i], [function(*arguments(i))]) for i in missing)
+        parts = [missing[start : start + TASK_ROWS] for start in range(0, len(missing), TASK_ROWS)]
         tasks = (joblib.delayed(_apply)(function, [arguments(i) for i in part]) for part in parts)
         parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
         return zip(parts, parallel(tasks), strict=True)
@@ -1170,29 +1196,32 @@ def _apply(function, argument_lists):
 def _cached(store_name, keys, blocks, description):
     """Rows from the store, and those missing from ``blocks(positions)``: pairs of positions and rows."""
     store = CacheStore(store_name)
-    rows = {key: np.frombuffer(value, dtype=np.float32) for key, value in store.get(keys).items()}
-    positions = list({key: i for i, key in enumerate(keys) if key not in rows}.values())
+    known = store.get(keys)
+    lengths = {len(value) for value in known.values()}
+    if len(lengths) > 1 or any(length % np.dtype(np.float32).itemsize for length in lengths):
+        known = {}  # no telling which of them are right
+    positions = list({key: i for i, key in enumerate(keys) if key not in known}.values())
     fresh, saved = {}, time.monotonic()
     with progress(
         (), description, total=len(positions), disable=True if len(positions) < SHOWN_ROWS else None
     ) as bar:
         try:
             for part, values in blocks(positions):
-                fresh.update(
-                    {keys[i]: np.asarray(v, dtype=np.float32) for i, v in zip(part, values, strict=True)}
-                )
+                for i, row in zip(part, values, strict=True):
+                    fresh[keys[i]] = np.asarray(row, dtype=np.float32).tobytes()
                 bar.update(len(part))
                 if time.monotonic() - saved > SAVE_INTERVAL:
-                    saved = _save_rows(store, rows, fresh)
+                    saved = _save_rows(store, known, fresh)
         finally:
-            _save_rows(store, rows, fresh)
+            _save_rows(store, known, fresh)
+    rows = {key: np.frombuffer(value, dtype=np.float32) for key, value in known.items()}
     return [rows[key] for key in keys]
 
 
-def _save_rows(store, rows, fresh):
+def _save_rows(store, known, fresh):
     """Move the fresh rows to the store and to the known ones; return when that was."""
-    store.put({key: row.tobytes() for key, row in fresh.items()})
-    rows.update(fresh)
+    store.put(fresh)
+    known.update(fresh)
     fresh.clear()
     return time.monotonic()
 

@@ -1,0 +1,25 @@
+"""Fixtures that several test modules share."""
+
+import pytest
+
+import datasets
+
+
+@pytest.fixture(scope="session")
+def orl():
+    """All 400 ORL photos."""
+    return datasets.load_faces("orl")
+
+
+@pytest.fixture(scope="session")
+def orl_people():
+    """One ORL photo of each of the 40 people, the other 360 in `others`."""
+    return datasets.load_faces("orl", per_identity=1, random_state=0)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Give one test an empty cache; the other tests share the usual one, so that they stay quick."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ANONFACES_CACHE", str(folder))
+    return folder
