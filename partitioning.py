@@ -1075,15 +1075,6 @@ def _sum_clusters(rows, sums, capacity):
             sums[cluster, axis] += rows[place, axis]
 
 
-@_compiled(fastmath=_SUMS)
-def _squared_between(means, first, second):
-    total = np.float32(0)
-    for axis in range(means.shape[1]):
-        difference = means[first, axis] - means[second, axis]
-        total += difference * difference
-    return total
-
-
 @_compiled
 def _keep_smallest(values, names, held, value, name):
     """Insert into the ascending list `values` (and `names`) of which `held` are filled; return how many are."""
@@ -1101,56 +1092,54 @@ def _keep_smallest(values, names, held, value, name):
 
 
 @_compiled
-def _nearest_means(means, group, groups_tried, near):
-    """Fill near (clusters, m) with each cluster's m nearest clusters, itself first.
-
-    Clusters next to each other in number are near each other, as the bisection numbers them: only those in
-    the nearest `groups_tried` groups of `group` clusters are tried, so that time grows linearly.
-    """
-    clusters, dimension = means.shape
-    groups = (clusters + group - 1) // group
-    centres = np.zeros((groups, dimension), dtype=np.float32)
-    for cluster in range(clusters):
-        number = cluster // group
-        share = np.float32(1) / np.float32(min(group, clusters - number * group))
-        for axis in range(dimension):
-            centres[number, axis] += means[cluster, axis] * share
-    tried = min(groups_tried, groups)
-    group_names = np.empty(tried, dtype=np.int64)
-    group_values = np.empty(tried, dtype=np.float32)
-    values = np.empty(near.shape[1], dtype=np.float32)
-    for number in range(groups):
-        held = 0
-        for other in range(groups):
-            distance = _squared_between(centres, number, other)
-            held = _keep_smallest(group_values, group_names, held, distance, other)
-        for cluster in range(number * group, min((number + 1) * group, clusters)):
-            held = _keep_smallest(values, near[cluster], 0, np.float32(-1), cluster)
-            for other_group in group_names:
-                for other in range(other_group * group, min((other_group + 1) * group, clusters)):
-                    if other != cluster:
-                        distance = _squared_between(means, cluster, other)
-                        held = _keep_smallest(values, near[cluster], held, distance, other)
+def _keep_nearest(costs, names, near):
+    """For each row of costs (m, c), put the names of its near.shape[1] smallest columns into near (m, .)."""
+    count = near.shape[1]
+    spare = np.empty(costs.shape[1], dtype=np.float32)
+    for row in range(len(costs)):
+        for column in range(costs.shape[1]):
+            spare[column] = costs[row, column]
+        limit = _smallest(spare, count - 1)
+        held, ties = 0, count
+        for column in range(costs.shape[1]):
+            if costs[row, column] < limit:
+                ties -= 1
+        for column in range(costs.shape[1]):
+            if costs[row, column] > limit:
+                continue
+            if costs[row, column] == limit:
+                if ties == 0:
+                    continue
+                ties -= 1
+            near[row, held] = names[column]
+            held += 1
 
 
 @_compiled
-def _choose_candidates(rows, people, sums, counts, capacity, near, candidates):
-    """Fill candidates (n, m): for each person the m nearest clusters among those near the own one, and that.
+def _choose_candidates(rows, people, means, halves, capacity, near, candidates):
+    """Fill candidates (n, m): for each person the own cluster and the m - 1 nearest of those near it.
 
-    The own cluster counts as a candidate, so that somebody who leaves it may come back.
+    The own cluster is among them so that somebody who leaves it may come back. `halves` are half the means'
+    squared lengths: |m|^2 / 2 - x.m orders the means m by their distance to x.
     """
+    costs = np.empty((capacity, near.shape[1]), dtype=np.float32)
     values = np.empty(candidates.shape[1], dtype=np.float32)
-    for place in range(len(rows)):
-        person = people[place]
-        if person < 0:
-            continue
-        own = place // capacity
-        held = _keep_smallest(values, candidates[person], 0, np.float32(-1), own)
-        for position in range(1, near.shape[1]):
+    for own in range(len(means)):
+        for position in range(near.shape[1]):
             cluster = near[own, position]
-            inverse = np.float32(1) / np.float32(counts[cluster])
-            distance = _squared_to_mean(rows, place, sums, cluster, inverse)
-            held = _keep_smallest(values, candidates[person], held, distance, cluster)
+            for slot in range(capacity):
+                cost = halves[cluster] - _project(rows, own * capacity + slot, means[cluster])
+                costs[slot, position] = cost
+        for slot in range(capacity):
+            person = people[own * capacity + slot]
+            if person < 0:
+                continue
+            held = _keep_smallest(values, candidates[person], 0, np.float32(-np.inf), own)
+            for position in range(near.shape[1]):
+                if near[own, position] != own:
+                    held = _keep_smallest(
+                        values, candidates[person], held, costs[slot, position], near[own, position]
+                    )
 
 
 @_compiled(fastmath=_SUMS)
@@ -1367,22 +1356,41 @@ def _lay_out(rows, sizes):
     return _Layout(laid, squares, people, sums, sizes.copy(), capacity)
 
 
-_GROUP, _GROUPS_TRIED = 64, 24  # a cluster looks for near clusters among 24 groups of 64
+_GROUP, _GROUPS_TRIED, _REACH = 64, 64, 128  # near clusters: the nearest 128 in the nearest 64 groups of 64
 
 
-def _find_candidates(layout, count, reach=32):
-    """Each person's `count` nearest clusters, (n, count), sought among the own and the `reach` near it."""
-    clusters = len(layout.counts)
-    near = np.empty((clusters, min(reach + 1, clusters)), dtype=np.int64)
-    _nearest_means(layout.means(), _GROUP, _GROUPS_TRIED, near)
-    candidates = np.empty((len(layout.people), min(count, near.shape[1])), dtype=np.int32)
-    _choose_candidates(
-        layout.rows, layout.people, layout.sums, layout.counts, layout.capacity, near, candidates
-    )
+def _find_near(layout):
+    """Each cluster's nearest clusters, itself among them, (clusters, up to 128) int32.
+
+    Clusters next to each other in number are near each other, as the bisection numbers them: only those in
+    the nearest groups of numbers are looked at, so that time grows linearly but for the groups themselves.
+    """
+    means = layout.means()
+    clusters = len(means)
+    halves = _squared(means) / 2
+    starts = np.arange(0, clusters, _GROUP)
+    centres = np.add.reduceat(means, starts, axis=0) / np.diff(np.append(starts, clusters))[:, None]
+    near_groups = _nearest_columns(_squared_distances(centres, centres), _GROUPS_TRIED)
+    near = np.empty((clusters, min(_REACH, clusters)), dtype=np.int32)
+    for start, groups in zip(starts, near_groups, strict=True):
+        others = (np.sort(groups)[:, None] * _GROUP + np.arange(_GROUP)).reshape(-1)
+        others = others[others < clusters]
+        block = slice(start, min(start + _GROUP, clusters))
+        _keep_nearest(halves[others] - means[block] @ means[others].T, others, near[block])
+    return near
+
+
+def _find_candidates(layout, near, count):
+    """Each person's own cluster and `count` - 1 near ones, (n, count)."""
+    means = layout.means()
+    candidates = np.empty((int(layout.counts.sum()), min(count, near.shape[1])), dtype=np.int32)
+    halves = _squared(means) / 2
+    _choose_candidates(layout.rows, layout.people, means, halves, layout.capacity, near, candidates)
     return candidates
 
 
-def _improve(layout, candidates, passes):
+def _improve(layout, near, passes):
+    candidates = _find_candidates(layout, near, _SEARCHED)
     swaps = _local_search(*layout.arrays, candidates, passes)
     _sum_clusters(layout.rows, layout.sums, layout.capacity)
     return swaps
@@ -1390,11 +1398,11 @@ def _improve(layout, candidates, passes):
 
 # Temperatures in units of the median cluster's mean squared distance to its mean.
 _HOT, _COLD = 0.12, 0.015
-_STAGE, _STAGES = 20, 20  # moves a person in a stage, at least, and stages at most
-_SEARCHED, _ANNEALED = 8, 6  # candidate clusters a person in local search and in annealing
+_STAGE, _STAGES = 33, 20  # moves a person in a stage, at least, and stages at most
+_SEARCHED, _ANNEALED = 8, 4  # candidate clusters a person in local search and in annealing
 
 
-def _anneal_layout(layout, moves, seed, seconds=None):
+def _anneal_layout(layout, near, moves, seed, seconds=None):
     """Simulated annealing in stages, with fresh candidates at each; the layout is changed in place."""
     spread = float(np.median(layout.spreads())) or float(layout.spreads().mean())
     if not spread > 0 or not moves:
@@ -1405,7 +1413,7 @@ def _anneal_layout(layout, moves, seed, seconds=None):
 
     def run(hot, cold, moves):
         nonlocal place, state
-        candidates = _find_candidates(layout, _ANNEALED)
+        candidates = _find_candidates(layout, near, _ANNEALED)
         place, state = _anneal(*layout.arrays, candidates, noise, place, moves, hot, cold, np.uint64(state))
         _sum_clusters(layout.rows, layout.sums, layout.capacity)
 
@@ -1417,8 +1425,10 @@ def _anneal_layout(layout, moves, seed, seconds=None):
         return
     stages = int(np.clip(moves // (_STAGE * people), 3, _STAGES))
     temperatures = spread * _HOT * (_COLD / _HOT) ** (np.arange(stages + 1) / stages)
-    for hot, cold in zip(temperatures[:-1], temperatures[1:], strict=True):
-        run(hot, cold, moves // stages)
+    for stage in range(stages):
+        run(temperatures[stage], temperatures[stage + 1], moves // stages)
+        if stage + 1 < stages:
+            near = _find_near(layout)
 
 
 _WIDEST = 1024  # the most axes to rotate; more columns are rotated only where people are few
@@ -1494,10 +1504,12 @@ def _passes(moves, rows):
 
 def _optimise(layout, moves, seed, seconds=None):
     """Search, anneal, search; labels in the order in which the layout was filled."""
-    _improve(layout, _find_candidates(layout, _SEARCHED), passes=3)
-    _anneal_layout(layout, moves, seed, seconds)
+    near = _find_near(layout)
+    _improve(layout, near, passes=3)
+    _anneal_layout(layout, near, moves, seed, seconds)
+    near = _find_near(layout)
     for _ in range(4):  # candidates change as the clusters do
-        if not _improve(layout, _find_candidates(layout, _SEARCHED), passes=20):
+        if _improve(layout, near, passes=20) < 1e-3 * len(layout.people):
             break
     return layout.labels()
 
@@ -1529,7 +1541,7 @@ def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
     counts = np.bincount(labels)
     if numba is not None:
         layout = _lay_out(rows[within], counts)
-        _improve(layout, _find_candidates(layout, _SEARCHED), passes=20)
+        _improve(layout, _find_near(layout), passes=20)
         labels[within] = layout.labels()
     result = np.empty(len(rows), dtype=np.int64)
     result[order] = labels
