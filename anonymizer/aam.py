@@ -41,9 +41,9 @@ RESTORED_BANDS, LARGEST_GAIN = 3, 2.0
 #: A detail stands out where it differs from the typical one by more than so many robust standard deviations.
 OUTSTANDING = 2.0
 #: How fast trust falls where details stand out.
-STEEPNESS = 2.0
+STEEPNESS = 4.0
 #: Width (standard deviation in pixels of the band) over which details are judged together.
-NEIGHBOURHOOD = 2.0
+NEIGHBOURHOOD = 3.0
 #: How often the typical detail is taken anew, and what makes the spread of trusted details one of all.
 REWEIGHTINGS, TRIMMED = 2, 1.15
 #: Grey levels under which differences are noise.
