@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.cluster import hierarchy
 
 import anonymizer
 from datasets import Faces
@@ -325,6 +326,136 @@ def _cluster_axis(axis: Axes, n_clusters: int) -> None:
         range(n_clusters), [str(i) for i in range(n_clusters)], fontsize=7 if n_clusters > 25 else 9
     )
     axis.grid(visible=False, axis="x")
+
+
+def partition_bars(stats: pd.DataFrame, by: str = "partitioner", title: str = "") -> Figure:
+    """Compare partitions by the distances inside their clusters, as in the paper's clustering figures.
+
+    Parameters
+    ----------
+    stats : DataFrame
+        One row a cluster: the columns of `partitioning.cluster_stats`, and `by` that says whose it is.
+    by : str, default "partitioner"
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        A panel each for the largest, smallest and mean distance in a cluster and the silhouette; a bar is the mean over the
+        clusters, its whisker spans the middle half of them.
+    """
+    measures = {"max_dist": "Largest distance", "min_dist": "Smallest distance", "mean_dist": "Mean distance"}
+    measures["mean_silhouette"] = "Silhouette"
+    names = list(dict.fromkeys(stats[by]))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 0.22 * len(names) + 1.1))
+        for position, (axis, (column, text)) in enumerate(
+            zip(figure.subplots(1, 4, sharey=True), measures.items(), strict=True)
+        ):
+            groups = [stats.loc[stats[by] == name, column].dropna() for name in names]
+            means = np.array([group.mean() for group in groups])
+            low, high = (np.array([group.quantile(q) for group in groups]) for q in (0.25, 0.75))
+            whiskers = np.maximum([means - low, high - means], 0)
+            colours = [BASELINE_GREY if name == "random" else COLOURS[position] for name in names]
+            axis.barh(
+                range(len(names)),
+                means,
+                xerr=whiskers,
+                color=colours,
+                height=0.7,
+                error_kw={"linewidth": 0.7},
+            )
+            axis.set_xlabel(text)
+            axis.grid(visible=False, axis="y")
+        figure.axes[0].set_yticks(range(len(names)), [label(name) for name in names])
+        figure.axes[0].invert_yaxis()
+        figure.suptitle(title)
+    return figure
+
+
+def dendrogram(linkage: np.ndarray, cut: float | None = None, names: Sequence[str] | None = None) -> Figure:
+    """Draw the tree of a hierarchical clustering.
+
+    Parameters
+    ----------
+    linkage : ndarray, shape (n - 1, 4)
+        From `scipy.cluster.hierarchy.linkage`.
+    cut : float, optional
+        Height at which a line is drawn.
+    names : sequence of n str, optional
+        Written under the leaves, for up to 60 of them.
+    """
+    n_leaves = len(linkage) + 1
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.2))
+        axis = figure.subplots()
+        hierarchy.dendrogram(
+            linkage, ax=axis, labels=names, no_labels=names is None or n_leaves > 60, color_threshold=0,
+            above_threshold_color=COLOURS[0], leaf_font_size=7, leaf_rotation=90,
+        )  # fmt: skip
+        if cut is not None:
+            axis.axhline(cut, color=COLOURS[1], linewidth=1.0, label=f"cut at {cut:.2f}")
+            _legend(figure, axis)
+        axis.set_ylabel("Height of the merge")
+        axis.grid(visible=False)
+    return figure
+
+
+def cluster_map(points: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
+    """Show clusters on a map: every person a dot, joined to the middle of its cluster.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+        Such as the first two principal components, or t-SNE.
+    labels : ndarray of int, shape (n,)
+    title : str, optional
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(5.2, 4.2))
+        axis = figure.subplots()
+        for position, cluster in enumerate(np.unique(labels)):
+            members = points[labels == cluster]
+            middle, colour = members.mean(axis=0), COLOURS[position % len(COLOURS)]
+            for member in members:
+                axis.plot(*np.stack([middle, member]).T, color=colour, linewidth=0.7, alpha=0.6)
+            axis.scatter(
+                *members.T, s=14, color=colour, marker=MARKERS[position // len(COLOURS) % len(MARKERS)]
+            )
+        axis.set_xticks([])
+        axis.set_yticks([])
+        figure.suptitle(title)
+    return figure
+
+
+def loss_against_time(table: pd.DataFrame, loss: str = "SSE / SST", title: str = "") -> Figure:
+    """Show what each partition reaches and what it takes: CPU seconds (logarithmic) against loss.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``partitioner``, ``seconds`` and one called `loss`.
+    loss : str, default "SSE / SST"
+        Share of the total sum of squares that is left inside the clusters; lower is better.
+    title : str, optional
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 3.8))
+        axis = figure.subplots()
+        for position, row in enumerate(table.to_dict("records")):
+            style = _style(row["partitioner"], position)
+            axis.plot(
+                row["seconds"],
+                row[loss],
+                **{**style, "linestyle": "", "markersize": 6},
+                label=label(row["partitioner"]),
+            )
+        axis.set_xscale("log")
+        axis.set_xlabel("CPU seconds")
+        axis.set_ylabel(loss)
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
 
 
 def contact_sheet(
