@@ -332,8 +332,8 @@ def kmeans_partition(
         Lloyd iterations of the k-means before the choosing.
     as_published : bool
         False assigns to the *nearest* centroid with a place. True assigns to the *farthest*,
-        as the code released with the paper does; sizes hold, the clusters are worse than random ones.
-        It explains the paper's k-means curves and serves for nothing else.
+        as the code released with the paper does: sizes hold, but a cluster holds those who are far from
+        its centroid. It explains the paper's k-means curves and serves for nothing else.
 
     Returns
     -------
@@ -1398,7 +1398,7 @@ def _improve(layout, near, passes):
 
 # Temperatures in units of the median cluster's mean squared distance to its mean.
 _HOT, _COLD = 0.12, 0.015
-_STAGE, _STAGES = 33, 20  # moves a person in a stage, at least, and stages at most
+_STAGE, _STAGES = 33, 60  # moves a person in a stage, at least, and stages at most
 _SEARCHED, _ANNEALED = 8, 4  # candidate clusters a person in local search and in annealing
 
 
@@ -1498,8 +1498,8 @@ def _starts(sizes):
 
 
 def _passes(moves, rows):
-    """Passes of the interpreted search that come to about `moves`, at least 2 and at most 20."""
-    return int(np.clip(moves // (_SEARCHED * len(rows)), 2, 20))
+    """Passes of the interpreted search that come to about `moves`, at least 4 and at most 20."""
+    return int(np.clip(moves // (_SEARCHED * len(rows)), 4, 20))
 
 
 def _optimise(layout, moves, seed, seconds=None):
