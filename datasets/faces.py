@@ -197,7 +197,9 @@ class Faces:
         if rows.ndim != 1 or len(rows) == 0:
             raise ValueError("select needs at least one row")
         attributes = self.attributes.iloc[rows].reset_index(drop=True)
-        return Faces(self.images[rows], self.identities[rows], self.names[rows], attributes, self.source)
+        plain = isinstance(self.images, list | tuple)
+        images = [self.images[i] for i in rows] if plain else self.images[rows]
+        return Faces(images, self.identities[rows], self.names[rows], attributes, self.source)
 
     def split(self, per_identity: int, random_state=None) -> Faces:
         """Keep `per_identity` photos of each person and put the rest in `others`.

@@ -105,7 +105,7 @@ def load_folder(folder) -> Faces:
 
     Three layouts are known, tried in this order:
 
-    - **CelebA**: the file ``identity_CelebA.txt`` lies beside the photos (or beside the folder of photos);
+    - **CelebA**: the file ``identity_CelebA.txt`` lies in the folder, the photos beside it or in a sub-folder;
       where ``list_attr_celeba.txt`` lies there too, its 40 attributes are read.
     - **RaFD**: every photo is named like ``Rafd090_01_Caucasian_female_neutral_frontal.jpg``, which gives
       pose, identity, ethnicity, sex, expression and gaze.
@@ -178,7 +178,7 @@ def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFra
             f"{len(paths) - sum(map(bool, rafd))} are not named as in RaFD, so nothing says who is on them; "
             f"make one sub-folder for each person, or add {CELEBA_IDENTITIES} (a line for each photo: name, identity)"
         )
-    empty = [part.name for part in _subfolders(folder) if not any(path.parent == part for path in paths)]
+    empty = set(_subfolders(folder)) - {path.parent for path in paths}
     if empty:
         warnings.warn(f"{folder}: {len(empty)} sub-folders hold no photo and are left out", stacklevel=4)
     return [path.parent.name for path in paths], pd.DataFrame()
@@ -190,18 +190,22 @@ def _celeba_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataF
     unknown = [name for name in names if name not in listed.index]
     if unknown:
         raise ValueError(
-            f"{folder / CELEBA_IDENTITIES}: does not list {len(unknown)} of the {len(names)} photos; "
-            "each photo needs a line with its name and identity"
+            f"{folder / CELEBA_IDENTITIES}: does not list {len(unknown)} of the {len(names)} photos, the first is "
+            f"{unknown[0]}; each photo needs a line with its name and identity"
         )
     attributes = pd.DataFrame()
     if (folder / CELEBA_ATTRIBUTES).is_file():
         table = _read_celeba_table(folder / CELEBA_ATTRIBUTES)
-        missing = sum(name not in table.index for name in names)
+        missing = [name for name in names if name not in table.index]
         if missing:
             raise ValueError(
-                f"{folder / CELEBA_ATTRIBUTES}: does not list {missing} of the {len(names)} photos"
+                f"{folder / CELEBA_ATTRIBUTES}: does not list {len(missing)} of the {len(names)} photos, "
+                f"the first is {missing[0]}; each photo needs a line"
             )
-        attributes = table.loc[names].reset_index(drop=True).astype(int) > 0  # the file writes -1 and 1
+        attributes = table.loc[names].reset_index(drop=True)
+        if not attributes.isin(["-1", "1"]).all(axis=None):
+            raise ValueError(f"{folder / CELEBA_ATTRIBUTES}: holds values other than -1 and 1")
+        attributes = attributes == "1"
     return list(listed.loc[names, "identity"]), attributes
 
 
@@ -226,9 +230,16 @@ def _read_celeba_table(path: Path, columns: list[str] | None = None) -> pd.DataF
         raise ValueError(
             f"{path}: {len(ragged)} lines have not {len(columns) + 1} entries; the file may be cut short or damaged"
         )
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [line[1:] for line in lines], index=[line[0] for line in lines], columns=columns, dtype=str
     )
+    repeated = table.index[table.index.duplicated()].unique()
+    if len(repeated):
+        raise ValueError(
+            f"{path}: lists {len(repeated)} photos more than once, the first is {repeated[0]}; "
+            "each photo needs one line"
+        )
+    return table
 
 
 def _check_readable(images: ImageFiles) -> None:

@@ -15,7 +15,7 @@ import utils
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 KEYS = [f"key-{i}" for i in range(10)]
-LENGTH = 6
+LENGTH = 60
 
 
 def row_of(i):
@@ -100,7 +100,7 @@ def test_a_failed_put_keeps_nothing_of_it(key):
 
 
 def damage(path, kind):
-    """Damage a file and say how much of it is left alone."""
+    """Damage a file in one of the ways of `DAMAGES`."""
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     if kind == "garbage":
@@ -134,22 +134,22 @@ DAMAGES = [
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_file_is_computed_again(kind):
-    path = fill(n=400)
+    path = fill(n=100)
     assert path.stat().st_size > 3 * 4096
     damage(path, kind)
-    keys = [f"key-{i}" for i in range(400)]
-    np.testing.assert_array_equal(rows_of(Counting(), keys), expected(400))
+    keys = [f"key-{i}" for i in range(100)]
+    np.testing.assert_array_equal(rows_of(Counting(), keys), expected(100))
     counting = Counting()
-    np.testing.assert_array_equal(rows_of(counting, keys), expected(400))
+    np.testing.assert_array_equal(rows_of(counting, keys), expected(100))
     assert counting.calls == []  # the cache works again
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_that_shows_in_an_open_store_is_no_error(kind):
-    path = fill(n=400)
+    path = fill(n=100)
     store = utils.CacheStore("rows")
     damage(path, kind)
-    found = store.get(f"key-{i}" for i in range(400))
+    found = store.get(f"key-{i}" for i in range(100))
     for key, value in found.items():
         assert value == row_of(int(key.removeprefix("key-"))).tobytes()
     damage(path, kind)

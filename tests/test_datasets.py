@@ -1,0 +1,623 @@
+"""Faces come in: the ORL faces, folders of three layouts, odd images, and folders that are wrong."""
+
+import io
+import pickle
+import struct
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import datasets
+import datasets.faces
+from datasets import Faces, ImageFiles, is_grey
+from datasets.faces import read_image
+
+RAFD = "Rafd{pose}_{identity}_{ethnicity}_{sex}_{expression}_{gaze}.jpg"
+
+
+def picture(seed=0, height=40, width=30):
+    """A smooth colour picture, different for each seed: uint8 (height, width, 3)."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def noise(height=64, width=64):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+    return path
+
+
+def people_folder(folder, photos_each=2, people=("ann", "bob", "eve")):
+    for p, person in enumerate(people):
+        for i in range(photos_each):
+            save(folder / person / f"{i}.png", picture(10 * p + i))
+    return folder
+
+
+# The ORL faces
+
+
+def test_orl_has_ten_photos_of_forty_people(orl):
+    assert len(orl) == 400
+    assert orl.images.shape == (400, 112, 92, 3)
+    assert orl.images.dtype == np.uint8
+    assert orl.n_people == 40
+    assert set(orl.people) == {f"s{i}" for i in range(1, 41)}
+    assert set(np.unique(orl.identities, return_counts=True)[1]) == {10}
+    assert set(orl.names) == {f"s{p}/{i}.pgm" for p in range(1, 41) for i in range(1, 11)}
+    assert [name.split("/")[0] for name in orl.names] == list(orl.identities)
+    assert orl.names[0] == "s1/1.pgm" and orl.names[-1] == "s40/10.pgm"
+    assert orl.others is None
+    assert orl.attributes.shape == (400, 0)
+
+
+def test_orl_photos_are_grey_faces_all_different(orl):
+    assert orl.grey
+    assert len(set(orl.image_keys)) == 400
+    assert np.ptp(orl.images.reshape(400, -1), axis=1).min() > 50
+
+
+def test_files_that_are_no_orl_photo_are_skipped(monkeypatch):
+    listed = datasets.sources.utils.package_files
+    stray = []
+
+    def with_strays(*arguments):
+        paths = listed(*arguments)
+        stray.extend([paths[0].parent / "target.pgm", paths[0].parents[1] / "shapes" / "1.pgm"])
+        return [*stray, *paths]
+
+    monkeypatch.setattr(datasets.sources.utils, "package_files", with_strays)
+    assert len(datasets.load_faces("orl")) == 400
+    assert len(stray) == 2
+
+
+def test_an_incomplete_orl_is_refused(monkeypatch):
+    listed = datasets.sources.utils.package_files
+    monkeypatch.setattr(datasets.sources.utils, "package_files", lambda *a: listed(*a)[:-1])
+    with pytest.raises(ValueError, match="399 ORL photos instead of 400"):
+        datasets.load_faces("orl")
+
+
+# per_identity, select and the container
+
+
+@pytest.mark.parametrize("per_identity", [1, 3])
+def test_per_identity_keeps_some_and_puts_the_rest_aside(orl, per_identity):
+    faces = orl.split(per_identity, random_state=0)
+    assert len(faces) == 40 * per_identity
+    assert set(np.unique(faces.identities, return_counts=True)[1]) == {per_identity}
+    assert len(faces.others) == 400 - 40 * per_identity
+    assert faces.others.n_people == 40
+    assert sorted([*faces.names, *faces.others.names]) == sorted(orl.names)
+    row = {name: i for i, name in enumerate(orl.names)}
+    for part in (faces, faces.others):
+        rows = [row[name] for name in part.names]
+        assert rows == sorted(rows)
+        np.testing.assert_array_equal(part.images, orl.images[rows])
+        np.testing.assert_array_equal(part.identities, orl.identities[rows])
+
+
+def test_the_seed_decides_the_choice(orl):
+    def choice(seed):
+        return list(orl.split(1, random_state=seed).names)
+
+    assert choice(4) == choice(4)
+    assert len({tuple(choice(seed)) for seed in range(5)}) == 5
+    assert list(datasets.load_faces("orl", per_identity=1, random_state=4).names) == choice(4)
+    assert list(datasets.load_faces("orl", per_identity=1).names) == choice(0)
+
+
+def test_the_generator_of_numpy_may_choose(orl):
+    assert len(orl.split(1, np.random.RandomState(3))) == 40
+
+
+@pytest.mark.parametrize("per_identity", [10, 11])
+def test_nothing_is_left_over_where_all_are_kept(orl, per_identity):
+    faces = orl.split(per_identity)
+    assert len(faces) == 400
+    assert faces.others is None
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.0, 1.5, True, "1", [1], np.nan])
+def test_a_bad_per_identity_is_refused(orl, wrong):
+    with pytest.raises(ValueError, match="per_identity must be a whole number of at least 1"):
+        orl.split(wrong)
+
+
+def test_a_person_with_fewer_photos_keeps_all():
+    images = np.zeros((4, 20, 20, 3), np.uint8)
+    faces = Faces(images, ["a", "b", "b", "b"], list("wxyz")).split(2, 0)
+    assert list(faces.identities) == ["a", "b", "b"]
+    assert list(faces.others.identities) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (slice(2, 6, 2), [2, 4]),
+        ([5, 0, 5], [5, 0, 5]),
+        (np.array([-1]), [399]),
+        (np.arange(400) % 100 == 7, [7, 107, 207, 307]),
+    ],
+)
+def test_select_takes_slices_indices_and_masks(orl, rows, expected):
+    chosen = orl.select(rows)
+    np.testing.assert_array_equal(chosen.images, orl.images[expected])
+    assert list(chosen.names) == [orl.names[i] for i in expected]
+    assert list(chosen.identities) == [orl.identities[i] for i in expected]
+    assert chosen.others is None
+
+
+@pytest.mark.parametrize("rows", [[], slice(5, 5), np.zeros(400, bool), 3])
+def test_select_needs_rows(orl, rows):
+    with pytest.raises((ValueError, IndexError), match="at least one row|arrays used as indices"):
+        orl.select(rows)
+
+
+def test_select_keeps_attributes_beside_their_photos():
+    attributes = pd.DataFrame({"age": [10, 20, 30]})
+    faces = Faces(np.zeros((3, 20, 20, 3), np.uint8), list("aab"), list("xyz"), attributes)
+    assert list(faces.select([2, 0]).attributes["age"]) == [30, 10]
+    assert list(faces.select([2, 0]).attributes.index) == [0, 1]
+    split = faces.split(1, 0)
+    assert len(split.attributes) == 2 and len(split.others.attributes) == 1
+
+
+def test_a_set_of_plain_images_of_many_sizes_works():
+    images = [picture(i, 30 + i, 40) for i in range(4)]
+    faces = Faces(images, list("aabb"), list("wxyz"))
+    chosen = faces.split(1, 0)
+    for image, name in zip(chosen.images, chosen.names, strict=True):
+        np.testing.assert_array_equal(image, images["wxyz".index(name)])
+    assert "4 photos of 2 people, any size" in repr(faces)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((0, 20, 20, 3), np.uint8)}, "at least one photo"),
+        ({"identities": ["a", "b"]}, "3 photos but 2 identities"),
+        ({"names": list("wxyz")}, "3 photos but 4 names"),
+        ({"attributes": pd.DataFrame({"age": [1]})}, "3 photos but 1 rows of attributes"),
+    ],
+)
+def test_faces_that_do_not_fit_together_are_refused(change, message):
+    parts = {"images": np.zeros((3, 20, 20, 3), np.uint8), "identities": list("aab"), "names": list("xyz")}
+    with pytest.raises(ValueError, match=message):
+        Faces(**{**parts, **change})
+
+
+def test_the_fingerprint_follows_photos_names_people_and_others(orl_people):
+    same = datasets.load_faces("orl", per_identity=1, random_state=0)
+    assert same.fingerprint == orl_people.fingerprint
+    changed = orl_people.images.copy()
+    changed[3, 5, 5, 0] ^= 1
+    variants = [
+        orl_people.select(slice(None)),  # without others
+        orl_people.select([1, 0, *range(2, 40)]),
+        Faces(changed, orl_people.identities, orl_people.names),
+        Faces(orl_people.images, orl_people.identities[::-1], orl_people.names),
+        Faces(orl_people.images, orl_people.identities, orl_people.names[::-1]),
+    ]
+    assert len({orl_people.fingerprint, *(faces.fingerprint for faces in variants)}) == 6
+
+
+# What a notebook shows
+
+
+def test_the_repr_is_one_line(orl, orl_people, tmp_path):
+    folder = datasets.load_faces(people_folder(tmp_path / "people"))
+    assert repr(orl) == "<Faces orl: 400 photos of 40 people, 112x92 grey>"
+    assert repr(orl_people) == "<Faces orl: 40 photos of 40 people, 112x92 grey; 360 other photos>"
+    assert repr(folder).startswith("<Faces people: 6 photos of 3 people")
+    assert "\n" not in repr(folder)
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_the_contact_sheet_is_a_png_that_shows_the_faces(orl_people, n):
+    png = orl_people.select(slice(0, n))._repr_png_()
+    sheet = Image.open(io.BytesIO(png))
+    assert sheet.format == "PNG"
+    pixels = np.asarray(sheet.convert("L"))
+    assert 30 <= pixels.shape[0] <= 3000
+    assert 30 <= pixels.shape[1] <= 3000
+    assert pixels.std() > 20  # faces, not an empty page
+    assert len(png) < 5_000_000
+
+
+def test_the_contact_sheet_of_photos_of_many_sizes(tmp_path):
+    for i, size in enumerate([(40, 30), (200, 300), (300, 100)]):
+        save(tmp_path / f"p{i}" / "a.png", picture(i, *size))
+    assert Image.open(io.BytesIO(datasets.load_faces(tmp_path)._repr_png_())).format == "PNG"
+
+
+# The three layouts of a folder
+
+
+def test_one_sub_folder_for_each_person(tmp_path):
+    faces = datasets.load_faces(people_folder(tmp_path))
+    assert list(faces.identities) == ["ann", "ann", "bob", "bob", "eve", "eve"]
+    assert list(faces.names) == ["ann/0.png", "ann/1.png", "bob/0.png", "bob/1.png", "eve/0.png", "eve/1.png"]
+    assert faces.attributes.shape == (6, 0)
+    np.testing.assert_array_equal(faces.images[3], picture(11))
+    split = datasets.load_faces(str(tmp_path), per_identity=1)
+    assert len(split) == len(split.others) == 3
+
+
+def test_hidden_files_texts_and_empty_sub_folders_are_left_out(tmp_path):
+    people_folder(tmp_path)
+    save(tmp_path / "ann" / ".hidden.png", picture())
+    save(tmp_path / ".trash" / "0.png", picture())
+    (tmp_path / "bob" / "notes.txt").write_text("about bob")
+    (tmp_path / "readme.md").write_text("about all")
+    (tmp_path / "nobody").mkdir()
+    with pytest.warns(UserWarning, match="1 sub-folders hold no photo"):
+        faces = datasets.load_faces(tmp_path)
+    assert len(faces) == 6
+
+
+def rafd_names():
+    cases = [
+        ("090", "01", "Caucasian", "female", "neutral", "frontal"),
+        ("090", "01", "Caucasian", "female", "happy", "left"),
+        ("045", "23", "Moroccan", "male", "contemptuous", "right"),
+        ("180", "10", "Kid", "male", "disgusted", "frontal"),
+    ]
+    keys = ("pose", "identity", "ethnicity", "sex", "expression", "gaze")
+    return [dict(zip(keys, case, strict=True)) for case in cases]
+
+
+def test_rafd_names_tell_everything(tmp_path):
+    for i, parts in enumerate(rafd_names()):
+        save(tmp_path / RAFD.format(**parts), picture(i))
+    faces = datasets.load_faces(tmp_path)
+    assert len(faces) == 4
+    assert set(faces.attributes.columns) == {"pose", "ethnicity", "sex", "expression", "gaze"}
+    found = faces.attributes.assign(identity=faces.identities, name=faces.names).set_index("name")
+    for parts in rafd_names():
+        row = found.loc[RAFD.format(**parts)].to_dict()
+        assert row == {**parts, "pose": int(parts["pose"])}
+    split = faces.split(1, 0)
+    assert sorted(split.identities) == ["01", "10", "23"]
+
+
+def celeba_folder(folder, photos="", names=("000001.jpg", "000002.jpg", "000003.jpg")):
+    for i, name in enumerate(names):
+        save(folder / photos / name, picture(i))
+    lines = [f"{name} {identity}" for name, identity in zip(names, (2880, 2937, 2880), strict=True)]
+    (folder / "identity_CelebA.txt").write_text("\n".join([*lines, "000099.jpg 7"]) + "\n")
+    return folder
+
+
+ATTRIBUTES = (
+    "4\nEyeglasses Male Smiling\n000003.jpg  1 -1  1\n000001.jpg -1 -1  1\n"
+    "000002.jpg  1  1 -1\n000099.jpg 1 1 1\n"
+)
+
+
+@pytest.mark.parametrize("photos", ["", "img_align_celeba"])
+def test_celeba_tables_tell_who_and_what(tmp_path, photos):
+    celeba_folder(tmp_path, photos)
+    plain = datasets.load_faces(tmp_path)
+    assert list(plain.identities) == ["2880", "2937", "2880"]
+    assert plain.attributes.shape == (3, 0)
+    (tmp_path / "list_attr_celeba.txt").write_text(ATTRIBUTES)
+    faces = datasets.load_faces(tmp_path)
+    assert list(faces.attributes.columns) == ["Eyeglasses", "Male", "Smiling"]
+    assert faces.attributes.to_numpy().tolist() == [
+        [False, False, True],
+        [True, True, False],
+        [True, False, True],
+    ]
+    assert [name.rpartition("/")[2] for name in faces.names] == ["000001.jpg", "000002.jpg", "000003.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "message"),
+    [
+        ("identity_CelebA.txt", "000001.jpg 1\n000002.jpg\n000003.jpg 1\n", "1 lines have not 2 entries"),
+        (
+            "identity_CelebA.txt",
+            "000001.jpg 1\n000003.jpg 1\n",
+            "does not list 1 of the 3 photos.*000002.jpg",
+        ),
+        ("identity_CelebA.txt", "", "does not list 3 of the 3 photos"),
+        (
+            "identity_CelebA.txt",
+            "000001.jpg 1\n000001.jpg 2\n000002.jpg 1\n000003.jpg 1\n",
+            "lists 1 photos more than once, the first is 000001.jpg",
+        ),
+        ("list_attr_celeba.txt", "", "cut short"),
+        ("list_attr_celeba.txt", ATTRIBUTES[:-9], "1 lines have not 4 entries"),
+        ("list_attr_celeba.txt", "1\nMale\n000001.jpg 1\n", "does not list 2 of the 3 photos.*000002.jpg"),
+        ("list_attr_celeba.txt", ATTRIBUTES + "000001.jpg 1 1 1\n", "lists 1 photos more than once"),
+        ("list_attr_celeba.txt", ATTRIBUTES.replace(" 1", " ?"), "values other than -1 and 1"),
+    ],
+)
+def test_a_wrong_celeba_table_is_refused(tmp_path, table, content, message):
+    celeba_folder(tmp_path)
+    (tmp_path / table).write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        datasets.load_faces(tmp_path)
+    assert table in str(error.value)
+
+
+# Images of all kinds
+
+
+def reference(image):
+    return np.asarray(image.convert("RGB"))
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    grey = Image.fromarray(picture()).convert("L")
+    image = read_image(save(tmp_path / "a.png", grey))
+    np.testing.assert_array_equal(image, np.repeat(np.asarray(grey)[..., None], 3, axis=2))
+    assert is_grey(image)
+    assert not is_grey(picture())
+
+
+def test_transparent_pixels_become_white(tmp_path):
+    colour = picture()
+    alpha = np.full(colour.shape[:2], 255, np.uint8)
+    alpha[:10] = 0
+    alpha[10:20] = 128
+    image = read_image(save(tmp_path / "a.png", np.dstack([colour, alpha])))
+    assert image.shape == colour.shape
+    assert (image[:10] == 255).all()
+    half = (colour[10:20].astype(float) * 128 + 255.0 * 127) / 255
+    assert np.abs(image[10:20] - half).max() <= 1
+    np.testing.assert_array_equal(image[20:], colour[20:])
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    palette = Image.fromarray(picture()).quantize(16)
+    image = read_image(save(tmp_path / "a.png", palette))
+    np.testing.assert_array_equal(image, reference(palette))
+    clear = read_image(save(tmp_path / "b.png", palette, transparency=int(np.asarray(palette)[0, 0])))
+    assert (clear[0, 0] == 255).all()
+    gif = read_image(save(tmp_path / "c.gif", palette))
+    np.testing.assert_array_equal(gif, reference(palette))
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, ending):
+    levels = np.linspace(0, 65535, 40 * 30).round().astype(np.uint16).reshape(40, 30)
+    image = read_image(save(tmp_path / f"a.{ending}", Image.fromarray(levels)))
+    assert image.dtype == np.uint8
+    assert np.abs(image[..., 0] - levels / 257.0).max() <= 0.5
+    assert is_grey(image)
+
+
+def test_cmyk_is_turned_to_rgb(tmp_path):
+    cmyk = Image.fromarray(picture()).convert("CMYK")
+    image = read_image(save(tmp_path / "a.tif", cmyk))
+    np.testing.assert_array_equal(image, picture())
+    jpeg = read_image(save(tmp_path / "a.jpg", cmyk, quality=95, subsampling=0))
+    assert np.abs(jpeg.astype(int) - picture()).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("orientation", "undo"),
+    [
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (6, lambda a: np.rot90(a, 1)),
+        (8, lambda a: np.rot90(a, 3)),
+    ],
+)
+def test_the_exif_rotation_is_applied(tmp_path, orientation, undo):
+    upright = picture(height=48, width=32)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", np.ascontiguousarray(undo(upright)), exif=exif)
+    np.testing.assert_array_equal(read_image(path), upright)
+
+
+def test_one_folder_may_hold_images_of_all_kinds_and_sizes(tmp_path):
+    base = Image.fromarray(picture(height=120, width=90))
+    kinds = {
+        "a.jpg": base, "b.png": base.convert("L"), "c.png": base.convert("RGBA"), "d.gif": base.quantize(8),
+        "e.tif": base.convert("CMYK"), "f.bmp": base.resize((17, 16)), "g.webp": base.resize((300, 20)),
+        "H.JPEG": base.convert("L"), "i.png": base.convert("1"), "j.png": base.convert("LA"),
+    }  # fmt: skip
+    for name, image in kinds.items():
+        save(tmp_path / "ann" / name, image)
+    faces = datasets.load_faces(tmp_path)
+    assert len(faces) == len(kinds)
+    for image, name in zip(faces.images, faces.names, strict=True):
+        size = kinds[name.removeprefix("ann/")].size
+        assert image.dtype == np.uint8
+        assert image.shape == (size[1], size[0], 3)
+    assert len(set(faces.image_keys)) > 5
+
+
+# Photos that are read when they are asked for
+
+
+@pytest.fixture
+def files(tmp_path):
+    return ImageFiles([save(tmp_path / f"{i}.png", picture(i, 20 + i, 30)) for i in range(5)])
+
+
+def test_image_files_are_read_one_by_one(files):
+    assert len(files) == 5
+    for i in (0, 3, -1, np.int64(2)):
+        np.testing.assert_array_equal(files[i], picture(i % 5, 20 + i % 5, 30))
+    assert [image.shape[0] for image in files] == [20, 21, 22, 23, 24]
+    for i in (5, -6):
+        with pytest.raises(IndexError):
+            files[i]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (slice(1, 4), [1, 2, 3]),
+        (slice(None, None, -2), [4, 2, 0]),
+        ([3, 3, 0], [3, 3, 0]),
+        (np.array([True, False, False, True, False]), [0, 3]),
+    ],
+)
+def test_image_files_take_slices_indices_and_masks(files, rows, expected):
+    chosen = files[rows]
+    assert isinstance(chosen, ImageFiles)
+    assert [image.shape[0] - 20 for image in chosen] == expected
+
+
+def test_image_files_read_nothing_before_it_is_asked_for(tmp_path):
+    files = ImageFiles([tmp_path / "missing.png"])
+    assert len(files) == len(files[:1]) == 1
+    with pytest.raises(FileNotFoundError, match="missing.png"):
+        files[0]
+
+
+def test_image_files_can_be_pickled_without_their_pixels(files):
+    list(files)
+    data = pickle.dumps(files)
+    assert len(data) < 2000
+    again = pickle.loads(data)
+    np.testing.assert_array_equal(again[4], files[4])
+
+
+def test_decoded_photos_are_kept_up_to_the_memory_limit(files, monkeypatch):
+    reads = []
+    monkeypatch.setattr(datasets.faces, "IMAGE_MEMORY", picture(0, 20, 30).nbytes + picture(1, 21, 30).nbytes)
+    monkeypatch.setattr(
+        datasets.faces, "read_image", lambda path: reads.append(path.stem) or read_image(path)
+    )
+    first, second = list(files), list(files)
+    assert reads == ["0", "1", "2", "3", "4", "2", "3", "4"]
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_photos_cannot_be_written_to(orl, files):
+    for image in (orl.images[0], files[0]):
+        with pytest.raises(ValueError, match="read-only"):
+            image[0, 0, 0] = 1
+
+
+# Folders and files that are wrong
+
+
+def test_an_unknown_name_tells_what_there_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder.*'orl'"):
+        datasets.load_faces(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="'orl'"):
+        datasets.load_faces("ORL faces")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        datasets.load_faces(save(tmp_path / "a.png", picture()))
+
+
+@pytest.mark.parametrize("texts", [[], ["notes.txt"], ["ann/notes.txt", "list.csv"]])
+def test_a_folder_without_photos_is_refused(tmp_path, texts):
+    for name in texts:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no photo")
+    with pytest.raises(ValueError, match="holds no photo; put one sub-folder"):
+        datasets.load_faces(tmp_path)
+
+
+def test_loose_photos_do_not_say_who_is_on_them(tmp_path):
+    people_folder(tmp_path)
+    save(tmp_path / "holiday.jpg", picture())
+    save(tmp_path / RAFD.format(**rafd_names()[0]), picture())
+    with pytest.raises(ValueError, match="2 of 8 photos lie outside.*nothing says who"):
+        datasets.load_faces(tmp_path)
+
+
+def png_claiming(width, height):
+    """A PNG whose header promises more than follows."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def wrong_file(kind):
+    """Name and content of a file that is no usable photo."""
+    buffer = io.BytesIO()
+    if kind.startswith("cut"):
+        _, ending, share = kind.split()
+        Image.fromarray(noise()).save(buffer, {"jpg": "jpeg"}.get(ending, ending))
+        return f"wrong.{ending}", buffer.getvalue()[: int(len(buffer.getvalue()) * float(share))]
+    if kind == "tiny":
+        Image.new("RGB", (1, 1)).save(buffer, "png")
+        return "wrong.png", buffer.getvalue()
+    if kind == "narrow":
+        Image.new("RGB", (15, 500)).save(buffer, "png")
+        return "wrong.png", buffer.getvalue()
+    return {
+        "text": ("wrong.jpg", b"I am no photo at all.\n" * 50),
+        "empty": ("wrong.jpg", b""),
+        "bomb": ("wrong.png", png_claiming(60000, 60000)),
+        "promise": ("wrong.png", png_claiming(100, 100)),
+    }[kind]
+
+
+WRONG_FILES = [
+    *(f"cut {ending} {share}" for ending in ("jpg", "png", "gif", "bmp", "webp") for share in (0.5, 0.99)),
+    "tiny", "narrow", "text", "empty", "bomb", "promise",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_a_wrong_photo_is_named(tmp_path, kind):
+    people_folder(tmp_path)
+    name, content = wrong_file(kind)
+    (tmp_path / "bob" / name).write_bytes(content)
+    with pytest.raises(ValueError, match="1 of 7 photos cannot be used") as error:
+        datasets.load_faces(tmp_path)
+    assert str(tmp_path / "bob" / name) in str(error.value)
+
+
+def test_of_many_wrong_photos_only_some_are_named(tmp_path):
+    people_folder(tmp_path)
+    for i in range(12):
+        (tmp_path / "ann" / f"wrong{i}.png").write_bytes(b"text")
+    with pytest.raises(ValueError, match="12 of 18 photos cannot be used") as error:
+        datasets.load_faces(tmp_path)
+    assert sum(f"wrong{i}.png: cannot be read" in str(error.value) for i in range(12)) == 5
+    assert "and 7 more" in str(error.value)
+
+
+def read_or_refuse(path):
+    """Read an image; None if it is refused by its name."""
+    try:
+        return read_image(path)
+    except ValueError as error:
+        if str(path) not in str(error):
+            raise
+        return None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "tif", "bmp", "webp", "pgm"])
+def test_damaged_bytes_give_an_image_or_are_refused(tmp_path, ending):
+    random = np.random.default_rng(0)
+    path = save(tmp_path / f"a.{ending}", picture())
+    whole = path.read_bytes()
+    images = []
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(random.integers(1, 6)):
+            damaged[random.integers(len(damaged))] = random.integers(256)
+        path.write_bytes(damaged)
+        images.append(read_or_refuse(path))
+    for image in images:
+        assert image is None or (image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3)
