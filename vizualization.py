@@ -341,8 +341,8 @@ def partition_bars(stats: pd.DataFrame, by: str = "partitioner", title: str = ""
     Returns
     -------
     Figure
-        A panel each for the largest, smallest and mean distance in a cluster and the silhouette; a bar is the mean over the
-        clusters, its whisker spans the middle half of them.
+        A panel each for the largest, smallest and mean distance in a cluster and the silhouette; a bar is the
+        mean over the clusters, its whisker spans the middle half of them.
     """
     measures = {"max_dist": "Largest distance", "min_dist": "Smallest distance", "mean_dist": "Mean distance"}
     measures["mean_silhouette"] = "Silhouette"
