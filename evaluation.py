@@ -157,6 +157,16 @@ def measure(
             f"{len(release.labels)} labels, {len(descriptors)} descriptors and {len(identities)} identities; "
             "there must be one of each for each photo"
         )
+    if len(gallery.descriptors) != len(gallery.identities) or len(gallery.identities) == 0:
+        raise ValueError(
+            f"the gallery has {len(gallery.descriptors)} descriptors and {len(gallery.identities)} identities; "
+            "there must be one of each for each photo, and at least one photo"
+        )
+    lengths = {part.shape[1:] for part in (release.descriptors, descriptors, gallery.descriptors)}
+    if len(lengths) != 1:
+        raise ValueError(
+            f"release, photos and gallery have descriptors of different shapes: {sorted(lengths)}"
+        )
     if not np.array_equal(np.unique(release.labels), np.arange(n_images)):
         raise ValueError(f"labels must use every number from 0 to {n_images - 1}, one for each image")
     shown = release.found[release.labels]  # (n,) photos whose image has a face
@@ -250,7 +260,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If labels are missing or not wanted.
+        If labels are missing, not wanted or do not fit, or `model` was made for other photos.
     """
     images, labels = release_images(faces, model, labels)
     descriptors = embedding.embed(faces, recogniser)
@@ -267,6 +277,10 @@ def release_images(
     faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray | None
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Make the images of a release: c images, and which of them each of the n photos gets (n,)."""
+    if model.faces.image_keys != faces.image_keys:
+        raise ValueError(
+            f"the anonymizer {model.name!r} was made for other photos; make it for these with anonymizer.load"
+        )
     if not model.k_anonymous:
         if labels is not None:
             raise ValueError(
@@ -280,7 +294,12 @@ def release_images(
         raise ValueError(
             f"{len(faces)} photos need {len(faces)} labels, not an array of shape {labels.shape}"
         )
-    clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    n_clusters = len(np.unique(labels))
+    if labels.dtype.kind not in "iu" or labels.min() != 0 or labels.max() != n_clusters - 1:
+        raise ValueError(
+            "labels must be whole numbers that start at 0 and leave none out, as a partition gives"
+        )
+    clusters = [np.flatnonzero(labels == label) for label in range(n_clusters)]
     return [model.surrogate(members) for members in clusters], labels
 
 
@@ -304,12 +323,14 @@ def reconstruction_scores(
     Returns
     -------
     dict
-        ``reconstruction_loss``: mean distance from the photo to its reconstruction; ``reconstruction_rank1``: share of
-        reconstructions whose nearest gallery face is of the same person, one without a face counting as not
-        recognised. NaN for an anonymizer that has none. At most 200 photos are drawn, chosen by `random_state`.
+        ``reconstruction_loss``: mean distance from the photo to its reconstruction, over those with a face;
+        ``reconstruction_rank1``: share of reconstructions whose nearest gallery face is of the same person, one
+        without a face counting as not recognised; ``reconstruction_detection_rate``: share of them with a face. NaN
+        for an anonymizer that has none. At most 200 photos are drawn, chosen by `random_state`.
     """
     if not model.k_anonymous:
-        return {"reconstruction_loss": float("nan"), "reconstruction_rank1": float("nan")}
+        names = ("reconstruction_loss", "reconstruction_rank1", "reconstruction_detection_rate")
+        return dict.fromkeys(names, float("nan"))
     rows = np.arange(len(faces))
     if len(rows) > N_RECONSTRUCTIONS:
         rows = np.sort(utils.check_random_state(random_state).choice(rows, N_RECONSTRUCTIONS, replace=False))
@@ -322,6 +343,7 @@ def reconstruction_scores(
     return {
         "reconstruction_loss": _mean(own[found]),
         "reconstruction_rank1": _mean((nearest == faces.identities[rows]) & found),
+        "reconstruction_detection_rate": _mean(found),
     }
 
 
@@ -394,7 +416,7 @@ def sweep(
     Raises
     ------
     ValueError, TypeError
-        For unknown names or a k that does not fit, before any work is done.
+        For unknown names, or a k or seed that does not fit, before any work is done.
 
     Examples
     --------
@@ -403,6 +425,8 @@ def sweep(
     >>> table = evaluation.sweep(faces, ["dlib"], ["ward"], ["aam"], [2, 5])
     """
     combinations = _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state)
+    for name in dict.fromkeys([*embeddings, recogniser]):  # a wrong one shows on two photos, too
+        embedding.embed(faces.select(slice(0, 2)), name)
     clustered_by = {c["embedding"] for c in combinations} - {NOT_APPLICABLE}
     descriptors = {name: embedding.embed(faces, name) for name in sorted({*clustered_by, recogniser})}
     if faces.others is not None:
@@ -459,7 +483,12 @@ def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random
             )
     if not k_values:
         raise ValueError("k_values is empty; give at least one k")
-    seeds = [random_state] if isinstance(random_state, int | np.integer) else list(random_state)
+    seeds = list(random_state) if isinstance(random_state, Iterable) else [random_state]
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise TypeError(f"random_state must be a whole number or several, not {seed!r}")
+    if not seeds:
+        raise ValueError("random_state is empty; give at least one seed")
     shared = [name for name in anonymizers if anonymizer.ANONYMIZERS[name].k_anonymous]
     single = [name for name in anonymizers if name not in shared and name != NO_ANONYMIZATION]
     partitioners = list(dict.fromkeys([*partitioners, RANDOM_PARTITION])) if shared else []
@@ -470,7 +499,9 @@ def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random
         *((NOT_APPLICABLE, NOT_APPLICABLE, name, 1) for name in dict.fromkeys([*single, NO_ANONYMIZATION])),
     ]
     names = ("embedding", "partitioner", "anonymizer", "k", "seed")
-    return [dict(zip(names, (*cell, int(seed)), strict=True)) for seed in seeds for cell in grid]
+    return [
+        dict(zip(names, (*cell, int(seed)), strict=True)) for seed in dict.fromkeys(seeds) for cell in grid
+    ]
 
 
 def _measure_combination(faces: Faces, combination: dict, descriptors: np.ndarray | None, how: dict):
@@ -608,6 +639,22 @@ def load_table(path: str | Path) -> pd.DataFrame:
 ALL_K = range(2, 20)
 
 
+def parse_k(text: str) -> range:
+    """Cluster sizes from text such as ``"2:20"`` or ``"2:20:3"``: first, last (not included), step.
+
+    Raises
+    ------
+    ValueError
+        If the text has another form, or names no size.
+    """
+    parts = [part.strip() for part in text.split(":")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    step_is_zero = 0 in numbers[2:]
+    if len(parts) not in (2, 3) or len(numbers) != len(parts) or step_is_zero or not range(*numbers):
+        raise ValueError(f"cluster sizes must look like 2:20 or 2:20:3 and name at least one, not {text!r}")
+    return range(*numbers)
+
+
 def quick_grid(embeddings: Sequence[str], k_values: Iterable[int] = ALL_K) -> list[dict]:
     """The sweeps of ``make experiments``: one thing varied at a time, every k.
 
@@ -671,11 +718,16 @@ def run_grid(
     """
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}; there is {', '.join(map(repr, GRIDS))}")
+    k_values = list(k_values)
     fitting = [k for k in k_values if k <= faces.n_people]
+    if not fitting:
+        raise ValueError(
+            f"no cluster size of {k_values} fits {faces.n_people} people; choose one from 2 to that number"
+        )
     sweeps = GRIDS[grid](embedding.available(), fitting)
     tables = [sweep(faces, **one, random_state=random_state, **options) for one in sweeps]
     return pd.concat(tables, ignore_index=True).drop_duplicates(
-        ["embedding", "partitioner", "anonymizer", "k", "seed"]
+        ["embedding", "partitioner", "anonymizer", "k", "seed"], ignore_index=True
     )
 
 
@@ -685,7 +737,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
     parser.add_argument("--grid", choices=GRIDS, default="quick")
     parser.add_argument(
-        "--k", default="2:20", metavar="FROM:TO", help="cluster sizes, TO not included (default: 2:20)"
+        "--k", default="2:20", metavar="FROM:TO[:STEP]", help="cluster sizes, TO not included (2:20)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default: all cores)")
@@ -694,16 +746,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     try:
-        first, last = (int(part) for part in chosen.k.split(":"))
-    except ValueError:
-        parser.error(f"--k must look like 2:20, not {chosen.k!r}")
-    try:
+        k_values = parse_k(chosen.k)
         faces = datasets.load_faces(chosen.source, per_identity=1, random_state=chosen.seed)
         print(faces)
         path = chosen.output / f"{faces.source}_{chosen.grid}.csv"
-        table = run_grid(
-            faces, chosen.grid, k_values=range(first, last), random_state=chosen.seed, n_jobs=chosen.jobs
-        )
+        table = run_grid(faces, chosen.grid, k_values=k_values, random_state=chosen.seed, n_jobs=chosen.jobs)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     save_table(table, path)

@@ -73,12 +73,15 @@ def label(name: str) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG (300 dpi) and PDF; `path` names both, its ending does not count."""
+    """Write a figure as PNG (300 dpi) and PDF; `path` names both, with or without one of these endings."""
     path = Path(path)
+    if path.suffix in (".png", ".pdf"):  # any other dot belongs to the name, as that of a folder of photos
+        path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in (".png", ".pdf"):
         metadata = {"CreationDate": None} if ending == ".pdf" else {}  # the same figure, the same bytes
-        figure.savefig(path.with_suffix(ending), metadata=metadata)
+        with matplotlib.rc_context(STYLE):  # resolution and fonts are looked up when a figure is written
+            figure.savefig(path.with_name(path.name + ending), metadata=metadata)
 
 
 def _style(name: str, position: int) -> dict:
@@ -88,7 +91,7 @@ def _style(name: str, position: int) -> dict:
     line = "-" if position < len(COLOURS) else ":"
     return {
         "color": COLOURS[position % len(COLOURS)],
-        "marker": MARKERS[position % len(MARKERS)],
+        "marker": MARKERS[(position + position // len(COLOURS)) % len(MARKERS)],
         "linestyle": line,
         "markersize": 4,
         "linewidth": 1.3,
@@ -96,10 +99,14 @@ def _style(name: str, position: int) -> dict:
     }
 
 
+def _names(table: pd.DataFrame, by: str) -> list[str]:
+    """The values of a column as they come, the random baseline last: so all figures give them the same colours."""
+    return sorted(dict.fromkeys(table[by]), key=lambda name: name == "random")
+
+
 def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
     """Draw one curve over k for each value of a column; the band spans the seeds."""
-    names = [name for name in dict.fromkeys(table[by]) if name != "random"]
-    for position, name in enumerate([*names, *(["random"] if (table[by] == "random").any() else [])]):
+    for position, name in enumerate(_names(table, by)):
         over_k = table[table[by] == name].groupby("k")[measure]
         mean = over_k.mean()
         axis.plot(mean.index, mean, label=label(name), **_style(name, position))
@@ -128,13 +135,18 @@ def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
     axis.set_ylim(limits)
 
 
-def _check_rows(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    missing = [column for column in columns if column not in table]
+def _check_rows(table: pd.DataFrame, by: str, columns: Sequence[str]) -> pd.DataFrame:
+    missing = [column for column in ("k", by, *columns) if column not in table]
     if missing:
         raise ValueError(f"the table has no column {', '.join(missing)}; give one that evaluation.sweep made")
     rows = table[table["k"] > 1]
     if rows.empty:
         raise ValueError("the table has no row with k above 1, so there is nothing to draw over k")
+    if "seed" in rows and rows.duplicated([by, "k", "seed"]).any():
+        raise ValueError(
+            f"the table has several rows for one {by}, k and seed, which one curve would mix; pick those to compare "
+            "with evaluation.compare"
+        )
     return rows
 
 
@@ -152,10 +164,10 @@ def loss_and_reidentification(table: pd.DataFrame, by: str, title: str = "") -> 
     Returns
     -------
     Figure
-        Left information loss, from 0 without anonymization; right re-identification, from 1, with the 1/k that the
-        paper aims for.
+        Left information loss; right re-identification, with the 1/k that the paper aims for. What the clear photos
+        give (0 and 1) stands in the legend, where the table has that row.
     """
-    rows = _check_rows(table, ["k", by, "information_loss", "re_identification"])
+    rows = _check_rows(table, by, ["information_loss", "re_identification"])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 3.2))
         left, right = figure.subplots(1, 2)
@@ -188,11 +200,12 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
     Figure
         Dotted black: what chance gives for the cluster, and the bound 1/k for the person.
     """
-    rows = _check_rows(table, ["k", by, "rank1_cluster", "rank1_person", "stranger_share", "chance_cluster"])
+    measures = ["rank1_cluster", "rank1_person", "stranger_share"]
+    rows = _check_rows(table, by, [*measures, "chance_cluster"])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 3.2))
         axes = figure.subplots(1, 3)
-        for axis, measure in zip(axes, ("rank1_cluster", "rank1_person", "stranger_share"), strict=True):
+        for axis, measure in zip(axes, measures, strict=True):
             _curves(axis, rows, measure, by)
             if rows[measure].notna().any():
                 axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
@@ -225,11 +238,11 @@ def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
 
     Lower left is better in both; the number at a point is its k.
     """
-    rows = _check_rows(table, ["k", by, "information_loss", "re_identification"])
+    rows = _check_rows(table, by, ["information_loss", "re_identification"])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.5, 3.8))
         axis = figure.subplots()
-        for position, name in enumerate(dict.fromkeys(rows[by])):
+        for position, name in enumerate(_names(rows, by)):
             points = rows[rows[by] == name].groupby("k")[["information_loss", "re_identification"]].mean()
             axis.plot(*points.to_numpy().T, label=label(name), **_style(name, position))
             for k in (points.index[0], *points.index[points.index.isin([5, 10])]):
@@ -297,7 +310,7 @@ def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = 
             flierprops={"markersize": 3},
         )
         axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
-        _cluster_axis(axis, len(clusters))
+        _cluster_axis(axis, [len(cluster) > 0 for cluster in clusters])
         _legend(figure, axis)
         figure.suptitle(title)
     return figure
@@ -313,13 +326,18 @@ def cluster_means(distances: pd.DataFrame, threshold: float = 0.6, title: str = 
         axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
         overall = distances["distance"].mean()
         axis.axhline(overall, color=COLOURS[1], linewidth=1.0, label=f"mean {overall:.3f}")
-        _cluster_axis(axis, len(means))
+        _cluster_axis(axis, means.notna())
         _legend(figure, axis)
         figure.suptitle(title)
     return figure
 
 
-def _cluster_axis(axis: Axes, n_clusters: int) -> None:
+def _cluster_axis(axis: Axes, drawn: Sequence[bool]) -> None:
+    """Name the clusters, and say which have no distance because their surrogate shows no face."""
+    n_clusters = len(drawn)
+    for cluster in np.flatnonzero(~np.asarray(drawn)):
+        place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axis.text(cluster, 0.03, "no face", rotation=90, fontsize=7, **place)
     axis.set_xlabel("Cluster")
     axis.set_ylabel("Distance to surrogate")
     axis.set_xticks(
@@ -491,8 +509,10 @@ def image_grid(
     row_labels : sequence of str, optional
         Written left of the rows.
     """
-    n_columns = max(len(row) for row in rows)
     shown = [image for row in rows for image in row if image is not None]
+    if not shown:
+        raise ValueError("there is no image to show")
+    n_columns = max(map(len, rows))
     aspect = float(np.median([image.shape[0] / image.shape[1] for image in shown]))
     room = 0.16 if titles is not None else 0.0
     margin = 0.12 * max(map(len, row_labels)) * 0.6 if row_labels else 0.0

@@ -1,0 +1,826 @@
+"""Measures worked out by hand and by brute force; the sweep, its baselines and its resumption."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import anonymizer
+import datasets
+import detection
+import embedding
+import evaluation
+import partitioning
+from datasets import Faces
+from evaluation import Gallery, Release, measure
+
+SHARES = [
+    "re_identification",
+    "re_identification_gallery",
+    "rank1_cluster",
+    "rank1_person",
+    "stranger_share",
+]
+CONTRACT = [
+    "embedding",
+    "partitioner",
+    "anonymizer",
+    "k",
+    "n_people",
+    "information_loss",
+    "re_identification",
+    "rank1_cluster",
+    "rank1_person",
+    "chance_cluster",
+    "chance_person",
+    "stranger_share",
+    "detection_rate",
+    "n_failed",
+    "seed",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Everything is computed here and now, whatever lies in the project's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANONFACES_QUIET", "1")
+        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(evaluation, "PARALLEL_COMBINATIONS", 10**6)  # starting processes takes seconds
+        yield
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    """Call it to make sweeps start from nothing."""
+    fresh = itertools.count()
+
+    def start_anew():
+        name = f"test-{next(fresh)}"
+        monkeypatch.setattr(evaluation, "_code_key", lambda: name)
+
+    monkeypatch.setattr(evaluation, "_code_key", lambda: "test")
+    evaluation.utils.CacheStore("sweep-test").path.unlink()
+    return start_anew
+
+
+@pytest.fixture(scope="module")
+def orl():
+    return datasets.load_faces("orl")
+
+
+@pytest.fixture(scope="module")
+def tiny(orl):
+    """One photo of each of 12 people, no others."""
+    return orl.select(slice(0, 120, 10))
+
+
+@pytest.fixture(scope="module")
+def faces(orl):
+    """One photo of each of 12 people, two more of each in the gallery."""
+    rows = [10 * person + photo for person in range(12) for photo in range(3)]
+    return orl.select(rows).split(1, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def pixel(faces):
+    return anonymizer.load("pixel", faces)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.arange(12) % 4
+
+
+class Noise(anonymizer.Surrogates):
+    """Draws no face at all."""
+
+    name = "noise"
+
+    def _mix(self, members, weights):
+        return np.random.default_rng(int(members.sum())).integers(0, 256, (112, 92, 3), dtype=np.uint8)
+
+
+def line(*values):
+    """Descriptors of one number each: (n, 1)."""
+    return np.array(values, dtype=float)[:, None]
+
+
+def people(text):
+    return np.array(list(text))
+
+
+def same_photos(descriptors, identities):
+    return Gallery(descriptors, identities, "same photos")
+
+
+def release(values, labels, found=None):
+    found = np.ones(len(values), bool) if found is None else np.array(found)
+    return Release(line(*values), found, np.array(labels))
+
+
+# The measures, by hand
+
+
+FOUR = line(0, 1, 10, 12), people("abcd")
+
+
+def test_two_clusters_of_two_by_hand():
+    scores = measure(release([0.3, 12], [0, 0, 1, 1]), *FOUR, same_photos(*FOUR))
+    assert scores["information_loss"] == pytest.approx((0.3 + 0.7 + 2 + 0) / 4)
+    assert scores["re_identification"] == 2 / 4  # a at 0.3 and d at 0
+    assert scores["information_loss_gallery"] == pytest.approx(scores["information_loss"])
+    assert scores["re_identification_gallery"] == 2 / 4
+    assert scores["rank1_cluster"] == 1  # a is nearest to the first, d to the second
+    assert scores["rank1_person"] == 2 / 4
+    assert scores["chance_cluster"] == 2 / 4
+    assert scores["chance_person"] == 1 / 4
+    assert scores["stranger_share"] == 0
+    assert scores["detection_rate"] == 1 and scores["n_failed"] == 0
+    for name in ("information_loss", "re_identification", "rank1_cluster", "rank1_person"):
+        assert scores[f"{name}_worst"] == pytest.approx(scores[name])
+
+
+def test_image_that_leads_to_strangers_by_hand():
+    """Both images lie at c: wrong for a and b, and c and d see a stranger's image, too."""
+    scores = measure(release([10, 10], [0, 0, 1, 1]), *FOUR, same_photos(*FOUR))
+    assert scores["rank1_cluster"] == 2 / 4
+    assert scores["rank1_person"] == 1 / 4
+    assert scores["stranger_share"] == 1 / 4  # of the pairs (0, c), (0, d), (1, a), (1, b), only the first
+    assert scores["information_loss"] == pytest.approx((10 + 9 + 0 + 2) / 4)
+
+
+def test_threshold_is_not_under_itself():
+    at = measure(release([0.5], [0]), line(0), people("a"), same_photos(line(0), people("a")), threshold=0.5)
+    assert at["re_identification"] == 0
+    above = measure(
+        release([0.5], [0]), line(0), people("a"), same_photos(line(0), people("a")), threshold=0.51
+    )
+    assert above["re_identification"] == 1
+
+
+def test_gallery_of_other_photos_by_hand():
+    """Cluster 0: a, b, e. Cluster 1: c, d. The gallery has two photos of a and one of everybody else."""
+    descriptors, identities = line(0, 1, 10, 12, 2), people("abcde")
+    gallery = Gallery(line(0.1, 0.5, 9, 11, 12.5, 3), people("aabcde"), "other photos")
+    scores = measure(release([0.3, 9.4], [0, 0, 1, 1, 0]), descriptors, identities, gallery)
+    assert scores["information_loss"] == pytest.approx((0.3 + 0.7 + 0.6 + 2.6 + 1.7) / 5)
+    # image 0 to a, a, b, e: 0.2, 0.2, 8.7, 2.7; image 1 to c, d: 1.6, 3.1
+    assert scores["information_loss_gallery"] == pytest.approx((0.2 + 0.2 + 8.7 + 2.7 + 1.6 + 3.1) / 6)
+    assert scores["re_identification_gallery"] == pytest.approx(2 / 6)
+    assert scores["rank1_cluster"] == pytest.approx(3 / 5)  # image 1 lies nearest to b
+    assert scores["rank1_person"] == pytest.approx(1 / 5)
+    # a blind pick: of 6 photos 4 show members of cluster 0 (3 people), 2 of cluster 1 (2 people)
+    assert scores["chance_cluster"] == pytest.approx((3 * 4 / 6 + 2 * 2 / 6) / 5)
+    assert scores["chance_person"] == pytest.approx((4 / 6 + 2 / 6) / 5)
+    # image 0 to c, d: 10.7, 12.2; image 1 to a, a, b, e: 9.3, 8.9, 0.4, 6.4
+    assert scores["stranger_share"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("lost", [12.0, 1e9, np.nan])
+def test_image_without_a_face_by_hand(lost):
+    """What is described where no face was found must not count, whatever it is."""
+    scores = measure(release([0.3, lost], [0, 0, 1, 1], [True, False]), *FOUR, same_photos(*FOUR))
+    assert scores["n_failed"] == 1 and scores["detection_rate"] == 1 / 2
+    assert scores["information_loss"] == pytest.approx((0.3 + 0.7) / 2)
+    assert scores["information_loss_worst"] == pytest.approx(
+        (0.3 + 0.7 + 12 + 12) / 4
+    )  # a and d are 12 apart
+    assert scores["re_identification"] == 1 / 2
+    assert scores["re_identification_worst"] == 3 / 4
+    assert scores["information_loss_gallery"] == pytest.approx((0.3 + 0.7) / 2)
+    assert scores["rank1_cluster"] == 1 and scores["rank1_cluster_worst"] == 1
+    assert scores["rank1_person"] == 1 / 2 and scores["rank1_person_worst"] == 2 / 4
+    assert scores["chance_cluster"] == 2 / 4  # what a blind pick gives does not depend on what was drawn
+    assert scores["stranger_share"] == 0
+
+
+def test_all_images_without_a_face():
+    scores = measure(release([0.3, 12], [0, 0, 1, 1], [False, False]), *FOUR, same_photos(*FOUR))
+    plain = ["information_loss", "information_loss_gallery", *SHARES]
+    assert all(np.isnan(scores[name]) for name in plain)
+    assert scores["information_loss_worst"] == 12
+    assert scores["re_identification_worst"] == scores["rank1_cluster_worst"] == 1
+    assert scores["rank1_person_worst"] == 1 / 2
+    assert scores["detection_rate"] == 0 and scores["n_failed"] == 2
+
+
+def test_one_cluster_of_all_has_no_strangers():
+    scores = measure(release([3], [0, 0, 0, 0]), *FOUR, same_photos(*FOUR))
+    assert np.isnan(scores["stranger_share"])
+    assert scores["rank1_cluster"] == scores["chance_cluster"] == 1
+    assert scores["rank1_person"] == scores["chance_person"] == 1 / 4
+
+
+def test_people_count_once_however_many_photos_they_have():
+    """Image 0 stands for three photos of a and one of b, image 1 for c and d."""
+    descriptors, identities = line(0, 0, 0, 4, 10, 12), people("aaabcd")
+    scores = measure(
+        release([1, 1.5], [0, 0, 0, 0, 1, 1]), descriptors, identities, same_photos(descriptors, identities)
+    )
+    assert scores["information_loss"] == pytest.approx((1 + 1 + 1 + 3 + 8.5 + 10.5) / 6)  # counts photos
+    assert scores["rank1_cluster"] == 2 / 4  # counts people: image 0 leads to a, image 1 does, too
+    assert scores["rank1_person"] == 1 / 4
+    assert scores["chance_cluster"] == pytest.approx((2 * 4 / 6 + 2 * 2 / 6) / 4)
+
+
+def test_one_image_for_each_photo():
+    """A filter: each photo has its own image, and people have several."""
+    descriptors, identities = line(0, 1, 10, 11), people("aabb")
+    scores = measure(
+        release([0, 9, 10, 2], [0, 1, 2, 3]), descriptors, identities, same_photos(descriptors, identities)
+    )
+    assert scores["rank1_person"] == scores["rank1_cluster"] == 2 / 4
+    assert scores["chance_person"] == scores["chance_cluster"] == 2 / 4
+
+
+def test_plane_by_hand():
+    descriptors, identities = np.array([[0.0, 0.0], [3.0, 4.0]]), people("ab")
+    mixed = Release(np.array([[0.0, 0.0]]), np.array([True]), np.array([0, 0]))
+    scores = measure(mixed, descriptors, identities, same_photos(descriptors, identities))
+    assert scores["information_loss"] == 2.5
+
+
+# The measures, by brute force
+
+
+def measure_by_definition(rel, descriptors, identities, gallery, threshold):
+    """The same numbers with nothing but loops over photos, people and gallery."""
+
+    def distance(a, b):
+        return float(np.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True))))
+
+    def mean(values):
+        return sum(values) / len(values) if values else float("nan")
+
+    rows = range(len(descriptors))
+    own = [distance(rel.descriptors[rel.labels[i]], descriptors[i]) for i in rows]
+    shown = [bool(rel.found[rel.labels[i]]) for i in rows]
+    worst = max(distance(a, b) for a in descriptors for b in descriptors)
+    cases = sorted(
+        {(int(rel.labels[i]), identities[i]) for i in rows}
+    )  # people, once for each image of theirs
+    members = {image: {who for other, who in cases if other == image} for image, _ in cases}
+    first, near, known, strange = {}, {}, [], []
+    for image in members:
+        apart = [distance(rel.descriptors[image], g) for g in gallery.descriptors]
+        first[image] = gallery.identities[apart.index(min(apart))]
+        for who, d in zip(gallery.identities, apart, strict=True):
+            if rel.found[image]:
+                (known if who in members[image] else strange).append(d)
+        near[image] = [who in members[image] for who in gallery.identities]
+    ok = [(image, who) for image, who in cases if rel.found[image]]
+    in_cluster = {case: first[case[0]] in members[case[0]] for case in cases}
+    is_person = {case: first[case[0]] == case[1] for case in cases}
+    failed_images = [image for image in members if not rel.found[image]]
+    person_hits = sum(is_person[case] for case in ok)
+    return {
+        "information_loss": mean([d for d, s in zip(own, shown, strict=True) if s]),
+        "information_loss_worst": mean([d if s else worst for d, s in zip(own, shown, strict=True)]),
+        "re_identification": mean([d < threshold for d, s in zip(own, shown, strict=True) if s]),
+        "re_identification_worst": mean([d < threshold or not s for d, s in zip(own, shown, strict=True)]),
+        "information_loss_gallery": mean(known),
+        "re_identification_gallery": mean([d < threshold for d in known]),
+        "rank1_cluster": mean([in_cluster[case] for case in ok]),
+        "rank1_cluster_worst": mean([in_cluster[case] or not rel.found[case[0]] for case in cases]),
+        "chance_cluster": mean([mean(near[image]) for image, _ in cases]),
+        "rank1_person": mean([is_person[case] for case in ok]),
+        # an image without a face leads to one of those who share it
+        "rank1_person_worst": (person_hits + len(failed_images)) / len(cases),
+        "chance_person": mean([mean([g == who for g in gallery.identities]) for _, who in cases]),
+        "stranger_share": mean([d < threshold for d in strange]),
+        "detection_rate": mean([bool(rel.found[image]) for image in members]),
+        "n_failed": len(failed_images),
+    }
+
+
+@st.composite
+def situations(draw):
+    """A release of random descriptors, with several photos a person and a gallery of any size."""
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    n_people, n_images = draw(st.integers(2, 7)), draw(st.integers(1, 4))
+    names = np.array([f"p{i}" for i in range(n_people)])
+    identities = np.concatenate([names, random.choice(names, random.integers(0, 5))])
+    if draw(st.booleans()):  # a partition of people
+        cluster = np.concatenate([np.arange(n_people) % n_images, random.integers(0, n_images, 0)])
+        labels = cluster[np.searchsorted(names, identities)]
+    else:  # an image for each photo
+        labels = np.arange(len(identities))
+    n_images = int(labels.max()) + 1
+    found = random.random(n_images) < draw(st.sampled_from([0.0, 0.5, 1.0]))
+    who = random.choice(names, random.integers(1, 12))
+    gallery = Gallery(random.normal(size=(len(who), 2)), who, "other photos")
+    rel = Release(random.normal(size=(n_images, 2)), found, labels)
+    return rel, random.normal(size=(len(identities), 2)), identities, gallery
+
+
+@settings(deadline=None, max_examples=150)
+@given(situation=situations(), threshold=st.floats(0.1, 3))
+def test_measures_agree_with_their_definitions(situation, threshold):
+    scores = measure(*situation, threshold)
+    expected = measure_by_definition(*situation, threshold)
+    assert set(scores) == set(expected)
+    for name, value in expected.items():
+        assert scores[name] == pytest.approx(value, nan_ok=True), name
+
+
+@settings(deadline=None, max_examples=100)
+@given(situation=situations())
+def test_bounds(situation):
+    rel, _, identities, _ = situation
+    scores = measure(*situation)
+    for name in SHARES:
+        assert np.isnan(scores[name]) or 0 <= scores[name] <= 1
+    smallest = min(len(set(identities[rel.labels == label])) for label in range(len(rel.found)))
+    for name in ("rank1_person", "rank1_person_worst", "chance_person"):
+        assert np.isnan(scores[name]) or scores[name] <= 1 / smallest + 1e-12
+    for name in ("information_loss", "re_identification", "rank1_cluster"):
+        if rel.found.all():
+            assert scores[f"{name}_worst"] == pytest.approx(scores[name])
+    assert np.isnan(scores["rank1_cluster"]) or scores["rank1_person"] <= scores["rank1_cluster"] + 1e-12
+
+
+@settings(deadline=None, max_examples=50)
+@given(situation=situations(), seed=st.integers(0, 1000))
+def test_the_order_of_photos_and_gallery_does_not_count(situation, seed):
+    rel, descriptors, identities, gallery = situation
+    random = np.random.default_rng(seed)
+    rows, places = random.permutation(len(identities)), random.permutation(len(gallery.identities))
+    scores = measure(*situation)
+    moved = measure(
+        Release(rel.descriptors, rel.found, rel.labels[rows]),
+        descriptors[rows],
+        identities[rows],
+        Gallery(gallery.descriptors[places], gallery.identities[places], gallery.kind),
+    )
+    assert moved == pytest.approx(scores, nan_ok=True)
+
+
+def test_measure_leaves_its_input_alone():
+    descriptors, identities = line(0, 1, 10, 12), people("abcd")
+    rel = release([0.3, 12], [0, 0, 1, 1], [True, False])
+    arrays = [rel.descriptors, rel.found, rel.labels, descriptors, identities]
+    before = [array.copy() for array in arrays]
+    measure(rel, descriptors, identities, same_photos(descriptors, identities))
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rel", "descriptors", "identities", "gallery"),
+    [
+        (release([0, 1], [0, 1], [True]), line(0, 1), people("ab"), same_photos(line(0), people("a"))),
+        (release([0, 1], [0, 1]), line(0, 1, 2), people("ab"), same_photos(line(0), people("a"))),
+        (release([0, 1], [0, 1]), line(0, 1), people("abc"), same_photos(line(0), people("a"))),
+        (release([0, 1], [0, 1, 1]), line(0, 1), people("ab"), same_photos(line(0), people("a"))),
+        (release([0, 1], [0, 0]), line(0, 1), people("ab"), same_photos(line(0), people("a"))),
+        (release([0, 1], [0, 2]), line(0, 1), people("ab"), same_photos(line(0), people("a"))),
+        (release([0, 1], [-1, 1]), line(0, 1), people("ab"), same_photos(line(0), people("a"))),
+        (release([0, 1], [0, 1]), line(0, 1), people("ab"), same_photos(line(0, 1), people("a"))),
+        (release([0, 1], [0, 1]), line(0, 1), people("ab"), same_photos(np.zeros((0, 1)), people(""))),
+        (release([0, 1], [0, 1]), line(0, 1), people("ab"), same_photos(np.zeros((1, 2)), people("a"))),
+        (release([0, 1], [0, 1]), np.zeros((2, 3)), people("ab"), same_photos(line(0), people("a"))),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(rel, descriptors, identities, gallery):
+    with pytest.raises(ValueError, match="labels|found|identities|shapes"):
+        measure(rel, descriptors, identities, gallery)
+
+
+# Galleries
+
+
+def test_gallery_of_a_set_without_others_is_the_set(tiny):
+    descriptors = embedding.embed(tiny)
+    gallery = Gallery.of(tiny, descriptors)
+    assert gallery.kind == "same photos"
+    assert np.array_equal(gallery.descriptors, descriptors)
+    assert np.array_equal(gallery.identities, tiny.identities)
+
+
+def test_gallery_of_others(faces):
+    gallery = Gallery.of(faces, embedding.embed(faces))
+    assert gallery.kind == "other photos" and len(gallery.identities) == 24
+    assert np.array_equal(gallery.descriptors, embedding.embed(faces.others))
+
+
+def test_gallery_where_some_people_have_no_others(orl):
+    faces = orl.select([0, 1, 10, 20]).split(1, random_state=0)  # two photos of one person, one of two others
+    descriptors = embedding.embed(faces)
+    gallery = Gallery.of(faces, descriptors)
+    assert gallery.kind == "mixed"
+    assert sorted(gallery.identities) == ["s1", "s2", "s3"]
+    for person in ("s2", "s3"):
+        own = descriptors[faces.identities == person]
+        assert np.array_equal(gallery.descriptors[gallery.identities == person], own)
+
+
+# A release of real faces
+
+
+def test_without_anonymization_nothing_is_lost_and_people_are_found(faces, tiny):
+    scores = evaluation.evaluate(faces, anonymizer.load("none", faces))
+    assert scores["information_loss"] == 0 and scores["re_identification"] == 1
+    assert scores["rank1_person"] >= 0.9  # by other photos of theirs
+    assert scores["gallery"] == "other photos" and scores["n_people"] == 12 and scores["n_missed"] == 0
+    same = evaluation.evaluate(tiny, anonymizer.load("none", tiny))
+    assert same["rank1_person"] == 1 and same["gallery"] == "same photos"
+
+
+def test_noise_counts_as_failed(faces, labels):
+    scores = evaluation.evaluate(faces, Noise(faces), labels)
+    assert scores["detection_rate"] == 0 and scores["n_failed"] == 4
+    assert np.isnan(scores["information_loss"])
+    assert scores["re_identification_worst"] == 1 and scores["information_loss_worst"] > 0.6
+    assert scores["rank1_person_worst"] == pytest.approx(1 / 3)
+
+
+def test_missed_photos_are_counted(tiny):
+    images = tiny.images.copy()
+    images[5] = np.random.default_rng(0).integers(0, 256, images[5].shape)
+    odd = Faces(images, tiny.identities, tiny.names)
+    scores = evaluation.evaluate(odd, anonymizer.load("pixel", odd), np.arange(12) // 6)
+    assert scores["n_missed"] == 1 and scores["n_people"] == 12
+
+
+def test_evaluate_measures_what_is_released(faces, pixel, labels):
+    scores = evaluation.evaluate(faces, pixel, labels)
+    images = [pixel.surrogate(np.flatnonzero(labels == cluster)) for cluster in range(4)]
+    drawn, own = embedding.embed(images), embedding.embed(faces)
+    loss = np.mean([np.linalg.norm(drawn[label] - row) for label, row in zip(labels, own, strict=True)])
+    assert scores["information_loss"] == pytest.approx(loss, rel=1e-5)
+    assert scores["rank1_person"] <= 1 / 3
+    assert list(labels) == list(evaluation.evaluate(faces, pixel, list(labels)) and labels)  # a list will do
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        None,
+        np.zeros(11, int),
+        np.zeros((12, 1), int),
+        np.arange(12) // 3 * 2,  # leaves numbers out
+        np.arange(12) // 3 + 1,  # does not start at 0
+        np.arange(12) // 3 - 1,
+        np.zeros(12),
+        np.arange(12) < 6,
+        np.array(["a"] * 12),
+    ],
+)
+def test_labels_that_are_no_partition_are_refused(faces, pixel, labels):
+    with pytest.raises(ValueError, match="label"):
+        evaluation.evaluate(faces, pixel, labels)
+
+
+def test_filters_take_no_labels(faces, labels):
+    with pytest.raises(ValueError, match="'blur' changes each photo"):
+        evaluation.evaluate(faces, anonymizer.load("blur", faces), labels)
+
+
+def test_anonymizer_made_for_other_photos_is_refused(tiny, pixel, labels):
+    with pytest.raises(ValueError, match="made for other photos"):
+        evaluation.evaluate(tiny, pixel, labels)
+
+
+def test_images_that_are_not_shared_as_labelled_are_noticed():
+    with pytest.raises(AssertionError, match="above 1/2"):
+        evaluation._assert_person_bound(
+            {"rank1_person": 0.8, "rank1_person_worst": 0.8}, np.array([0, 0, 1, 1]), people("abcd")
+        )
+
+
+def test_cluster_distances_are_those_of_the_information_loss(faces, pixel, labels):
+    table = evaluation.cluster_distances(faces, pixel, labels)
+    assert list(table.columns) == ["label", "row", "distance"] and len(table) == 12
+    assert np.array_equal(labels[table["row"]], table["label"])
+    assert table["label"].is_monotonic_increasing
+    loss = evaluation.evaluate(faces, pixel, labels)["information_loss"]
+    assert table["distance"].mean() == pytest.approx(loss, rel=1e-6)
+
+
+def test_cluster_distances_of_images_without_a_face_are_nan(faces, labels):
+    table = evaluation.cluster_distances(faces, Noise(faces), labels)
+    assert len(table) == 12 and table["distance"].isna().all()
+
+
+def test_reconstruction_scores(faces, pixel, monkeypatch):
+    scores = evaluation.reconstruction_scores(faces, pixel)
+    images = [pixel.reconstruct(i) for i in range(12)]
+    distance = np.linalg.norm(embedding.embed(images) - embedding.embed(faces), axis=1)
+    assert scores["reconstruction_loss"] == pytest.approx(distance.mean(), rel=1e-5)
+    assert scores["reconstruction_rank1"] >= 0.9 and scores["reconstruction_detection_rate"] == 1
+    lost = evaluation.reconstruction_scores(faces, Noise(faces))
+    assert np.isnan(lost["reconstruction_loss"])
+    assert lost["reconstruction_rank1"] == lost["reconstruction_detection_rate"] == 0
+    none = evaluation.reconstruction_scores(faces, anonymizer.load("blur", faces))
+    assert set(none) == set(scores) and all(np.isnan(value) for value in none.values())
+    monkeypatch.setattr(evaluation, "N_RECONSTRUCTIONS", 4)
+    few = evaluation.reconstruction_scores(faces, pixel, random_state=3)
+    assert few == evaluation.reconstruction_scores(faces, pixel, random_state=3)
+    assert few["reconstruction_loss"] != scores["reconstruction_loss"]
+
+
+def test_pair_distances_by_hand():
+    same, different = evaluation.pair_distances(line(0, 1, 5), people("aab"))
+    assert same.tolist() == [1] and sorted(different) == [4, 5]
+
+
+# The sweep
+
+
+def identify(table):
+    return table[["embedding", "partitioner", "anonymizer", "k", "seed"]]
+
+
+def test_sweep_has_a_row_for_each_combination_and_the_baselines(tiny, tmp_path, forget):
+    path = tmp_path / "new" / "table.csv"
+    table = evaluation.sweep(tiny, ["dlib", "pca"], ["ward"], ["pixel", "blur"], [12, 6, 6], output=path)
+    assert set(CONTRACT) <= set(table.columns)
+    expected = {
+        *itertools.product(["dlib", "pca"], ["ward", "random"], ["pixel"], [6, 12], [0]),
+        ("-", "-", "blur", 1, 0),
+        ("-", "-", "none", 1, 0),
+    }
+    found = [tuple(row) for row in identify(table).itertuples(index=False)]
+    assert set(found) == expected and len(found) == len(expected)
+    assert (table["n_people"] == 12).all() and (table["gallery"] == "same photos").all()
+    shared = table[table["k"] > 1]
+    assert (shared["n_clusters"] == 12 // shared["k"]).all()
+    assert (shared["rank1_person"] <= 1 / shared["k"] + 1e-9).all()
+    none = table[table["anonymizer"] == "none"].iloc[0]
+    assert none["information_loss"] == 0 and none["rank1_person"] == 1
+    assert np.isnan(none["reconstruction_loss"])
+    again = evaluation.load_table(path)
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+    assert (again["anonymizer"] == "none").sum() == 1  # not read as a missing value
+
+
+def test_sweep_measures_the_partition_it_names(tiny):
+    table = evaluation.sweep(tiny, ["pca"], ["ward"], ["pixel"], [4], random_state=5)
+    row = table[(table["partitioner"] == "ward")].iloc[0]
+    own = partitioning.PARTITIONERS["ward"](
+        embedding.embed(tiny, "pca"), 4, identities=tiny.identities, random_state=5
+    )
+    scores = evaluation.evaluate(tiny, anonymizer.load("pixel", tiny), own)
+    for name in ("information_loss", "re_identification", "rank1_cluster", "stranger_share"):
+        assert row[name] == pytest.approx(scores[name]), name
+
+
+def test_same_seed_same_table_and_each_seed_its_rows(tiny, forget):
+    arguments = (tiny, ["dlib"], ["random"], ["pixel"], [4])
+    forget()
+    first = evaluation.sweep(*arguments, random_state=1)
+    forget()
+    pd.testing.assert_frame_equal(evaluation.sweep(*arguments, random_state=1), first)
+    several = evaluation.sweep(*arguments, random_state=[1, 2, 1])
+    assert several["seed"].tolist() == [1, 1, 2, 2]
+    pd.testing.assert_frame_equal(several[several["seed"] == 1].reset_index(drop=True), first)
+    losses = several[several["partitioner"] == "random"]["information_loss"]
+    assert losses.nunique() == 2
+
+
+def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))
+    faces = orl.select(slice(0, 120, 10))
+    arguments = (faces, ["dlib"], ["ward"], ["pixel"], [4, 6])
+    compute, started = evaluation._measure_combination, []
+
+    def interrupted(faces, combination, *rest):
+        if len(started) == 3:
+            raise KeyboardInterrupt
+        started.append(combination["key"])
+        return compute(faces, combination, *rest)
+
+    monkeypatch.setattr(evaluation, "_measure_combination", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.sweep(*arguments, n_jobs=1)
+    assert len(started) == 3
+    resumed = []
+
+    def counted(faces, combination, *rest):
+        resumed.append(combination["key"])
+        return compute(faces, combination, *rest)
+
+    monkeypatch.setattr(evaluation, "_measure_combination", counted)
+    table = evaluation.sweep(*arguments, n_jobs=1)
+    assert len(table) == 5 and len(resumed) == 2 and not set(resumed) & set(started)
+    resumed.clear()
+    pd.testing.assert_frame_equal(evaluation.sweep(*arguments, n_jobs=1), table)
+    assert not resumed
+    evaluation.sweep(faces, ["dlib"], ["ward"], ["pixel"], [4], threshold=0.5, n_jobs=1)
+    assert len(resumed) == 3  # another threshold is another result
+
+
+def test_processes_find_the_same(tiny, forget, monkeypatch):
+    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1)
+    arguments = (tiny, ["dlib"], ["ward"], ["pixel"], [3])
+    forget()
+    serial = evaluation.sweep(*arguments, n_jobs=1)
+    forget()
+    here = []
+    compute = evaluation._model_scores
+    monkeypatch.setattr(evaluation, "_model_scores", lambda *rest: here.append(rest) or compute(*rest))
+    parallel = evaluation.sweep(*arguments, n_jobs=2)
+    assert not here  # it was computed elsewhere
+    pd.testing.assert_frame_equal(parallel, serial)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"embeddings": ["zzz"]}, ValueError, "zzz"),
+        ({"embeddings": ["onnx:no-such-file.onnx"]}, FileNotFoundError, "no-such-file"),
+        ({"embeddings": ["zzz"], "anonymizers": ["blur"]}, ValueError, "zzz"),
+        ({"embeddings": "dlib"}, TypeError, "embeddings must be a list"),
+        ({"embeddings": []}, TypeError, "embeddings must be a list"),
+        ({"partitioners": ["zzz"]}, ValueError, "'zzz'.*'ward'"),
+        ({"partitioners": "ward"}, TypeError, "partitioners must be a list"),
+        ({"partitioners": []}, TypeError, "partitioners must be a list"),
+        ({"anonymizers": ["zzz"]}, ValueError, "'zzz'.*'pixel'"),
+        ({"anonymizers": "pixel"}, TypeError, "anonymizers must be a list"),
+        ({"anonymizers": []}, TypeError, "anonymizers must be a list"),
+        ({"k_values": [1]}, ValueError, "k = 1"),
+        ({"k_values": [2, 13]}, ValueError, "between 2 and 12"),
+        ({"k_values": [0]}, ValueError, "k = 0"),
+        ({"k_values": [-3]}, ValueError, "k = -3"),
+        ({"k_values": [True]}, TypeError, "whole number"),
+        ({"k_values": [2.0]}, TypeError, "whole number"),
+        ({"k_values": "23"}, TypeError, "whole number"),
+        ({"k_values": []}, ValueError, "empty"),
+        ({"k_values": 5}, TypeError, "int"),
+        ({"random_state": []}, ValueError, "seed"),
+        ({"random_state": 1.5}, TypeError, "whole number"),
+        ({"random_state": [0, 1.5]}, TypeError, "whole number"),
+        ({"random_state": None}, TypeError, "whole number"),
+        ({"recogniser": "zzz"}, ValueError, "zzz"),
+    ],
+)
+def test_sweep_refuses_before_any_work(tiny, monkeypatch, changed, error, message):
+    def work(*_):
+        raise AssertionError("no model should have been made")
+
+    monkeypatch.setattr(evaluation, "_model", work)
+    asked = {"embeddings": ["dlib"], "partitioners": ["ward"], "anonymizers": ["pixel"], "k_values": [2]}
+    with pytest.raises(error, match=message):
+        evaluation.sweep(tiny, **{**asked, **changed})
+
+
+def test_every_partitioner_can_be_swept(tiny):
+    """Each name reaches its algorithm, and whatever sizes it makes can be measured."""
+    names = [*partitioning.PARTITIONERS, *partitioning.VARIABLE_SIZE]
+    table = evaluation.sweep(tiny, ["dlib"], names, ["pixel"], [6])
+    assert set(table["partitioner"]) == {*names, "-"}
+    fixed = table[table["partitioner"].isin(partitioning.PARTITIONERS)]
+    assert (fixed["n_clusters"] == 2).all()
+
+
+def test_missing_table_says_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make experiments"):
+        evaluation.load_table(tmp_path / "none.csv")
+
+
+# Comparisons
+
+
+@pytest.fixture(scope="module")
+def swept(tiny):
+    return evaluation.sweep(tiny, ["dlib", "pca"], ["ward"], ["pixel", "eigen", "mask"], [6, 12])
+
+
+def test_compare_fixes_two_things_and_keeps_both_baselines(swept):
+    rows = evaluation.compare(swept, "anonymizer", embedding="dlib", partitioner="ward")
+    assert rows["anonymizer"].value_counts().to_dict() == {"pixel": 2, "eigen": 2, "random": 2, "none": 1}
+    assert set(rows.loc[rows["anonymizer"] != "none", "embedding"]) == {"dlib"}
+    random = rows[rows["anonymizer"] == "random"]["information_loss"].tolist()
+    known = swept.query("embedding == 'dlib' and partitioner == 'random' and anonymizer == 'pixel'")
+    assert random == known["information_loss"].tolist()
+    rows = evaluation.compare(swept, "partitioner", embedding="pca", anonymizer="eigen")
+    assert rows["partitioner"].value_counts().to_dict() == {"ward": 2, "random": 2, "-": 1}
+    rows = evaluation.compare(swept, "embedding", partitioner="ward", anonymizer="pixel")
+    assert rows["embedding"].value_counts().to_dict() == {"dlib": 2, "pca": 2, "random": 2, "-": 1}
+    assert set(swept["anonymizer"]) == {"pixel", "eigen", "mask", "none"}  # the table itself stays as it was
+
+
+@pytest.mark.parametrize(
+    ("by", "fixed"),
+    [
+        ("anonymizer", {"embedding": "dlib"}),
+        ("anonymizer", {"embedding": "dlib", "partitioner": "mdav"}),
+        ("k", {"embedding": "dlib", "partitioner": "ward"}),
+        ("anonymizer", {"anonymizer": "pixel", "partitioner": "ward"}),
+    ],
+)
+def test_compare_refuses_what_is_not_there(swept, by, fixed):
+    with pytest.raises(ValueError, match="name each|no row"):
+        evaluation.compare(swept, by, **fixed)
+
+
+# Grids and the command
+
+
+def tiny_grid(embeddings, k_values):
+    assert "dlib" in embeddings
+    one = {"embeddings": ["dlib"], "anonymizers": ["pixel"], "k_values": list(k_values)}
+    return [{**one, "partitioners": ["ward"]}, {**one, "partitioners": ["random"]}]
+
+
+@pytest.mark.parametrize("grid", [evaluation.quick_grid, evaluation.full_grid])
+def test_grids_name_what_there_is(grid):
+    sweeps = grid(["dlib", "pca"], range(2, 5))
+    assert all(set(one) == {"embeddings", "partitioners", "anonymizers", "k_values"} for one in sweeps)
+    assert all(one["k_values"] == [2, 3, 4] for one in sweeps)
+    known = {**partitioning.PARTITIONERS, **partitioning.VARIABLE_SIZE}
+    assert {name for one in sweeps for name in one["partitioners"]} <= set(known)
+    assert {name for one in sweeps for name in one["anonymizers"]} == set(anonymizer.ANONYMIZERS)
+    assert {name for one in sweeps for name in one["embeddings"]} == {"dlib", "pca"}
+
+
+def test_run_grid_has_no_doubles_and_leaves_out_large_k(tiny, monkeypatch):
+    monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
+    table = evaluation.run_grid(tiny, "tiny", k_values=[4, 50])
+    assert table["partitioner"].tolist() == ["ward", "random", "-"]
+    assert table.index.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="unknown grid 'huge'; there is 'tiny'"):
+        evaluation.run_grid(tiny, "huge")
+
+
+@pytest.fixture(scope="module")
+def folder(orl, tmp_path_factory):
+    """Two photos of each of four people, one folder a person."""
+    root = tmp_path_factory.mktemp("photos") / "office"
+    for person, photo in itertools.product(range(4), range(2)):
+        place = root / f"person{person}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(orl.images[10 * person + photo]).save(place / f"{photo}.png")
+    return root
+
+
+def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
+    output = tmp_path / "results"
+    evaluation.main([str(folder), "--grid", "tiny", "--k", "2:4", "--jobs", "1", "--output", str(output)])
+    path = output / "office_tiny.csv"
+    assert str(path) in capsys.readouterr().out
+    table = evaluation.load_table(path)
+    assert set(table["k"]) == {1, 2, 3} and set(table["partitioner"]) == {"ward", "random", "-"}
+    assert (table["n_people"] == 4).all() and (table["gallery"] == "other photos").all()
+
+
+@pytest.fixture
+def no_sweep(monkeypatch, tmp_path):
+    """Whatever the command accepts by mistake, it computes nothing and leaves the project's outputs alone."""
+
+    def never(*_, **__):
+        raise AssertionError("nothing should have been measured")
+
+    monkeypatch.setattr(evaluation, "sweep", never)
+    monkeypatch.setattr(evaluation, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(evaluation, "save_table", never)
+
+
+@pytest.mark.usefixtures("no_sweep")
+@pytest.mark.parametrize("k", ["2", "a:b", "2:3:4:5", "", ":", "2:-1", "4:2", "2:9:0", "1.5:3", "²:9"])
+def test_command_refuses_cluster_sizes_that_it_cannot_read(folder, k):
+    with pytest.raises(SystemExit, match="error: cluster sizes must look like"):
+        evaluation.main([str(folder), "--k", k])
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("2:5", [2, 3, 4]), ("2:10:3", [2, 5, 8]), ("7:8", [7])])
+def test_cluster_sizes_are_read_like_a_range(text, sizes):
+    assert list(evaluation.parse_k(text)) == sizes
+
+
+@pytest.mark.usefixtures("no_sweep")
+@pytest.mark.parametrize("arguments", [["--grid", "huge"], ["--seed", "x"], ["--jobs", "x"], ["--what"]])
+def test_command_refuses_unknown_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluation.main(arguments)
+    assert stop.value.code == 2 and "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("k", ["1:3", "5:9"])
+def test_command_says_which_k_do_not_fit(folder, tmp_path, monkeypatch, k):
+    monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
+    with pytest.raises(SystemExit, match="error: .*4 people"):
+        evaluation.main([str(folder), "--grid", "tiny", "--k", k, "--output", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_sweep")
+def test_command_says_that_a_folder_is_missing(tmp_path):
+    with pytest.raises(SystemExit, match="no such folder"):
+        evaluation.main([str(tmp_path / "nowhere")])
+
+
+def test_detection_is_done_once(tiny, pixel, monkeypatch):
+    """A second evaluation reads detections from the cache."""
+    evaluation.evaluate(tiny, anonymizer.load("none", tiny))
+
+    def never(image):
+        raise AssertionError("detected again")
+
+    monkeypatch.setattr(detection, "find_boxes", never)
+    assert evaluation.evaluate(tiny, anonymizer.load("none", tiny))["information_loss"] == 0

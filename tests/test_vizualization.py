@@ -1,0 +1,405 @@
+"""Figures: what is drawn of a table, what is refused, and what is written to disk."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.cluster import hierarchy
+
+import vizualization
+from datasets import Faces
+
+K = [2, 5, 10]
+MEASURES = ["information_loss", "re_identification", "rank1_cluster", "rank1_person", "stranger_share"]
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open():
+    yield
+    assert not plt.get_fignums()
+
+
+def table_of(names=("ward", "mdav", "random"), seeds=(0,), by="partitioner", clear=True):
+    """A table as `evaluation.compare` gives it, with values that tell every row apart."""
+    random = np.random.default_rng(0)
+    rows = []
+    for name in names:
+        for k in K:
+            for seed in seeds:
+                values = dict(zip(MEASURES, random.random(5), strict=True))
+                rows.append(
+                    {"anonymizer": "aam", by: name, "k": k, "seed": seed, "chance_cluster": k / 40} | values
+                )
+    if clear:
+        known = dict(zip(MEASURES, [0.0, 1.0, 0.98, 0.98, 0.06], strict=True))
+        rows.append(
+            {"anonymizer": "none", by: "none" if by == "anonymizer" else "-", "k": 1, "seed": 0} | known
+        )
+    return pd.DataFrame(rows)
+
+
+def curves(axis):
+    """The curves over k of an axis, by what the legend calls them: only those with a marker."""
+    return {line.get_label(): line for line in axis.lines if line.get_marker() not in ("", "None", None)}
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def colours(figure):
+    return {name: to_hex(line.get_color()) for name, line in curves(figure.axes[0]).items()}
+
+
+# Curves over k
+
+
+OVER_K = {
+    "loss_and_reidentification": ["information_loss", "re_identification"],
+    "identification": ["rank1_cluster", "rank1_person", "stranger_share"],
+}
+
+
+@pytest.mark.parametrize("name", OVER_K)
+def test_every_value_gets_a_curve_of_its_numbers(name):
+    table = table_of()
+    before = table.copy()
+    figure = getattr(vizualization, name)(table, "partitioner", "A title")
+    assert isinstance(figure, Figure) and figure.get_suptitle() == "A title"
+    assert len(figure.axes) == len(OVER_K[name])
+    for axis, measure in zip(figure.axes, OVER_K[name], strict=True):
+        drawn = curves(axis)
+        assert set(drawn) == {"ward", "mdav", "random"}
+        for partitioner, line in drawn.items():
+            rows = table[table["partitioner"] == partitioner]
+            assert line.get_xdata().tolist() == K
+            np.testing.assert_allclose(line.get_ydata(), rows[measure])
+        assert axis.get_xlabel() == "Cluster size k" and axis.get_ylabel() == vizualization.label(measure)
+    pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("name", [*OVER_K, "trade_off"])
+def test_baselines_are_grey_and_nothing_else_is(name):
+    figure = getattr(vizualization, name)(table_of(), "partitioner")
+    for curve, line in curves(figure.axes[0]).items():
+        assert (to_hex(line.get_color()) == vizualization.BASELINE_GREY.lower()) == (curve == "random")
+    assert len({line.get_color() for line in curves(figure.axes[0]).values()}) == 3
+    assert len({line.get_marker() for line in curves(figure.axes[0]).values()}) == 3
+
+
+@pytest.mark.parametrize("name", [*OVER_K, "trade_off"])
+def test_legend_names_every_curve_once(name):
+    figure = getattr(vizualization, name)(table_of(["pixel", "aam", "random"], by="anonymizer"), "anonymizer")
+    texts = legend_texts(figure)
+    assert len(set(texts)) == len(texts)
+    assert {"k-Same (pixel)", "k-Same-M (AAM)", "random"} <= set(texts)
+
+
+def test_more_than_eight_curves_differ_in_their_lines():
+    names = [f"algorithm {i}" for i in range(12)]
+    figure = vizualization.loss_and_reidentification(table_of(names), "partitioner")
+    looks = {(line.get_color(), line.get_linestyle()) for line in curves(figure.axes[0]).values()}
+    assert len(looks) == 12
+
+
+def test_names_have_the_same_colours_in_all_figures():
+    table = table_of(["random", "ward", "mdav"])
+    drawn = [getattr(vizualization, name)(table, "partitioner") for name in (*OVER_K, "trade_off")]
+    assert colours(drawn[0]) == colours(drawn[1]) == colours(drawn[2])
+
+
+def test_paper_pair_shows_the_bound_and_the_clear_photos():
+    figure = vizualization.loss_and_reidentification(table_of(), "partitioner")
+    right = figure.axes[1]
+    bound = next(line for line in right.lines if line.get_label() == "1 / k")
+    np.testing.assert_allclose(bound.get_ydata(), [1 / 2, 1 / 5, 1 / 10])
+    low, high = right.get_ylim()
+    assert low <= 0 and high >= 1
+    assert any(text.startswith("no anonymization") and "0, 1" in text for text in legend_texts(figure))
+    without = vizualization.loss_and_reidentification(table_of(clear=False), "partitioner")
+    assert not any("no anonymization" in text for text in legend_texts(without))
+
+
+def test_identification_shows_chance_and_bound():
+    figure = vizualization.identification(table_of(), "partitioner")
+    chance = [line for line in figure.axes[0].lines if to_hex(line.get_color()) == "#000000"]
+    np.testing.assert_allclose(chance[0].get_ydata(), [k / 40 for k in K])
+    bound = [line for line in figure.axes[1].lines if to_hex(line.get_color()) == "#000000"]
+    np.testing.assert_allclose(bound[0].get_ydata(), [1 / k for k in K])
+
+
+def test_identification_where_there_are_no_strangers():
+    table = table_of().assign(stranger_share=np.nan)
+    assert len(vizualization.identification(table, "partitioner").axes) == 3
+
+
+def test_several_seeds_give_their_mean_and_a_band():
+    table = table_of(["ward"], seeds=[0, 1, 2])
+    axis = vizualization.loss_and_reidentification(table, "partitioner").axes[0]
+    over_k = table[table["k"] > 1].groupby("k")["information_loss"]
+    np.testing.assert_allclose(curves(axis)["ward"].get_ydata(), over_k.mean())
+    (band,) = axis.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(over_k.min().min())
+    assert heights.max() == pytest.approx(over_k.max().max())
+    assert not vizualization.loss_and_reidentification(table_of(), "partitioner").axes[0].collections
+
+
+def test_trade_off_draws_loss_against_reidentification_and_says_k():
+    table = table_of(["ward"])
+    (axis,) = vizualization.trade_off(table, "partitioner").axes
+    rows = table[table["k"] > 1]
+    line = curves(axis)["ward"]
+    np.testing.assert_allclose(line.get_xdata(), rows["information_loss"])
+    np.testing.assert_allclose(line.get_ydata(), rows["re_identification"])
+    assert {text.get_text() for text in axis.texts} == {"2", "5", "10"}
+    assert axis.get_xlabel() == vizualization.label("information_loss")
+
+
+@pytest.mark.parametrize("name", [*OVER_K, "trade_off"])
+def test_tables_of_another_kind_are_refused(name):
+    draw = getattr(vizualization, name)
+    with pytest.raises(ValueError, match="no column"):
+        draw(pd.DataFrame({"k": [2], "partitioner": ["ward"]}), "partitioner")
+    with pytest.raises(ValueError, match="no column colour"):
+        draw(table_of(), "colour")
+    with pytest.raises(ValueError, match="no row with k above 1"):
+        draw(table_of().assign(k=1), "partitioner")
+
+
+@pytest.mark.parametrize("name", [*OVER_K, "trade_off"])
+def test_curves_do_not_mix_what_was_not_compared(name):
+    """Rows of two anonymizers must not be averaged to one curve of a partition."""
+    table = pd.concat([table_of(), table_of().assign(anonymizer="pixel")])
+    with pytest.raises(ValueError, match="evaluation.compare"):
+        getattr(vizualization, name)(table, "partitioner")
+
+
+def test_names_without_a_label_are_readable():
+    assert vizualization.label("kmeans_elki") == "kmeans elki"
+    assert vizualization.label("dlib") == "dlib"
+
+
+# Distances
+
+
+def test_histogram_holds_all_pairs():
+    same, different = np.linspace(0.1, 0.5, 30), np.linspace(0.4, 1.0, 70)
+    figure = vizualization.distance_histogram(same, different, threshold=0.55)
+    (axis,) = figure.axes
+    heights = [sum(bar.get_height() for bar in bars) for bars in axis.containers]
+    np.testing.assert_allclose(heights, [1, 1])
+    assert {"same person (30 pairs)", "different people (70 pairs)", "threshold 0.55"} == set(
+        legend_texts(figure)
+    )
+    assert axis.lines[0].get_xdata()[0] == 0.55
+
+
+@pytest.fixture
+def distances():
+    """Three clusters; the surrogate of the last shows no face."""
+    return pd.DataFrame(
+        {
+            "label": [0, 0, 1, 1, 1, 2, 2],
+            "row": range(7),
+            "distance": [0.2, 0.4, 0.5, 0.6, 0.7, np.nan, np.nan],
+        }
+    )
+
+
+def test_boxes_show_each_cluster_and_the_threshold(distances):
+    (axis,) = vizualization.cluster_boxes(distances, threshold=0.65, title="Boxes").axes
+    medians = [line for line in axis.lines if to_hex(line.get_color()) == vizualization.COLOURS[1].lower()]
+    assert [line.get_ydata()[0] for line in medians[:2]] == pytest.approx([0.3, 0.6])
+    assert len(medians) == 3 and np.isnan(medians[2].get_ydata()).all()
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "2"]
+    assert any(line.get_label() == "threshold 0.65" for line in axis.lines)
+
+
+def test_bars_show_each_mean_and_the_overall_one(distances):
+    (axis,) = vizualization.cluster_means(distances).axes
+    assert [bar.get_height() for bar in axis.patches][:2] == pytest.approx([0.3, 0.6])
+    levels = {line.get_label(): line.get_ydata()[0] for line in axis.lines}
+    assert levels["threshold 0.6"] == 0.6
+    assert levels["mean 0.480"] == pytest.approx(0.48)  # of five photos, not of clusters
+
+
+@pytest.mark.parametrize("draw", [vizualization.cluster_boxes, vizualization.cluster_means])
+def test_clusters_without_a_face_are_said_to_be_so(distances, draw):
+    (axis,) = draw(distances).axes
+    (mark,) = axis.texts
+    assert mark.get_text() == "no face" and mark.get_position()[0] == 2
+    assert not draw(distances.dropna()).axes[0].texts
+
+
+# Partitions
+
+
+def test_partition_bars_show_means_over_clusters():
+    columns = ["max_dist", "min_dist", "mean_dist", "mean_silhouette"]
+    stats = pd.DataFrame(np.arange(16.0).reshape(4, 4), columns=columns)
+    stats["partitioner"] = ["ward", "ward", "random", "random"]
+    figure = vizualization.partition_bars(stats)
+    assert len(figure.axes) == 4
+    for axis, column in zip(figure.axes, columns, strict=True):
+        bars = {round(bar.get_y() + bar.get_height() / 2): bar for bar in axis.patches}
+        assert [bars[i].get_width() for i in (0, 1)] == stats.groupby("partitioner", sort=False)[
+            column
+        ].mean().tolist()
+        assert to_hex(bars[1].get_facecolor()) == vizualization.BASELINE_GREY.lower()
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["ward", "random"]
+
+
+def test_dendrogram_names_leaves_and_marks_the_cut():
+    linkage = hierarchy.linkage(np.array([[0.0], [1.0], [5.0], [7.0]]))
+    (axis,) = vizualization.dendrogram(linkage, cut=3.0, names=list("abcd")).axes
+    assert sorted(tick.get_text() for tick in axis.get_xticklabels()) == list("abcd")
+    assert [line.get_ydata()[0] for line in axis.lines if line.get_label() == "cut at 3.00"] == [3.0]
+    (plain,) = vizualization.dendrogram(linkage).axes
+    assert not plain.lines and not any(tick.get_text() for tick in plain.get_xticklabels())
+
+
+def test_map_joins_members_to_the_middle_of_their_cluster():
+    points = np.array([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0], [5.0, 7.0], [5.0, 9.0]])
+    (axis,) = vizualization.cluster_map(points, np.array([0, 0, 1, 1, 1])).axes
+    assert len(axis.lines) == 5
+    assert {tuple(line.get_xydata()[0]) for line in axis.lines} == {(1.0, 0.0), (5.0, 7.0)}
+    assert {tuple(line.get_xydata()[1]) for line in axis.lines} == set(map(tuple, points))
+    assert sum(len(dots.get_offsets()) for dots in axis.collections) == 5
+
+
+def test_loss_against_time_has_a_point_for_each_partition():
+    table = pd.DataFrame({"partitioner": ["ward", "random"], "seconds": [1.5, 0.01], "SSE / SST": [0.4, 0.9]})
+    figure = vizualization.loss_against_time(table)
+    drawn = curves(figure.axes[0])
+    assert {name: tuple(line.get_xydata()[0]) for name, line in drawn.items()} == {
+        "ward": (1.5, 0.4),
+        "random": (0.01, 0.9),
+    }
+    assert figure.axes[0].get_xscale() == "log"
+
+
+# Images
+
+
+def image(level, height=12, width=10):
+    return np.full((height, width, 3), level, np.uint8)
+
+
+class Brightest:
+    """Stands in for an anonymizer: the surrogate is a flat image of the largest member's number."""
+
+    def surrogate(self, members):
+        return image(10 * int(max(members)))
+
+
+@pytest.fixture
+def few():
+    return Faces(np.stack([image(i) for i in range(6)]), list("aabbcc"), [f"p{i}" for i in range(6)])
+
+
+def levels(figure):
+    """The grid as it is drawn: rows of the images' levels, None for a gap."""
+    grid = {}
+    for axis in figure.axes:
+        place = axis.get_subplotspec()
+        shown = axis.get_images()
+        grid[place.rowspan.start, place.colspan.start] = int(shown[0].get_array()[0, 0, 0]) if shown else None
+    return grid
+
+
+def test_grid_shows_images_gaps_titles_and_row_labels():
+    rows = [[image(1), None, image(3)], [image(4)]]
+    figure = vizualization.image_grid(rows, titles=[["one", "", "three"], []], row_labels=["first", "second"])
+    assert levels(figure) == {(0, 0): 1, (0, 1): None, (0, 2): 3, (1, 0): 4}
+    assert [axis.get_title() for axis in figure.axes] == ["one", "", "three", ""]
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["first", "second"]
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[None]]])
+def test_grid_without_an_image_is_refused(rows):
+    with pytest.raises(ValueError, match="no image"):
+        vizualization.image_grid(rows)
+
+
+def test_contact_sheet_fills_rows():
+    images = [image(i) for i in range(5)]
+    figure = vizualization.contact_sheet(images, titles=list("abcde"), columns=2)
+    assert levels(figure) == {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 3, (2, 0): 4}
+    assert [axis.get_title() for axis in figure.axes] == list("abcde")
+
+
+def test_clusters_stand_beside_their_surrogates(few):
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    figure = vizualization.clusters_with_surrogates(few, Brightest(), labels)
+    assert levels(figure) == {
+        **{(0, 0): 0, (0, 1): 1, (0, 2): 2, (0, 3): None, (0, 4): 20},
+        **{(1, 0): 3, (1, 1): 4, (1, 2): None, (1, 3): None, (1, 4): 40},
+        **{(2, 0): 5, (2, 1): None, (2, 2): None, (2, 3): None, (2, 4): 50},
+    }
+    chosen = vizualization.clusters_with_surrogates(few, Brightest(), labels, clusters=[2])
+    assert levels(chosen) == {(0, 0): 5, (0, 1): None, (0, 2): 50}
+    assert chosen.axes[0].texts[0].get_text() == "cluster 2"
+
+
+def test_people_stand_over_their_surrogates(few):
+    labels_by_k = {2: np.array([0, 0, 1, 1, 2, 2]), 3: np.array([0, 0, 0, 1, 1, 1])}
+    figure = vizualization.people_and_surrogates(few, Brightest(), labels_by_k, [1, 4])
+    assert levels(figure) == {(0, 0): 1, (0, 1): 4, (1, 0): 10, (1, 1): 50, (2, 0): 20, (2, 1): 50}
+    assert [axis.texts[0].get_text() for axis in figure.axes if axis.texts] == ["photo", "k = 2", "k = 3"]
+
+
+def test_sheet_of_a_set_is_a_png_with_everybody_on_it(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(vizualization, "SHEET_PHOTOS", 4)
+    sheet = vizualization.contact_sheet
+    monkeypatch.setattr(
+        vizualization,
+        "contact_sheet",
+        lambda images, **options: drawn.extend(images) or sheet(images, **options),
+    )
+    many = Faces(np.stack([image(i) for i in range(6)]), list("aaaabc"), [f"p{i}" for i in range(6)])
+    png = vizualization.contact_sheet_png(many)
+    with Image.open(io.BytesIO(png)) as opened:
+        assert opened.format == "PNG" and min(opened.size) > 20
+    assert [photo[0, 0, 0] for photo in drawn] == [0, 1, 4, 5]  # a, b and c first, then whoever is next
+    assert many._repr_png_() == png
+
+
+# Files
+
+
+def test_save_writes_the_same_bytes_each_time(tmp_path):
+    for folder in ("one", "two"):
+        vizualization.save(
+            vizualization.loss_and_reidentification(table_of(), "partitioner"), tmp_path / folder / "figure"
+        )
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["figure.pdf", "figure.png"]
+    for ending in ("png", "pdf"):
+        one, two = (tmp_path / folder / f"figure.{ending}" for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+    pdf = (tmp_path / "one" / "figure.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf  # fonts that publishers refuse
+    with Image.open(tmp_path / "one" / "figure.png") as opened:
+        assert opened.format == "PNG" and opened.width == pytest.approx(8.5 * 300, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("a.png", "a"), ("a.pdf", "a"), ("a", "a"), ("v1.2_boxes", "v1.2_boxes")]
+)
+def test_save_keeps_dots_that_belong_to_the_name(tmp_path, name, stem):
+    figure = Figure(figsize=(1, 1))
+    vizualization.save(figure, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{stem}.pdf", f"{stem}.png"]
+
+
+def test_drawing_leaves_the_style_of_others_alone():
+    before = dict(plt.rcParams)
+    vizualization.trade_off(table_of(), "partitioner")
+    vizualization.image_grid([[image(1)]])
+    assert dict(plt.rcParams) == before
