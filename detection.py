@@ -85,9 +85,11 @@ def detect(faces: Faces | Sequence[np.ndarray], strict: bool = False) -> Detecti
     Raises
     ------
     TypeError, ValueError
-        If an image is not a uint8 array (h, w, 3), or `strict` and a photo has no face or several.
+        If there is no image, one is not a uint8 array (h, w, 3), or `strict` and a photo has no face or several.
     """
     images, names = _images_and_names(faces)
+    if len(images) == 0:
+        raise ValueError("there is no photo to find a face on")
     keys = (
         faces.image_keys if isinstance(faces, Faces) else [utils.content_key(check_image(i)) for i in images]
     )
@@ -280,11 +282,11 @@ def aligned_crop(image: np.ndarray, landmarks: np.ndarray, size: int = 112, zoom
         Past the photo's border its edge pixels are continued.
     """
     target = ((FIVE_POINTS - 0.5) * zoom + 0.5) * size - 0.5
-    transform = similarity(five_points(landmarks), target)
+    points = five_points(landmarks)
+    transform = similarity(points, target)
     shrink = np.sqrt(abs(np.linalg.det(transform[:, :2])))
     method = cv2.INTER_AREA if shrink < 1 else cv2.INTER_CUBIC
     if shrink < 0.5:  # a plain warp would skip pixels: shrink the photo first
         image = resize(image, 2 * shrink)
-        transform = transform.copy()
-        transform[:, :2] /= 2 * shrink
+        transform = similarity((points + 0.5) * 2 * shrink - 0.5, target)
     return cv2.warpAffine(image, transform, (size, size), flags=method, borderMode=cv2.BORDER_REPLICATE)
