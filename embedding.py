@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 
 import dlib
@@ -47,7 +50,7 @@ def embed(
         - ``"dlib"``: 128 values, dlib's ResNet (Euclidean distance; two photos of one person are mostly
           nearer than 0.6).
         - ``"pca"``: eigenfaces of aligned crops, fitted on these very photos (Turk and Pentland 1991);
-          option ``n_components``, 10 by default as in the AnonFACES paper.
+          option ``n_components``, 10 by default as in the AnonFACES paper, at most n - 1.
         - ``"facenet"``: a FaceNet file (.onnx, .h5, .keras) in ``datasets/encoding_data/models/``.
         - ``"onnx:PATH"``: any recogniser in an ONNX file. Options (or a JSON file of the same name beside it,
           with the same keys): ``input_size``, ``mean``, ``scale`` (pixel p becomes ``(p - mean) * scale``),
@@ -162,8 +165,7 @@ def _embed_pca(faces: Faces | Sequence[np.ndarray], n_components: int = 10) -> n
     if len(faces) < 2:
         raise ValueError("eigenfaces need at least two photos; use the embedding 'dlib' for one")
     pixels = crops(faces, size=64, zoom=0.85).mean(axis=3).reshape(len(faces), -1) / 255.0  # (n, 4096)
-    model = PCA(min(n_components, len(faces) - 1), svd_solver="auto", random_state=0)
-    return model.fit_transform(pixels)
+    return PCA(min(n_components, len(faces) - 1, pixels.shape[1]), svd_solver="full").fit_transform(pixels)
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,21 @@ class Preparation:
     def __post_init__(self):
         if self.channels not in ("RGB", "BGR"):
             raise ValueError(f"channels must be 'RGB' or 'BGR', not {self.channels!r}")
-        if self.input_size is not None and not 16 <= self.input_size <= 1024:
-            raise ValueError(f"input_size must lie between 16 and 1024, not {self.input_size!r}")
+        size = self.input_size
+        if size is not None and not (isinstance(size, Integral) and 16 <= size <= 1024):
+            raise ValueError(
+                f"input_size must be a whole number from 16 to 1024, or None to read it from the model, "
+                f"not {size!r}"
+            )
+        for name in ("mean", "scale", "zoom"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value):
+                raise ValueError(f"{name} must be a number, not {value!r}")
+        if not 0.1 <= self.zoom <= 10:
+            raise ValueError(f"zoom must lie between 0.1 and 10, not {self.zoom!r}")
+        for name in ("normalise", "whiten"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Uint8 RGB crops (n, size, size, 3) -> float32 of the same shape."""
@@ -208,9 +223,9 @@ class Preparation:
                 values.mean(axis=(1, 2, 3), keepdims=True),
                 values.std(axis=(1, 2, 3), keepdims=True),
             )
-            values = (values - mean) / np.maximum(deviation, 1 / np.sqrt(values[0].size))
+            values = (values - mean) / np.maximum(deviation, np.float32(1 / np.sqrt(values[0].size)))
         else:
-            values = (values - self.mean) * np.float32(self.scale)
+            values = (values - np.float32(self.mean)) * np.float32(self.scale)
         return values if self.channels == "RGB" else values[..., ::-1]
 
 
@@ -294,7 +309,12 @@ def _embed_network(
         pixels = np.stack(
             [detection.aligned_crop(images[i], landmarks[i], side, preparation.zoom) for i in rows]
         )
-        answers = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
+        try:
+            answers = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
+        except Exception as error:  # each runtime raises classes of its own
+            raise ValueError(
+                f"{path}: cannot run on {side}x{side} RGB photos ({_first_line(error)})"
+            ) from error
         if answers.ndim != 2 or len(answers) != len(rows):
             raise ValueError(
                 f"{path}: answers with shape {answers.shape}; a recogniser gives one row for each photo"
@@ -308,6 +328,18 @@ def _embed_network(
     return descriptors
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _side(path: Path, height, width) -> int | None:
+    """Side of a recogniser's square input; None where the model leaves it open."""
+    fixed = {side for side in (height, width) if isinstance(side, int)}
+    if len(fixed) > 1:
+        raise ValueError(f"{path}: takes {height}x{width} pixels; only square inputs are supported")
+    return fixed.pop() if fixed else None
+
+
 def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | None]:
     """Open an ONNX recogniser: a function on float32 (b, size, size, 3), and the size that it fixes."""
     import onnxruntime  # slow to import, and only needed here
@@ -317,15 +349,15 @@ def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | No
     try:
         session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
     except Exception as error:  # onnxruntime raises classes of its own for every way a file can be broken
-        raise ValueError(f"{path}: is not a whole ONNX model ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: is not a whole ONNX model ({_first_line(error)})") from error
     inputs = session.get_inputs()
-    shape = inputs[0].shape
-    if len(inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+    shape = inputs[0].shape if len(inputs) == 1 else []
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise ValueError(
             f"{path}: takes {[i.shape for i in inputs]}; a face recogniser takes one batch of RGB images"
         )
     channels_first = shape[1] == 3
-    fixed = shape[2]
+    size = _side(path, *(shape[2:] if channels_first else shape[1:3]))
 
     def run(pixels: np.ndarray) -> np.ndarray:
         ordered = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if channels_first else pixels)
@@ -333,7 +365,7 @@ def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | No
             return np.concatenate([session.run(None, {inputs[0].name: one[None]})[0] for one in ordered])
         return session.run(None, {inputs[0].name: ordered})[0]
 
-    return run, fixed if isinstance(fixed, int) else None
+    return run, size
 
 
 def _open_keras(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | None]:
@@ -362,11 +394,21 @@ def _open_keras(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | N
             path, custom_objects={"Lambda": Scaling}, compile=False, safe_mode=True
         )
     except Exception as error:  # keras raises many classes for a broken file
-        raise ValueError(f"{path}: is not a whole Keras model ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: is not a whole Keras model ({_first_line(error)})") from error
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(f"{path}: takes {shape}; a face recogniser takes one batch of RGB images")
-    return lambda pixels: model.predict_on_batch(pixels), shape[1]
+    return lambda pixels: model.predict_on_batch(pixels), _side(path, *shape[1:3])
+
+
+#: Where Keras keeps what a plain network is made of; other corners of it read files or fetch them.
+KERAS_MODULES = re.compile(
+    r"keras(\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers"
+    r"|regularizers)|\.(src\.)?(engine|models)\.(functional|sequential))?"
+)
+
+#: Layers that wrap another framework's saved code.
+FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
 
 
 def _check_keras_file(path: Path) -> None:
@@ -383,19 +425,21 @@ def _check_keras_file(path: Path) -> None:
             with h5py.File(path, "r") as file:
                 text = file.attrs["model_config"]
         config = json.loads(text)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: is not a whole Keras model ({error})") from error
     for part in _walk(config):
-        kind = part.get("class_name")
-        module = part.get("module") or "keras"
-        if not str(module).split(".")[0] == "keras" or part.get("registered_name"):
+        kind = str(part.get("class_name", ""))
+        module = str(part.get("module") or "keras")
+        registered = part.get("registered_name") or kind
+        foreign = kind in FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
+        if foreign or not KERAS_MODULES.fullmatch(module):
             raise ValueError(
-                f"{path}: asks for {module}.{kind}, which is not part of Keras; it was not loaded"
+                f"{path}: asks for {registered} of {module}, which is no plain part of Keras; it was not loaded"
             )
-        if kind == "Lambda":
-            layer = part.get("config", {})
+        if "lambda" in kind.lower():
+            layer = part["config"] if isinstance(part.get("config"), dict) else {}
             known = isinstance(layer.get("arguments"), dict) and set(layer["arguments"]) == {"scale"}
-            if not known or path.suffix == ".keras":
+            if not known or kind != "Lambda" or path.suffix == ".keras":
                 raise ValueError(
                     f"{path}: has a Lambda layer ({layer.get('name')}), which would run code from the file; "
                     "it was not loaded. Convert the model to ONNX"
@@ -417,14 +461,15 @@ def _embed_stored(faces: Faces | Sequence[np.ndarray], path: str) -> np.ndarray:
     for shorten in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
         rows = {shorten(name): i for i, name in enumerate(names)}
         wanted = [shorten(name) for name in faces.names]
-        if len(rows) == len(names) and all(name in rows for name in wanted):
+        distinct = len(rows) == len(names) and len(set(wanted)) == len(set(faces.names))
+        if distinct and all(name in rows for name in wanted):
             return descriptors[[rows[name] for name in wanted]]
     stems = {Path(name).stem for name in names}
     missing = sum(Path(name).stem not in stems for name in faces.names)
     problem = (
         f"{missing} of {len(faces)} photos have no stored descriptor"
         if missing
-        else "several rows have one name"
+        else "several rows or photos share a name"
     )
     raise ValueError(
         f"{path}: {problem}; embed the photos with 'dlib', or store one row for each photo under its name"
