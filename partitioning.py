@@ -22,6 +22,7 @@ from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 try:
     import numba
@@ -1092,8 +1093,14 @@ def _keep_smallest(values, names, held, value, name):
 
 
 @_compiled
-def _keep_nearest(costs, names, near):
-    """For each row of costs (m, c), put the names of its near.shape[1] smallest columns into near (m, .)."""
+def _keep_nearest(means, halves, first, last, names, near):
+    """For clusters first .. last - 1 put those of `names` with the nearest means into near[first:last]."""
+    costs = np.empty((last - first, len(names)), dtype=np.float32)
+    for start in range(0, len(names), 64):  # a few means at a time stay in the processor's cache
+        for row in range(last - first):
+            for column in range(start, min(start + 64, len(names))):
+                name = names[column]
+                costs[row, column] = halves[name] - _project(means, name, means[first + row])
     count = near.shape[1]
     spare = np.empty(costs.shape[1], dtype=np.float32)
     for row in range(len(costs)):
@@ -1111,7 +1118,7 @@ def _keep_nearest(costs, names, near):
                 if ties == 0:
                     continue
                 ties -= 1
-            near[row, held] = names[column]
+            near[first + row, held] = names[column]
             held += 1
 
 
@@ -1328,6 +1335,14 @@ class _Layout:
     def means(self):
         return self.sums / self.counts[:, None].astype(np.float32)
 
+    def copy(self):
+        arrays = (self.rows, self.squares, self.people, self.sums, self.counts)
+        return _Layout(*(array.copy() for array in arrays), self.capacity)
+
+    def cost(self):
+        """SSE less the sum of all squared lengths, which no partition changes."""
+        return -float((_squared(self.sums.astype(np.float64)) / self.counts).sum())
+
     def labels(self):
         used = np.flatnonzero(self.people >= 0)
         labels = np.empty(len(used), dtype=np.int64)
@@ -1375,8 +1390,7 @@ def _find_near(layout):
     for start, groups in zip(starts, near_groups, strict=True):
         others = (np.sort(groups)[:, None] * _GROUP + np.arange(_GROUP)).reshape(-1)
         others = others[others < clusters]
-        block = slice(start, min(start + _GROUP, clusters))
-        _keep_nearest(halves[others] - means[block] @ means[others].T, others, near[block])
+        _keep_nearest(means, halves, start, min(start + _GROUP, clusters), others, near)
     return near
 
 
@@ -1397,34 +1411,36 @@ def _improve(layout, near, passes):
 
 
 # Temperatures in units of the median cluster's mean squared distance to its mean.
-_HOT, _COLD = 0.12, 0.015
+_HOT, _WARM, _COLD = 0.12, 0.06, 0.015
+_LONGEST, _AGAIN = 20_000, 5_000  # moves a person in the first annealing, at most, and in each further one
 _STAGE, _STAGES = 33, 60  # moves a person in a stage, at least, and stages at most
 _SEARCHED, _ANNEALED = 8, 4  # candidate clusters a person in local search and in annealing
 
 
-def _anneal_layout(layout, near, moves, seed, seconds=None):
+def _anneal_layout(layout, hot, cold, moves, seed, seconds=None):
     """Simulated annealing in stages, with fresh candidates at each; the layout is changed in place."""
-    spread = float(np.median(layout.spreads())) or float(layout.spreads().mean())
-    if not spread > 0 or not moves:
+    if not hot > 0 or not (moves or seconds):
         return
+    near = _find_near(layout)
     people = int(layout.counts.sum())
     noise = np.concatenate([_GUMBEL, np.resize(_GUMBEL, layout.capacity + 2)])
     place, state = -1, seed
 
-    def run(hot, cold, moves):
+    def run(begin, end, moves):
         nonlocal place, state
         candidates = _find_candidates(layout, near, _ANNEALED)
-        place, state = _anneal(*layout.arrays, candidates, noise, place, moves, hot, cold, np.uint64(state))
+        place, state = _anneal(*layout.arrays, candidates, noise, place, moves, begin, end, np.uint64(state))
         _sum_clusters(layout.rows, layout.sums, layout.capacity)
 
     if seconds is not None:
-        begin = perf_counter()
-        while (past := (perf_counter() - begin) / seconds) < 1:
-            temperature = spread * _HOT * (_COLD / _HOT) ** past
+        start = perf_counter()
+        while (past := (perf_counter() - start) / seconds) < 1:
+            temperature = hot * (cold / hot) ** past
             run(temperature, temperature, 20 * people)
+            near = _find_near(layout)
         return
     stages = int(np.clip(moves // (_STAGE * people), 3, _STAGES))
-    temperatures = spread * _HOT * (_COLD / _HOT) ** (np.arange(stages + 1) / stages)
+    temperatures = hot * (cold / hot) ** (np.arange(stages + 1) / stages)
     for stage in range(stages):
         run(temperatures[stage], temperatures[stage + 1], moves // stages)
         if stage + 1 < stages:
@@ -1503,15 +1519,35 @@ def _passes(moves, rows):
 
 
 def _optimise(layout, moves, seed, seconds=None):
-    """Search, anneal, search; labels in the order in which the layout was filled."""
-    near = _find_near(layout)
-    _improve(layout, near, passes=3)
-    _anneal_layout(layout, near, moves, seed, seconds)
+    """Search, anneal, search; labels in the order in which the layout was filled.
+
+    One annealing takes at most 20,000 moves a person. What is left of the moves goes into further ones of
+    5,000 that start half as hot at the best partition so far.
+    """
+    people = int(layout.counts.sum())
+    _improve(layout, _find_near(layout), passes=3)
+    spread = float(np.median(layout.spreads())) or float(layout.spreads().mean())
+    first = min(moves, _LONGEST * people)
+    _anneal_layout(layout, spread * _HOT, spread * _COLD, first, seed, seconds)
+    _settle(layout)
+    best, least = layout, layout.cost()
+    again = 0 if seconds is not None else (moves - first) // (_AGAIN * people)
+    for turn in range(again):
+        layout = best.copy()
+        _anneal_layout(layout, spread * _WARM, spread * _COLD, _AGAIN * people, seed + turn + 1)
+        _settle(layout)
+        cost = layout.cost()
+        if cost < least:
+            best, least = layout, cost
+    return best.labels()
+
+
+def _settle(layout):
+    """Local search until next to nothing is gained."""
     near = _find_near(layout)
     for _ in range(4):  # candidates change as the clusters do
         if _improve(layout, near, passes=20) < 1e-3 * len(layout.people):
             break
-    return layout.labels()
 
 
 def _solve_piece(rows, sizes, moves, seed):
@@ -1825,7 +1861,7 @@ EFFORTS = {
     # people -> annealing moves, each of which weighs one person against all members of one cluster
     "fast": lambda people: 100 * people,
     "default": lambda people: max(100 * people, min(10_000 * people, 7_000_000)),
-    "best": lambda people: max(1_000 * people, min(60_000 * people, 60_000_000)),
+    "best": lambda people: max(200 * people, min(60_000 * people, 60_000_000)),
 }
 
 
@@ -1934,8 +1970,8 @@ def balanced_partition(
     random_state : int, Generator or None
         The same seed and effort give the same labels.
     effort : {"fast", "default", "best"} or int
-        Annealing moves: 100 a person, 7 million in all, or 60 million in all (at least 100 and 1,000 a
-        person, at most 10,000 and 60,000), or the number given. Time grows in proportion to moves * k * d.
+        Annealing moves: "fast" 100 a person; "default" 7 million in all, but 100 to 10,000 a person; "best" 60
+        million in all, but 200 to 60,000 a person; or the number in all. Time grows as moves * k * d.
     objective : {"sse", "diameter"}
         Sum of squared distances to the cluster's mean, or sum of the largest distances between two members
         of a cluster. The latter starts from the former's result and takes local search alone.
@@ -1996,20 +2032,22 @@ def balanced_partition(
     seed = int(_draw_seeds(generator, 1)[0])
     asked = objective != "sse" or weights is not None or attributes or apart is not None
     asked = asked or diversity != 1 or closeness is not None
-    rows = _principal_rows(people.descriptors)
-    spare = rows.copy() if asked else rows  # solving reorders its rows
-    if pieces > 1:
-        labels = _solve_pieces(spare, sizes, moves, seed, pieces, n_jobs)
-    else:
-        labels = _solve(spare, sizes, moves, seed, seconds)
-    if asked:
-        grouping = _Grouping(labels, len(sizes))
-        rules = _make_rules(grouping, people, attributes, diversity, closeness, apart)
-        cost = OBJECTIVES[objective](rows, weights, grouping)
-        if rules is not None:
-            _repair(grouping, cost, rules, generator)
-        _search_swaps(rows, grouping, cost, rules, generator, _passes(moves, rows))
-        labels = grouping.labels
+    # The products here are small: several threads would mostly wait for each other, and round differently.
+    with threadpool_limits(1, user_api="blas"):
+        rows = _principal_rows(people.descriptors)
+        spare = rows.copy() if asked else rows  # solving reorders its rows
+        if pieces > 1:
+            labels = _solve_pieces(spare, sizes, moves, seed, pieces, n_jobs)
+        else:
+            labels = _solve(spare, sizes, moves, seed, seconds)
+        if asked:
+            grouping = _Grouping(labels, len(sizes))
+            rules = _make_rules(grouping, people, attributes, diversity, closeness, apart)
+            cost = OBJECTIVES[objective](rows, weights, grouping)
+            if rules is not None:
+                _repair(grouping, cost, rules, generator)
+            _search_swaps(rows, grouping, cost, rules, generator, _passes(moves, rows))
+            labels = grouping.labels
     return people.row_labels(labels)
 
 
