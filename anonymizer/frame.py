@@ -222,7 +222,7 @@ def continue_outward(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         Where the weight is 1, `values`.
     """
     levels = [(values * weight[..., None], weight)]
-    while min(levels[-1][1].shape) > 2:
+    while max(levels[-1][1].shape) > 1:  # to a single value, so that there is one everywhere
         levels.append(tuple(down(part) for part in levels[-1]))
     total, weight = levels[-1]
     result = total / np.maximum(weight, 1e-6)[..., None]

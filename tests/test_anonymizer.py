@@ -264,6 +264,23 @@ def test_means_of_textures_cannot_follow_a_photo(family_models, name):
         family_models[name].surrogate([0, 3], like=0)
 
 
+class Recorder(anonymizer.Surrogates):
+    """Keeps what it is asked to mix."""
+
+    name = "recorder"
+
+    def _mix(self, members, weights):
+        self.asked = (members.tolist(), weights.tolist())
+        return np.zeros((2, 2, 3), np.uint8)
+
+
+def test_members_are_mixed_in_one_order_with_their_weights(faces):
+    """Sums depend on the order of their terms, if only in the last bit."""
+    model = Recorder(faces)
+    model.surrogate([9, 2, 30, 4], [1, 2, 1, 4])
+    assert model.asked == ([2, 4, 9, 30], [0.25, 0.5, 0.125, 0.125])
+
+
 # k-Same and k-Same-Eigen
 
 
@@ -616,6 +633,14 @@ def test_like_moves_the_shape_as_the_photo_differs_from_its_person(family_models
     seen = [np.ptp(points[48:60], axis=0) for points in drawn.landmarks]
     widest, narrowest = np.argmax([w[0] for w in wide]), np.argmin([w[0] for w in wide])
     assert seen[widest][0] > seen[narrowest][0]
+
+
+def test_like_moves_the_texture_as_the_photo_differs_from_its_person(family):
+    images = family.images.copy()
+    images[1] = np.minimum(images[0], 195) + 60  # the first photo again, in brighter light
+    model = anonymizer.load("aam", build(images, list(family.identities)))
+    dark, bright = (model.surrogate([0, 3], like=i).mean() for i in (0, 1))
+    assert 40 < bright - dark < 80
 
 
 def test_like_needs_several_photos_of_the_person(family_models):
