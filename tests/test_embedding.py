@@ -31,6 +31,17 @@ def descriptors(orl):
     return embed(orl, "dlib")
 
 
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def leave_no_models_in_the_usual_cache(module_cache, monkeypatch):
+    """Each network made here would leave a store behind; `descriptors` alone uses the usual cache."""
+    monkeypatch.setenv("ANONFACES_CACHE", str(module_cache))
+
+
 def distances(X):
     squares = (X.astype(float) ** 2).sum(axis=1)
     return np.sqrt(np.maximum(squares[:, None] + squares - 2 * X.astype(float) @ X.T.astype(float), 0))
