@@ -217,7 +217,15 @@ def _nearest(squares, count):
 # ---------------------------------------------------------------------------------------------------------
 
 LINKAGES = ("ward", "average", "complete", "single")
-_LINKAGE_PEOPLE = 40_000  # the linkage holds n (n - 1) / 2 float64 distances: 6.4 GB here
+_PAIRS = 800_000_000  # distances that an algorithm may hold at once: 6.4 GB as float64
+
+
+def _check_pairs(pairs, what):
+    if pairs > _PAIRS:
+        raise ValueError(
+            f'{what} needs {pairs} distances in memory; at most {_PAIRS} are allowed. Use "balanced", whose '
+            "memory is linear in the number of people."
+        )
 
 
 def hierarchical_partition(
@@ -260,11 +268,8 @@ def hierarchical_partition(
     """
     _check_choice("method", method, LINKAGES)
     people = _gather(X, cluster_size, identities, normalise)
-    if len(people.points) > _LINKAGE_PEOPLE:
-        raise ValueError(
-            f"A linkage of {len(people.points)} people needs memory for all pairs of them; at most "
-            f'{_LINKAGE_PEOPLE} are allowed. Use "balanced" instead.'
-        )
+    total = len(people.descriptors)
+    _check_pairs(total * (total - 1) // 2, "A linkage")
     return people.row_labels(_cut_tree(people.points, people.sizes, method))
 
 
@@ -348,6 +353,7 @@ def kmeans_partition(
     people = _gather(X, cluster_size, identities, normalise)
     generator = np.random.default_rng(random_state)
     points, sizes = people.points, people.sizes
+    _check_pairs(len(points) * len(sizes), "k-means with filled clusters")
     centroids = _lloyd(points, len(sizes), max_iter, generator)
     distances = np.sqrt(_squared_distances(points, centroids))
     order = KMEANS_ORDERS[method](distances, generator)
@@ -521,9 +527,10 @@ def knn_partition(X, cluster_size, method="random", *, identities=None, random_s
     return people.row_labels(labels)
 
 
-def _distance_sums(points, others, block=2048):
+def _distance_sums(points, others):
     """For each of `points` the sum of its distances to `others`, (n,), in blocks of rows."""
     sums = np.empty(len(points))
+    block = max(1, 2**22 // max(len(others), 1))
     for start in range(0, len(points), block):
         distances = np.sqrt(_squared_distances(points[start : start + block], others))
         sums[start : start + block] = distances.sum(axis=1, dtype=np.float64)
@@ -879,9 +886,9 @@ def _compiled(function=None, **options):
     if numba is None:
         return function
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # no place to write a cache to
-        return numba.njit(**options)(function)
+        return numba.njit(nogil=True, **options)(function)
 
 
 @_compiled

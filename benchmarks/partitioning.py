@@ -130,7 +130,8 @@ def measure_apart(data, method, seed, timeout):
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-    return "not installed" if last.startswith("ModuleNotFoundError") else last[:100]
+    missing = last.removeprefix("ModuleNotFoundError: No module named ")
+    return last[:100] if missing == last else f"not installed: {missing}"
 
 
 def main():
