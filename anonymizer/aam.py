@@ -204,6 +204,7 @@ class ActiveAppearanceModel(TextureSurrogates):
         return detection.move_points(self.landmarks[i], self.frame.transform(self.landmarks[i]))
 
     def _fit(self, textures: np.ndarray) -> None:
+        self._encoded: dict[int, np.ndarray] = {}
         rows = textures.reshape(len(textures), -1)
         shapes = np.stack([self.shape(i).ravel() for i in self.training_rows])  # (m, 136)
         self.shape_model = LinearModel.fit(shapes, self.keep["keep_shape"])
@@ -241,6 +242,11 @@ class ActiveAppearanceModel(TextureSurrogates):
 
     def encode(self, i: int) -> np.ndarray:
         """Appearance parameters of one photo: (m,)."""
+        if i not in self._encoded:
+            self._encoded[i] = self._encode(i)
+        return self._encoded[i]
+
+    def _encode(self, i: int) -> np.ndarray:
         shape = self.shape_model.encode(self.shape(i).ravel())
         texture = self.texture_model.encode(self.texture(i).ravel())
         return self.combined_model.encode(self._join(shape, texture))

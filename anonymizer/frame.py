@@ -142,7 +142,7 @@ def sample(image: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.nda
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     x, y = ((positions + 0.5) * scale - 0.5).astype(np.float32).transpose(2, 0, 1)
     texture = cv2.remap(image.astype(np.float32), x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    inside = (positions >= 0).all(axis=2) & (positions <= [width - 1, height - 1]).all(axis=2)
+    inside = (positions >= -0.5).all(axis=2) & (positions <= [width - 0.5, height - 0.5]).all(axis=2)
     return np.clip(texture, 0, 255).reshape(*x.shape, -1), inside
 
 
