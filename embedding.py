@@ -165,7 +165,8 @@ def _embed_pca(faces: Faces | Sequence[np.ndarray], n_components: int = 10) -> n
     if len(faces) < 2:
         raise ValueError("eigenfaces need at least two photos; use the embedding 'dlib' for one")
     pixels = crops(faces, size=64, zoom=0.85).mean(axis=3).reshape(len(faces), -1) / 255.0  # (n, 4096)
-    return PCA(min(n_components, len(faces) - 1, pixels.shape[1]), svd_solver="full").fit_transform(pixels)
+    solver = "full" if len(pixels) < pixels.shape[1] else "covariance_eigh"  # both exact, each where it is the faster
+    return PCA(min(n_components, len(faces) - 1, pixels.shape[1]), svd_solver=solver).fit_transform(pixels)
 
 
 @dataclass(frozen=True)
