@@ -1378,7 +1378,7 @@ def _lay_out(rows, sizes):
     return _Layout(laid, squares, people, sums, sizes.copy(), capacity)
 
 
-_GROUP, _GROUPS_TRIED, _REACH = 64, 64, 128  # near clusters: the nearest 128 in the nearest 64 groups of 64
+_GROUP, _GROUPS_TRIED, _REACH = 64, 40, 128  # near clusters: the nearest 128 in the nearest 40 groups of 64
 
 
 def _find_near(layout):
@@ -1424,11 +1424,10 @@ _STAGE, _STAGES = 33, 60  # moves a person in a stage, at least, and stages at m
 _SEARCHED, _ANNEALED = 8, 4  # candidate clusters a person in local search and in annealing
 
 
-def _anneal_layout(layout, hot, cold, moves, seed, seconds=None):
+def _anneal_layout(layout, near, hot, cold, moves, seed, seconds=None):
     """Simulated annealing in stages, with fresh candidates at each; the layout is changed in place."""
     if not hot > 0 or not (moves or seconds):
         return
-    near = _find_near(layout)
     people = int(layout.counts.sum())
     noise = np.concatenate([_GUMBEL, np.resize(_GUMBEL, layout.capacity + 2)])
     place, state = -1, seed
@@ -1532,16 +1531,18 @@ def _optimise(layout, moves, seed, seconds=None):
     5,000 that start half as hot at the best partition so far.
     """
     people = int(layout.counts.sum())
-    _improve(layout, _find_near(layout), passes=3)
+    near = _find_near(layout)
+    _improve(layout, near, passes=1)
     spread = float(np.median(layout.spreads())) or float(layout.spreads().mean())
     first = min(moves, _LONGEST * people)
-    _anneal_layout(layout, spread * _HOT, spread * _COLD, first, seed, seconds)
+    _anneal_layout(layout, near, spread * _HOT, spread * _COLD, first, seed, seconds)
     _settle(layout)
     best, least = layout, layout.cost()
     again = 0 if seconds is not None else (moves - first) // (_AGAIN * people)
     for turn in range(again):
         layout = best.copy()
-        _anneal_layout(layout, spread * _WARM, spread * _COLD, _AGAIN * people, seed + turn + 1)
+        near = _find_near(layout)
+        _anneal_layout(layout, near, spread * _WARM, spread * _COLD, _AGAIN * people, seed + turn + 1)
         _settle(layout)
         cost = layout.cost()
         if cost < least:
@@ -1552,8 +1553,8 @@ def _optimise(layout, moves, seed, seconds=None):
 def _settle(layout):
     """Local search until next to nothing is gained."""
     near = _find_near(layout)
-    for _ in range(4):  # candidates change as the clusters do
-        if _improve(layout, near, passes=20) < 1e-3 * len(layout.people):
+    for _ in range(3):  # candidates change as the clusters do
+        if _improve(layout, near, passes=20) < 5e-3 * len(layout.people):
             break
 
 
