@@ -140,7 +140,7 @@ def prepare(
     for person in range(len(identities)):
         rows = np.flatnonzero(people == person)
         apart[random.choice(rows, size=min(held_out, len(rows) - 1), replace=False)] = True
-    conditions = _conditions(faces) if attributes else {}
+    conditions = conditions_of(faces) if attributes else {}
     aligned = PixelMean(faces.select(~apart), random_state=0)
     mean = aligned.frame
     if size is not None:
@@ -181,7 +181,7 @@ def _aligned_pictures(faces: Faces, aligned: PixelMean, mean: frame.Frame) -> tu
     return pictures, shapes
 
 
-def _conditions(faces: Faces) -> dict[str, np.ndarray]:
+def conditions_of(faces: Faces) -> dict[str, np.ndarray]:
     """Emotion (n, 8) and orientation (n, 2) from RaFD's attributes."""
     missing = {"expression", "pose"} - set(faces.attributes.columns)
     if missing:

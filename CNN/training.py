@@ -24,6 +24,8 @@ from CNN.photos import TrainingSet
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
+LOG_COLUMNS = ("images", "seconds", "learning_rate", "loss", "held_out_loss")
+
 #: Bands of the pyramid in the loss.
 BANDS = 5
 #: Stored codes are this many times the variables that Adam moves, so that codes move faster than weights.
@@ -270,7 +272,6 @@ class Trainer:
         Writes the weights to `out` and beside it the log (``.csv``) and a sheet of samples (``.png``), and `checkpoint`
         from time to time. Stopped by Ctrl-C, it writes them, too.
         """
-        best, since = np.inf, 0
         losses: list[float] = []
         shown = time.monotonic()
         bar = utils.progress(None, "training", total=self.settings.images)
@@ -288,13 +289,10 @@ class Trainer:
                 line = self._log_line(losses)
                 losses = []
                 bar.set_postfix(loss=f"{line['loss']:.4f}", held_out=f"{line['held_out_loss']:.4f}")
-                best, since = (
-                    (line["held_out_loss"], 0) if line["held_out_loss"] < best else (best, since + 1)
-                )
                 if time.monotonic() - shown > sheet_seconds:
                     self._write(out, checkpoint)
                     shown = time.monotonic()
-                if 0 < self.settings.patience <= since:
+                if 0 < self.settings.patience <= self._evaluations_without_gain():
                     break
         except KeyboardInterrupt:
             bar.write("stopped; continue with --resume")
@@ -313,12 +311,16 @@ class Trainer:
         self.log.append(line)
         return line
 
+    def _evaluations_without_gain(self) -> int:
+        losses = [line["held_out_loss"] for line in self.log]
+        return len(losses) - 1 - int(np.argmin(losses)) if np.isfinite(losses).all() else 0
+
     def _write(self, out: Path, checkpoint: Path) -> None:
         self.save_checkpoint(checkpoint)
         result = self.result()
         result.save(out)
         with out.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.log[0]) if self.log else ["images"])
+            writer = csv.DictWriter(file, LOG_COLUMNS)
             writer.writeheader()
             writer.writerows(self.log)
         Image.fromarray(sample_sheet(result, self.photos, self.settings.seed)).save(out.with_suffix(".png"))
@@ -366,7 +368,7 @@ class Trainer:
     def save_checkpoint(self, path: Path) -> None:
         """Write all that is needed to continue."""
         arrays = {name: np.asarray(variable) for name, variable in self._variables().items()}
-        log = np.array([list(line.values()) for line in self.log], dtype=float).reshape(len(self.log), -1)
+        log = np.array([list(line.values()) for line in self.log], dtype=float).reshape(-1, len(LOG_COLUMNS))
         state = np.array([self.seen, self.steps, self.seconds], dtype=float)
         utils.save_arrays(path, {**arrays, "log": log, "state": state, "key": np.array(self._key())})
 
@@ -382,8 +384,7 @@ class Trainer:
             int(arrays["state"][1]),
             arrays["state"][2],
         )
-        names = ("images", "seconds", "learning_rate", "loss", "held_out_loss")
-        self.log = [dict(zip(names, line.tolist(), strict=True)) for line in arrays["log"]]
+        self.log = [dict(zip(LOG_COLUMNS, line.tolist(), strict=True)) for line in arrays["log"]]
 
 
 def sample_sheet(model: FaceNetwork, photos: TrainingSet, seed: int = 0, columns: int = 10) -> np.ndarray:

@@ -1,0 +1,758 @@
+"""The up-convolutional network: its files, its training, what it draws, and the surrogates made with it."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import imageio.v3 as imageio
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import CNN
+import datasets
+import detection
+import embedding
+from anonymizer.cnn import UpConvolution
+from CNN import fitting, generation, photos, training
+from CNN.__main__ import main
+from CNN.architecture import Architecture, build
+from CNN.model import FaceNetwork
+from datasets import Faces
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "cnn" / "FaceGen.RaFD.model.d5.adam.h5"
+SETTINGS = training.Settings(images=24, batch=4, nuisance=3, evaluate_every=12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANONFACES_QUIET", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Four photos of each of three people."""
+    return datasets.load_faces("orl").select([0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23])
+
+
+@pytest.fixture(scope="module")
+def aligned(faces):
+    return photos.prepare(faces, held_out=1, size=(40, 33))
+
+
+def train(aligned, options=SETTINGS, capacity=0.05):
+    trainer = training.Trainer(aligned, options, capacity)
+    while trainer.seen < options.images:
+        trainer.step()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trainer(aligned):
+    return train(aligned)
+
+
+@pytest.fixture(scope="module")
+def model(trainer):
+    return trainer.result()
+
+
+@pytest.fixture(scope="module")
+def weights(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.keras"
+    model.save(path)
+    return path
+
+
+def released_network(n_blocks=2, inputs=(("identity", 5), ("orientation", 2), ("emotion", 8)), seed=0):
+    """A small network as the released files have them, with random weights and statistics."""
+    architecture = Architecture(
+        inputs=inputs, height=5 * 2**n_blocks, width=4 * 2**n_blocks, channels=3, input_units=6, hidden_units=(7,),
+        base_filters=4, filters=(4,) * n_blocks, kernels=((5, 3),) * n_blocks, normalised_blocks=n_blocks - 1,
+        negative_slope=0.3,
+    )  # fmt: skip
+    network = build(architecture)
+    random = np.random.default_rng(seed)
+    network.set_weights([random.uniform(0.1, 1.0, weight.shape) - 0.4 * (weight.ndim > 1)
+                         for weight in network.get_weights()])  # fmt: skip
+    return FaceNetwork(architecture, network, [str(i) for i in range(inputs[0][1])])
+
+
+#: What layers and their arrays are called by the two generations of Keras.
+KERAS_2 = {
+    "Dense": ("dense_{0}", ("dense_{0}/kernel:0", "dense_{0}/bias:0")),
+    "Conv2D": ("conv2d_{0}", ("conv2d_{0}/kernel:0", "conv2d_{0}/bias:0")),
+    "BatchNormalization": (
+        "batch_normalization_{0}",
+        tuple("batch_normalization_{0}/" + part
+              for part in ("gamma:0", "beta:0", "moving_mean:0", "moving_variance:0")),
+    ),
+}  # fmt: skip
+KERAS_1 = {
+    "Dense": ("dense_{0}", ("dense_{0}_W:0", "dense_{0}_b:0")),
+    "Conv2D": ("convolution2d_{0}", ("convolution2d_{0}_W:0", "convolution2d_{0}_b:0")),
+    "BatchNormalization": (
+        "batchnormalization_{0}",
+        tuple("batchnormalization_{0}_" + part
+              for part in ("gamma:0", "beta:0", "running_mean:0", "running_std:0")),
+    ),
+}  # fmt: skip
+
+
+def write_released(path, model, names, layers=None, first=1):
+    """Write a network's arrays as an old Keras would have."""
+    counts = dict.fromkeys(names, first - 1)
+    with h5py.File(path, "w") as file:
+        for layer in model.network.layers:
+            kind = type(layer).__name__
+            if kind in names:
+                counts[kind] += 1
+                group, parts = names[kind]
+                for part, values in zip(parts, layer.get_weights(), strict=True):
+                    file[f"model_weights/{group}/{part}".format(counts[kind])] = values
+        if layers is not None:
+            config = {"class_name": "Model", "config": {"layers": layers}}
+            file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+def draw_released(model):
+    random = np.random.default_rng(1)
+    return {
+        name: random.normal(size=(3, size)).astype(np.float32) for name, size in model.architecture.inputs
+    }
+
+
+# Released files
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference network is not here")
+def test_a_released_file_draws_what_its_own_keras_drew():
+    model = CNN.load_model(REFERENCE)
+    stored = np.load(REFERENCE.with_suffix(".npz"))
+    drawn = model.generate(stored["identity"], stored["emotion"], stored["orientation"])
+    assert drawn.dtype == np.float32
+    assert np.abs(drawn - stored["images"]).max() < 1e-4
+    assert (model.dataset, len(model.identities)) == ("RaFD", 57)
+
+
+@pytest.mark.parametrize("names", [KERAS_1, KERAS_2], ids=["Keras 1", "Keras 2"])
+@pytest.mark.parametrize("first", [1, 8])
+def test_any_number_of_blocks_and_identities_is_read(tmp_path, names, first):
+    model = released_network(n_blocks=5)  # 11 convolutions: conv2d_10 must come after conv2d_2
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", model, names, first=first)
+    loaded = CNN.load_model(path)
+    inputs = draw_released(model)
+    np.testing.assert_allclose(loaded.generate(**inputs), model.generate(**inputs), atol=1e-6)
+
+
+def test_the_file_name_tells_the_data_set_and_its_inputs(tmp_path):
+    inputs = (("identity", 4), ("pose", 10), ("lighting", 4))
+    path = write_released(tmp_path / "FaceGen.YALE.d2.h5", released_network(inputs=inputs), KERAS_2)
+    model = CNN.load_model(path)
+    assert model.dataset == "YALE"
+    assert model.architecture.inputs == inputs
+    assert model.generate(np.eye(4), pose=np.ones((1, 10)), lighting=np.ones((4, 4))).shape == (4, 20, 16, 3)
+
+
+def test_identities_can_be_named(tmp_path):
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+    names = ["01", "02", "04", "05", "07"]
+    assert CNN.load_model(path).identities == ["0", "1", "2", "3", "4"]
+    assert CNN.load_model(path, identities=names).places(["04", "01"]).tolist() == [2, 0]
+    with pytest.raises(ValueError, match="5 identities, but 2 names"):
+        CNN.load_model(path, identities=names[:2])
+
+
+@pytest.mark.parametrize("kind", ["Lambda", "TFSMLayer", "lambda"])
+def test_a_layer_that_runs_code_is_refused(tmp_path, kind):
+    layers = [{"class_name": kind, "name": "x", "config": {"function": ["4wA="]}, "inbound_nodes": []}]
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2, layers)
+    with pytest.raises(ValueError, match="holds a"):
+        CNN.load_model(path)
+
+
+def test_a_merge_by_code_is_refused(tmp_path):
+    layers = [
+        {
+            "class_name": "Merge",
+            "name": "x",
+            "config": {"mode": "x", "mode_type": "lambda"},
+            "inbound_nodes": [],
+        }
+    ]
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2, layers)
+    with pytest.raises(ValueError, match="Lambda"):
+        CNN.load_model(path)
+
+
+def test_slope_and_epsilon_come_from_the_file(tmp_path):
+    layers = [
+        {"class_name": "LeakyReLU", "name": "a", "config": {"alpha": 0.1}, "inbound_nodes": []},
+        {"class_name": "BatchNormalization", "name": "b", "config": {"epsilon": 1e-5}, "inbound_nodes": []},
+    ]
+    model = released_network()
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", model, KERAS_2, layers)
+    loaded = CNN.load_model(path).architecture
+    assert loaded == replace(model.architecture, negative_slope=0.1, epsilon=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_released_file_is_refused(tmp_path, share):
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="FaceGen.RaFD.h5"):
+        CNN.load_model(path)
+
+
+def test_shapes_that_do_not_fit_are_refused(tmp_path):
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+    with h5py.File(path, "a") as file:
+        del file["model_weights/conv2d_2/conv2d_2/kernel:0"]
+        file["model_weights/conv2d_2/conv2d_2/kernel:0"] = np.zeros((3, 3, 5, 4), dtype=np.float32)
+    with pytest.raises(ValueError, match="shapes"):
+        CNN.load_model(path)
+
+
+# Our files
+
+
+def test_what_was_saved_is_loaded(model, weights):
+    loaded = CNN.load_model(weights)
+    code = np.random.default_rng(0).dirichlet(np.ones(3), 5)
+    nuisance = np.random.default_rng(1).normal(size=(5, 3))
+    np.testing.assert_array_equal(
+        loaded.generate(code, nuisance=nuisance), model.generate(code, nuisance=nuisance)
+    )
+    for name in ("architecture", "identities", "dataset", "training", "photos", "held_out"):
+        assert getattr(loaded, name) == getattr(model, name)
+    for name in ("photo_people", "nuisance_codes", "landmarks"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
+
+
+def test_keras_opens_our_files_without_our_code(model, weights):
+    network = keras.models.load_model(weights, safe_mode=True)
+    inputs = {"identity": np.eye(3, dtype=np.float32), "nuisance": np.zeros((3, 3), dtype=np.float32)}
+    np.testing.assert_allclose(network.predict(inputs, verbose=0), model.generate(np.eye(3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 0.999])
+def test_a_truncated_file_is_refused(weights, tmp_path, share):
+    path = tmp_path / "cut.keras"
+    content = weights.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="cut.keras"):
+        CNN.load_model(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        CNN.load_model(tmp_path / "missing.keras")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        CNN.load_model(tmp_path / "missing.h5")
+    with pytest.raises(ValueError, match=r"\.keras file"):
+        CNN.load_model(tmp_path / "weights.pickle")
+    other = tmp_path / "other.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(other)
+    with pytest.raises(ValueError, match="no face network"):
+        CNN.load_model(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("height", 100_000), ("filters", [4, 4]), ("inputs", [["pose", 3]]), ("kernels", 3), ("width", "wide")],
+)
+def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
+    path = tmp_path / "changed.keras"
+    with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
+        for member in archive.namelist():
+            content = archive.read(member)
+            if member == "anonfaces.json":
+                description = json.loads(content)
+                description["architecture"][name] = value
+                content = json.dumps(description)
+            changed.writestr(member, content)
+    with pytest.raises(ValueError, match="changed.keras"):
+        CNN.load_model(path)
+
+
+# Drawing
+
+
+@settings(max_examples=8, deadline=None)
+@given(height=st.integers(16, 90), width=st.integers(16, 90), channels=st.sampled_from([1, 3]))
+def test_any_size_can_be_drawn(height, width, channels):
+    architecture = Architecture.for_size({"identity": 2}, height, width, channels, capacity=0.02)
+    drawn = FaceNetwork(architecture, build(architecture), ["a", "b"]).generate(np.eye(2))
+    assert drawn.shape == (2, height, width, channels)
+    assert (drawn >= 0).all() and (drawn <= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "n_blocks"), [((96, 80), 4), ((112, 92), 4), ((320, 256), 6), ((640, 512), 7)]
+)
+def test_larger_pictures_get_more_blocks(size, n_blocks):
+    architecture = Architecture.for_size({"identity": 2}, *size, 3)
+    assert len(architecture.filters) == n_blocks
+    assert max(architecture.base) <= 8
+
+
+def test_rows_do_not_depend_on_their_batch(model):
+    codes = np.random.default_rng(0).dirichlet(np.ones(3), 19)
+    whole = model.generate(codes)
+    for row in (0, 15, 16, 18):
+        np.testing.assert_allclose(model.generate(codes[row : row + 1])[0], whole[row], atol=1e-6)
+    assert model.generate(np.zeros((0, 3))).shape == (0, 40, 33, 1)
+
+
+def test_codes_have_calm_defaults():
+    model = released_network()
+    calm = np.eye(8)[[5]]
+    np.testing.assert_array_equal(
+        model.generate(np.eye(5)), model.generate(np.eye(5), calm, np.array([[0.0, 1.0]]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ({"identity": [1.0, 0, 0]}, "shape"),
+        ({"identity": np.eye(4)}, "shape"),
+        ({"identity": np.full((1, 3), np.nan)}, "NaN"),
+        ({"identity": np.eye(3), "emotion": np.eye(8)}, "no emotion"),
+        ({"identity": np.eye(3), "nuisance": np.zeros((2, 3))}, "3 rows of identity need"),
+        ({"identity": None}, "identity must be given"),
+    ],
+)
+def test_wrong_codes_are_refused(model, codes, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(**codes)
+
+
+def test_codes_must_be_numbers(model):
+    with pytest.raises(TypeError, match="numbers"):
+        model.generate([["a", "b", "c"]])
+
+
+def test_unknown_people_are_refused(model):
+    assert model.places(["s3", "s1"]).tolist() == [2, 0]
+    with pytest.raises(ValueError, match="not trained on s4; it knows 3 people"):
+        model.places(["s1", "s4"])
+
+
+# Training
+
+
+def test_anchors_and_held_out_photos(faces, aligned):
+    assert aligned.pictures.shape == (12, 40, 33, 1)
+    for person in range(3):
+        of_person = aligned.people == person
+        assert (aligned.held_out & of_person).sum() == 1
+        assert (aligned.anchors & of_person).sum() == 1
+    assert not (aligned.anchors & aligned.held_out).any()
+    other = photos.prepare(faces, held_out=1, size=(40, 33), random_state=1)
+    assert (other.held_out != aligned.held_out).any()
+
+
+def test_eyes_come_to_one_place(faces):
+    prepared = photos.prepare(faces, held_out=1)
+    assert prepared.pictures.shape == (12, 112, 92, 1)
+    rgb = [np.repeat(picture, 3, axis=2) for picture in prepared.pictures]
+    found = detection.detect(rgb)
+    eyes = found.landmarks[found.found][:, 36:48].reshape(-1, 2, 6, 2).mean(axis=2)
+    wanted = prepared.landmarks[36:48].reshape(2, 6, 2).mean(axis=1)
+    assert found.found.mean() > 0.9
+    assert np.linalg.norm(eyes - wanted, axis=2).mean() < 3
+
+
+def test_a_person_keeps_a_photo(faces):
+    prepared = photos.prepare(faces.select([0, 4, 5]), held_out=2, size=(32, 32))
+    assert [(~prepared.held_out[prepared.people == person]).sum() for person in (0, 1)] == [1, 1]
+
+
+def test_the_anchor_has_code_zero(aligned, trainer, model):
+    anchors = {aligned.names[i] for i in np.flatnonzero(aligned.anchors)}
+    for name in model.photos:
+        assert (model.nuisance_of(name) == 0).all() == (name in anchors)
+    assert set(model.photos).isdisjoint(model.held_out)
+    assert len(model.photos) == 9 and len(model.held_out) == 3
+    assert model.nuisance_of("s9/9.pgm") is None
+
+
+def test_held_out_photos_change_nothing(aligned, model):
+    changed = aligned.pictures.copy()
+    changed[aligned.held_out] = 255 - changed[aligned.held_out]
+    other = train(replace(aligned, pictures=changed)).result()
+    np.testing.assert_array_equal(other.generate(np.eye(3)), model.generate(np.eye(3)))
+
+
+def test_training_learns(aligned):
+    options = replace(SETTINGS, images=480, learning_rate=5e-3)
+    trainer = training.Trainer(aligned, options, 0.1)
+    losses = [trainer.step() for _ in range(120)]
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
+
+
+def test_a_resumed_training_is_the_same(aligned, model, tmp_path):
+    first = training.Trainer(aligned, SETTINGS, 0.05)
+    for _ in range(3):
+        first.step()
+    first.save_checkpoint(tmp_path / "c.npz")
+    second = training.Trainer(aligned, SETTINGS, 0.05)
+    second.load_checkpoint(tmp_path / "c.npz")
+    while second.seen < SETTINGS.images:
+        second.step()
+    result = second.result()
+    np.testing.assert_allclose(result.generate(np.eye(3)), model.generate(np.eye(3)), atol=1e-6)
+    np.testing.assert_allclose(result.nuisance_codes, model.nuisance_codes, atol=1e-6)
+    other = training.Trainer(aligned, replace(SETTINGS, seed=1), 0.05)
+    with pytest.raises(ValueError, match="other photos or settings"):
+        other.load_checkpoint(tmp_path / "c.npz")
+
+
+def test_the_held_out_loss_falls_as_codes_are_fitted(trainer):
+    before = trainer.held_out_loss()
+    for _ in range(5):
+        after = trainer.held_out_loss()
+    assert after < before
+
+
+def test_one_identity_can_be_trained(faces):
+    alone = photos.prepare(faces.select([0, 1, 2]), held_out=1, size=(35, 29))
+    model = train(alone, replace(SETTINGS, images=8)).result()
+    assert model.generate([[1.0]]).shape == (1, 35, 29, 1)
+
+
+def test_emotions_and_poses_can_be_trained(faces):
+    attributes = pd.DataFrame({"expression": ["happy", "neutral"] * 2, "pose": [90, 45, 135, 90]})
+    named = Faces(list(faces.images[:4]), faces.identities[:4], faces.names[:4], attributes, "rafd")
+    prepared = photos.prepare(named, held_out=1, attributes=True, size=(32, 26))
+    np.testing.assert_allclose(
+        prepared.conditions["orientation"][[0, 2]], [[0, 1], [0.5**0.5, 0.5**0.5]], atol=1e-6
+    )
+    model = train(prepared, replace(SETTINGS, images=8)).result()
+    assert model.architecture.input_sizes == {"identity": 1, "emotion": 8, "orientation": 2}
+    assert model.generate([[1.0]]).shape == (1, 32, 26, 1)
+    with pytest.raises(ValueError, match="no expression and pose"):
+        photos.prepare(faces, attributes=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("images", 0), ("batch", 1.5), ("ema", 1.0), ("mirror", -0.1), ("precision", "float8"), ("seed", True)],
+)
+def test_wrong_settings_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        replace(SETTINGS, **{name: value})
+
+
+def test_loss_of_a_constant_difference():
+    """It shows in the pixels and in the coarsest level; all bands between are 0."""
+    difference = tf.fill((1, 32, 32, 1), 0.3)
+    assert float(training.pyramid_loss(difference, tf.ones((1, 32, 32, 1)))) == pytest.approx(0.6, abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(scale=st.floats(-3, 3), seed=st.integers(0, 99))
+def test_loss_is_homogeneous(scale, seed):
+    difference = np.random.default_rng(seed).normal(size=(1, 21, 17, 1)).astype(np.float32)
+    weights = tf.ones((1, 21, 17, 1))
+    once = float(training.pyramid_loss(tf.constant(difference), weights))
+    scaled = float(training.pyramid_loss(tf.constant(np.float32(scale) * difference), weights))
+    assert scaled == pytest.approx(abs(scale) * once, rel=1e-4, abs=1e-6)
+
+
+def test_the_loss_looks_where_weights_are():
+    difference, weights = np.zeros((1, 16, 16, 1), np.float32), np.zeros((1, 16, 16, 1), np.float32)
+    difference[:, :, :8], weights[:, :, 8:] = 1, 1
+    assert training._weighted_mean(difference, weights) == 0
+
+
+def test_fitting_finds_a_code(model):
+    """What the network itself draws with a code is drawn again with the fitted one."""
+    identity = np.eye(3, dtype=np.float32)[[1]]
+    wanted = model.generate(identity, nuisance=np.array([[0.9, -0.7, 0.8]]))
+    code = fitting.fit_nuisance(model, identity, wanted, np.ones((1, 40, 33), dtype=bool))
+    before, after = (
+        np.abs(model.generate(identity, nuisance=c) - wanted).mean() for c in (np.zeros((1, 3)), code)
+    )
+    assert after < 0.5 * before
+    with pytest.raises(ValueError, match="shapes"):
+        fitting.fit_nuisance(model, identity, wanted, np.ones((1, 40, 40), dtype=bool))
+
+
+# Series
+
+
+@pytest.mark.parametrize(("length", "frames"), [(7, 7), ("2s", 50), ("0.5s", 12), ("12", 12)])
+def test_lengths(length, frames):
+    assert generation.count_frames(length, 25) == frames
+
+
+@pytest.mark.parametrize("length", [0, -1, "s", "1m", True, None, "1e9s", "nans", 1.5])
+def test_wrong_lengths(length):
+    with pytest.raises(ValueError, match="not understood"):
+        generation.count_frames(length, 25)
+
+
+def test_single_draws_what_was_asked_for():
+    made = generation.codes(released_network(), {"id": "1+3", "em": "happy", "or": 90})
+    np.testing.assert_allclose(made["identity"], [[0, 0.5**0.5, 0, 0.5**0.5, 0]], atol=1e-6)
+    np.testing.assert_allclose(made["emotion"], np.eye(8)[[4]], atol=1e-6)
+    np.testing.assert_allclose(made["orientation"], [[1, 0]], atol=1e-6)
+    free = generation.codes(
+        released_network(), {"id": "1+1", "id_scale": 3.0, "id_min": 0, "id_max": 5, "constrained": False}
+    )
+    np.testing.assert_allclose(free["identity"], [[0, 5, 0, 0, 0]], atol=1e-6)
+
+
+def test_people_and_photos_are_known_by_name(model):
+    made = generation.codes(model, {"id": "s1+s3", "nu": model.photos[1]})
+    np.testing.assert_allclose(made["identity"], [[0.5, 0, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(made["nuisance"], model.nuisance_codes[1:2], atol=1e-6)
+
+
+def test_interpolation_runs_straight_through_its_keyframes():
+    frames = [{"id": 0, "em": "sad"}, {"id": 2, "length": 4}, {"em": "happy", "length": "1s"}]
+    made = generation.codes(
+        released_network(), {"mode": "interpolate", "fps": 2, "or": 0, "keyframes": frames}
+    )
+    assert len(made["identity"]) == 4 + 2 + 1
+    np.testing.assert_allclose(made["identity"][[0, 1, 4, 6]], [np.eye(5)[0], [0.75, 0, 0.25, 0, 0],
+                                                               np.eye(5)[2], np.eye(5)[2]], atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(made["emotion"][5], (np.eye(8)[6] + np.eye(8)[4]) / 2, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(step=st.floats(0, 0.3), seed=st.integers(0, 1000), constrained=st.booleans())
+def test_a_drunk_walk_takes_small_steps(step, seed, constrained):
+    parameters = {"mode": "drunk", "num_images": 12, "constrained": constrained, "min": 0, "max": 1, "or": 10}
+    made = generation.codes(released_network(), {**parameters, "id_step": step, "em_step": step}, seed)
+    for name in ("identity", "emotion"):
+        assert made[name].min() >= 0 and made[name].max() <= 1
+        if not constrained:
+            assert np.abs(np.diff(made[name], axis=0)).max() <= step + 1e-6
+    assert np.ptp(made["orientation"], axis=0).max() == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), mode=st.sampled_from(["random", "drunk"]))
+def test_random_codes_stay_where_the_network_was_trained(seed, mode):
+    released = generation.codes(released_network(), {"mode": mode, "num_images": 5}, seed)
+    np.testing.assert_allclose(np.linalg.norm(released["identity"], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(released["orientation"], axis=1), 1, rtol=1e-5)
+
+
+def test_random_people_of_our_networks_are_mixtures(model):
+    made = generation.codes(model, {"mode": "random", "num_images": 20}, 3)
+    np.testing.assert_allclose(made["identity"].sum(axis=1), 1, rtol=1e-5)
+    assert made["identity"].min() >= 0
+    again = generation.codes(model, {"mode": "random", "num_images": 20}, 3)
+    np.testing.assert_array_equal(made["nuisance"], again["nuisance"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"mode": "walk"}, "unknown mode"),
+        ({"identity": 3}, "unknown parameter"),
+        ({"id": 9}, "0 to 2"),
+        ({"id": "s1+s9"}, "not understood"),
+        ({"em": "happy"}, "no input for em"),
+        ({"nu": "s9/1.pgm"}, "not known"),
+        ({"nu": [1, 2]}, "3 numbers"),
+        ({"mode": "interpolate"}, "needs keyframes"),
+        ({"mode": "interpolate", "keyframes": [{"id": 0}, {"id": 1}]}, "needs a length"),
+        ({"mode": "interpolate", "keyframes": [{"id": 0, "mode": 1}]}, "no 'mode'"),
+        ({"fps": 0}, "fps"),
+        ({"id_step": "much"}, "must be a number"),
+        ({"constrained": 1}, "true or false"),
+        ({"min": 1, "max": 0}, "above the greatest"),
+    ],
+)
+def test_wrong_parameters_are_refused(model, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        generation.codes(model, parameters)
+
+
+def test_parameters_come_from_yaml(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("mode: drunk\nid_step: 0.2\n")
+    assert generation.load_parameters(path)["id_step"] == 0.2
+    for text in ("!!python/object/apply:os.getcwd []", "mode: [", "- 1", ""):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="p.yaml"):
+            generation.load_parameters(path)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4", "folder"])
+def test_frames_are_written(tmp_path, name):
+    grey = np.random.default_rng(0).integers(0, 256, (4, 1, 1, 1), dtype=np.uint8)
+    frames = np.broadcast_to(grey, (4, 35, 29, 3)).copy()
+    out = generation.save_frames(frames, tmp_path / name, fps=5)
+    if name == "folder":
+        files = sorted(out.iterdir())
+        assert [file.name for file in files] == ["00000.png", "00001.png", "00002.png", "00003.png"]
+        np.testing.assert_array_equal(np.stack([imageio.imread(file) for file in files]), frames)
+        with pytest.raises(FileExistsError, match="holds files"):
+            generation.save_frames(frames, out)
+    else:
+        read = imageio.imread(out, index=None)
+        assert len(read) == 4
+        assert np.abs(read.mean(axis=(1, 2, 3)) - frames.mean(axis=(1, 2, 3))).max() < 6
+
+
+def test_wrong_frames_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="uint8"):
+        generation.save_frames(np.zeros((2, 8, 8, 3)), tmp_path / "a")
+    with pytest.raises(ValueError, match="ending in"):
+        generation.save_frames(np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "a.avi")
+
+
+# Commands
+
+
+def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "people"
+    for image, person, name in zip(faces.images[2:6], faces.identities[2:6], faces.names[2:6], strict=True):
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        imageio.imwrite(folder / person / f"{Path(name).stem}.png", image)
+    out = tmp_path / "new" / "people.keras"
+    options = [
+        "train",
+        str(folder),
+        "--out",
+        str(out),
+        "--batch",
+        "4",
+        "--capacity",
+        "0.05",
+        "--size",
+        "32x26",
+    ]
+    assert main([*options, "--images", "8", "--held-out", "1"]) == 0
+    assert {path.name for path in out.parent.iterdir()} == {
+        "people.keras", "people.csv", "people.png", "people.checkpoint.npz"
+    }  # fmt: skip
+    assert main([*options, "--images", "16", "--held-out", "1", "--resume"]) == 0
+    assert CNN.load_model(out).training["images_seen"] == 16
+    assert len(pd.read_csv(out.with_suffix(".csv"))) == 2
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"mode": "drunk", "num_images": 3}))
+    command = ["generate", str(out), str(tmp_path / "p.yaml"), "--out"]
+    assert main([*command, str(tmp_path / "frames")]) == 0
+    assert len(list((tmp_path / "frames").iterdir())) == 3
+    assert main([*command, str(tmp_path / "a.avi")]) == 2
+    assert "ending in" in capsys.readouterr().err
+
+
+# Surrogates
+
+
+@pytest.fixture(scope="module")
+def anonymizer(faces, weights):
+    return UpConvolution(faces, weights=weights)
+
+
+def test_a_surrogate_is_the_network_at_the_mean_code(anonymizer, model):
+    drawn = anonymizer.surrogate([0, 5])
+    expected = model.generate([[0.5, 0.5, 0]])[0]
+    np.testing.assert_array_equal(drawn[..., 0], np.rint(expected[..., 0] * 255))
+    assert drawn.shape == (40, 33, 3) and drawn.dtype == np.uint8
+    np.testing.assert_array_equal(drawn, anonymizer.surrogate([5, 0]))
+    np.testing.assert_array_equal(drawn, anonymizer.surrogate([0, 1, 4, 5]))  # people count, not photos
+    weighted = model.generate([[0.25, 0.75, 0]])[0]
+    np.testing.assert_array_equal(
+        anonymizer.surrogate([0, 5], weights=[1, 3])[..., 0], np.rint(weighted[..., 0] * 255)
+    )
+
+
+def test_a_surrogate_can_follow_a_photo(anonymizer, model, faces):
+    moved = [name for name in model.photos if model.nuisance_of(name).any()]
+    like = faces.names.tolist().index(moved[0])
+    drawn = anonymizer.surrogate([0, 5, 9], like=like)
+    expected = model.generate(np.full((1, 3), 1 / 3), nuisance=model.nuisance_of(faces.names[like])[None])[0]
+    np.testing.assert_array_equal(drawn[..., 0], np.rint(expected[..., 0] * 255))
+    own = model.generate(
+        anonymizer.identity_codes[[like]], nuisance=model.nuisance_of(faces.names[like])[None]
+    )[0]
+    np.testing.assert_array_equal(anonymizer.reconstruct(like)[..., 0], np.rint(own[..., 0] * 255))
+
+
+def test_a_held_out_photo_gets_a_fitted_code(anonymizer, model, faces):
+    row = int(np.flatnonzero(np.isin(faces.names, model.held_out))[0])
+    code = anonymizer.nuisance(row)
+    assert code.shape == (3,) and np.isfinite(code).all()
+    np.testing.assert_array_equal(code, anonymizer.nuisance(row))
+
+
+def test_what_surrogates_show_can_be_set(faces, weights, model):
+    name = next(n for n in model.photos if model.nuisance_of(n).any())
+    shown = UpConvolution(faces, weights=weights, show={"nu": name})
+    expected = model.generate([[0.5, 0.5, 0]], nuisance=model.nuisance_of(name)[None])[0]
+    np.testing.assert_array_equal(shown.surrogate([0, 5])[..., 0], np.rint(expected[..., 0] * 255))
+    assert shown.fingerprint != UpConvolution(faces, weights=weights).fingerprint
+    for wrong in ({"em": "happy"}, {"id": 0}, {"x": 1}):
+        with pytest.raises(ValueError, match="em"):
+            UpConvolution(faces, weights=weights, show=wrong)
+
+
+def test_people_whom_the_network_does_not_know(faces, weights):
+    strangers = datasets.load_faces("orl").select([0, 30])
+    with pytest.raises(
+        ValueError, match=r"does not know 1 of the people, the first is s4.*python -m CNN train"
+    ):
+        UpConvolution(strangers, weights=weights)
+    elsewhere = Faces(faces.images, faces.identities, faces.names, source="holiday")
+    with pytest.raises(ValueError, match="trained on other people.*python -m CNN train"):
+        UpConvolution(elsewhere, weights=weights)
+    with pytest.raises(ValueError, match="proxy must be"):
+        UpConvolution(strangers, weights=weights, proxy=4)
+
+
+def test_proxies_stand_for_strangers(weights):
+    strangers = datasets.load_faces("orl").select([30, 31, 40])
+    proxied = UpConvolution(strangers, weights=weights, proxy=2)
+    codes = proxied.identity_codes
+    np.testing.assert_allclose(np.sort(codes, axis=1), np.tile([0, 0.5, 0.5], (3, 1)), atol=1e-6)
+    np.testing.assert_array_equal(codes[0], codes[1])  # two photos of one person
+    gallery = embedding.embed([proxied._draw(one) for one in np.eye(3, dtype=np.float32)], "dlib")
+    described = embedding.embed(strangers, "dlib")[2]
+    assert codes[2, np.linalg.norm(gallery - described, axis=1).argmax()] == 0
+    everyone = UpConvolution(strangers, weights=weights, proxy=3)
+    np.testing.assert_array_equal(everyone.surrogate([0]), everyone.surrogate([2]))
+
+
+# The bundled weights
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    if not CNN.BUNDLED.is_file():
+        pytest.skip("the bundled weights are not here")
+    return UpConvolution(datasets.load_faces("orl", per_identity=1))
+
+
+def test_bundled_averages_show_faces(bundled):
+    random = np.random.default_rng(0)
+    pictures = [bundled.surrogate(random.choice(40, k, replace=False)) for k in range(2, 11)]
+    assert {picture.shape for picture in pictures} == {(112, 92, 3)}
+    assert detection.detect(pictures).found.all()
+
+
+def test_bundled_people_are_nearest_to_their_held_out_photos(bundled):
+    orl = datasets.load_faces("orl")
+    apart = orl.select(np.isin(orl.names, bundled.model.held_out))
+    assert len(apart) == 80
+    drawn = [bundled._draw(code) for code in np.eye(40, dtype=np.float32)]
+    distance = np.linalg.norm(embedding.embed(drawn)[:, None] - embedding.embed(apart)[None], axis=2)
+    assert (apart.identities[distance.argmin(axis=1)] == bundled.model.identities).sum() >= 38
