@@ -705,6 +705,8 @@ def run_grid(
 ) -> pd.DataFrame:
     """Run all sweeps of a grid and return one table without doubles.
 
+    Anonymizers that need further files for these faces are left out: see `Anonymizer.fits`.
+
     Parameters
     ----------
     faces : Faces
@@ -724,8 +726,11 @@ def run_grid(
         raise ValueError(
             f"no cluster size of {k_values} fits {faces.n_people} people; choose one from 2 to that number"
         )
-    sweeps = GRIDS[grid](embedding.available(), fitting)
-    tables = [sweep(faces, **one, random_state=random_state, **options) for one in sweeps]
+    unfit = {name for name, cls in anonymizer.ANONYMIZERS.items() if not cls.fits(faces)}
+    tables = []
+    for one in GRIDS[grid](embedding.available(), fitting):
+        one["anonymizers"] = [name for name in one["anonymizers"] if name not in unfit]
+        tables.append(sweep(faces, **one, random_state=random_state, **options))
     return pd.concat(tables, ignore_index=True).drop_duplicates(
         ["embedding", "partitioner", "anonymizer", "k", "seed"], ignore_index=True
     )

@@ -33,6 +33,11 @@ class Anonymizer(ABC):
     def __init__(self, faces: Faces):
         self.faces = faces
 
+    @classmethod
+    def fits(cls, faces: Faces) -> bool:
+        """Whether it can be made for these faces without options or further files."""
+        return True
+
     @cached_property
     def landmarks(self) -> np.ndarray:
         """The 68 landmarks on each photo: float32 (n, 68, 2)."""
