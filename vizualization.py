@@ -9,6 +9,7 @@ its own marker, so that figures survive a grey printer.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,18 @@ LABELS = {
 
 #: The side of one face on a contact sheet, in inches.
 FACE_SIZE = 0.75
+
+
+def _teach_notebook() -> None:
+    """Tell a running notebook how to show figures; else it learns that only when pyplot makes one."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and Figure not in shell.display_formatter.formatters["image/png"].type_printers:
+        from IPython.core.pylabtools import select_figure_formats
+
+        select_figure_formats(shell, {"png"})
+
+
+_teach_notebook()
 
 
 def label(name: str) -> str:
