@@ -60,6 +60,7 @@ LABELS = {
     "pixel": "k-Same (pixel)",
     "eigen": "k-Same-Eigen",
     "aam": "k-Same-M (AAM)",
+    "cnn": "k-Same-Net (CNN)",
     "none": "no anonymization",
     "random": "random",
 }

@@ -9,8 +9,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+# Before TensorFlow is loaded, or it fills notebooks with notes on its own optimisations.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from CNN.architecture import Architecture
 from CNN.model import EMOTIONS, FaceNetwork, load_keras

@@ -10,15 +10,21 @@ from CNN.model import FaceNetwork
 from CNN.photos import face_weights
 from CNN.training import pyramid_loss
 
-#: Codes are pulled towards those of the training photos by this weight on their mean square.
-PRIOR = 1e-3
+#: Fitted codes are held near the code they start from by this weight on the mean square of the difference: further
+#: away they match a photo's pixels better, but the person less.
+PRIOR = 1.0
 
 #: Adam's first step; it falls to 0 by a half cosine.
 FIRST_STEP = 0.15
 
 
 def fit_nuisance(
-    model: FaceNetwork, identity: np.ndarray, pictures: np.ndarray, visible: np.ndarray, steps: int = 60
+    model: FaceNetwork,
+    identity: np.ndarray,
+    pictures: np.ndarray,
+    visible: np.ndarray,
+    steps: int = 20,
+    prior: float = PRIOR,
 ) -> np.ndarray:
     """Find nuisance codes with which the network draws given pictures best.
 
@@ -34,7 +40,8 @@ def fit_nuisance(
         In the network's frame, in 0..1; see `CNN.photos.align`.
     visible : ndarray of bool, shape (n, h, w)
         Only what a photo shows counts.
-    steps : int, default 60
+    steps : int, default 20
+    prior : float, default `PRIOR`
 
     Returns
     -------
@@ -57,8 +64,10 @@ def fit_nuisance(
     weights = face_weights(model.landmarks, a.height, a.width)[None] * np.asarray(visible)[..., None]
     weights = tf.constant(weights, tf.float32)  # (n, h, w, 1)
     pictures = tf.constant(pictures, tf.float32)
-    starts = [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]
-    codes = tf.Variable(np.stack(starts))
+    start = np.stack(
+        [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]
+    )  # (n, m)
+    codes = tf.Variable(start)
     optimizer = keras.optimizers.Adam(FIRST_STEP, beta_2=0.99)
     optimizer.build([codes])
 
@@ -68,7 +77,7 @@ def fit_nuisance(
             tape.watch(codes)
             inputs = {"identity": tf.constant(identity), "nuisance": tf.convert_to_tensor(codes)}
             drawn = model.network(inputs, training=False)
-            loss = pyramid_loss(drawn - pictures, weights) + PRIOR * tf.reduce_mean(tf.square(codes))
+            loss = pyramid_loss(drawn - pictures, weights) + prior * tf.reduce_mean(tf.square(codes - start))
         optimizer.apply_gradients([(tape.gradient(loss, codes), codes)])
 
     for number in range(steps):

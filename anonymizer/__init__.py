@@ -9,13 +9,15 @@
 
 from anonymizer.aam import ActiveAppearanceModel
 from anonymizer.base import Anonymizer, PhotoFilter, Surrogates
+from anonymizer.cnn import UpConvolution
 from anonymizer.filters import Blur, Mask, Pixelate, Unchanged
 from anonymizer.pixel import EigenMean, PixelMean
 from datasets import Faces
 
 #: Every anonymizer by its name. To add one, write a subclass of `Surrogates` or `PhotoFilter` and put it here.
 ANONYMIZERS: dict[str, type[Anonymizer]] = {
-    cls.name: cls for cls in (PixelMean, EigenMean, ActiveAppearanceModel, Blur, Pixelate, Mask, Unchanged)
+    cls.name: cls
+    for cls in (PixelMean, EigenMean, ActiveAppearanceModel, UpConvolution, Blur, Pixelate, Mask, Unchanged)
 }
 
 __all__ = ["ANONYMIZERS", "Anonymizer", "PhotoFilter", "Surrogates", "load"]
@@ -27,9 +29,10 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     Parameters
     ----------
     name : str
-        ``"pixel"`` (k-Same), ``"eigen"`` (k-Same-Eigen) and ``"aam"`` (k-Same-M) give one surrogate for a
-        cluster: ``surrogate(members, weights=None)``. ``"blur"``, ``"pixelate"`` and ``"mask"`` change one photo each:
-        ``apply(i)``; they are not k-anonymous. ``"none"`` returns the photo, as the baseline of an evaluation.
+        ``"pixel"`` (k-Same), ``"eigen"`` (k-Same-Eigen), ``"aam"`` (k-Same-M) and ``"cnn"`` (k-Same-Net) give one
+        surrogate for a cluster: ``surrogate(members, weights=None)``. ``"blur"``, ``"pixelate"`` and ``"mask"``
+        change one photo each: ``apply(i)``; they are not k-anonymous. ``"none"`` returns the photo, as the baseline of
+        an evaluation.
     faces : Faces
         The set that rows refer to, and that models are fitted on.
     **options

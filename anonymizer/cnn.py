@@ -20,6 +20,9 @@ from anonymizer import frame
 from anonymizer.base import Surrogates
 from datasets import Faces
 
+#: The bundled weights; the package that reads them takes seconds to import, so it is not asked here.
+BUNDLED = Path(__file__).resolve().parents[1] / "CNN" / "output" / "ORL.keras"
+
 
 class UpConvolution(Surrogates):
     """Surrogates from an up-convolutional network.
@@ -54,6 +57,11 @@ class UpConvolution(Surrogates):
 
     name = "cnn"
 
+    @classmethod
+    def fits(cls, faces: Faces) -> bool:
+        """Whether the bundled network, which was trained on the ORL people, can stand for these faces."""
+        return faces.source == "orl" and BUNDLED.is_file()
+
     def __init__(
         self,
         faces: Faces,
@@ -66,7 +74,7 @@ class UpConvolution(Surrogates):
         from CNN import generation
 
         super().__init__(faces)
-        self.weights_path = Path(CNN.BUNDLED if weights is None else weights)
+        self.weights_path = Path(BUNDLED if weights is None else weights)
         self.model = CNN.load_model(self.weights_path, identities)
         n = len(self.model.identities)
         if isinstance(proxy, bool) or not isinstance(proxy, int | np.integer) or not 0 <= proxy <= n:

@@ -87,8 +87,8 @@ def test_registry_holds_classes_under_their_own_names():
 
 def test_each_kind_offers_only_its_own_verb(models):
     for name, model in models.items():
-        assert hasattr(model, "surrogate") == (name in SURROGATES)
-        assert hasattr(model, "apply") == (name not in SURROGATES)
+        assert hasattr(model, "surrogate") == (name in [*SURROGATES, "cnn"])
+        assert hasattr(model, "apply") == (name in [*FILTERS, "none"])
 
 
 def test_load_names_what_there_is(faces):
@@ -155,7 +155,9 @@ def test_fingerprint_is_stable_and_tells_options_and_faces_apart(faces):
 def test_photos_are_never_changed(family, family_models):
     before = family.images.copy()
     writable = build(family.images.copy(), list(family.identities))
-    for name in anonymizer.ANONYMIZERS:
+    for name, cls in anonymizer.ANONYMIZERS.items():
+        if not cls.fits(writable):
+            continue
         model = anonymizer.load(name, writable)
         if model.k_anonymous:
             image = model.surrogate([0, 3])
@@ -712,6 +714,8 @@ def test_photos_without_a_face_do_not_stop_the_others(faces, name):
     images = np.stack([*faces.images[:4], noise_image()])
     odd = build(images)
     assert not detection.detect(odd).found[4]
+    if not anonymizer.ANONYMIZERS[name].fits(odd):
+        pytest.skip(f"{name} draws only the people whom its network was trained on")
     model = anonymizer.load(name, odd)
     image = model.surrogate([0, 4]) if model.k_anonymous else model.apply(4)
     assert image.shape == (112, 92, 3) and image.dtype == np.uint8

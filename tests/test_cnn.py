@@ -482,7 +482,9 @@ def test_fitting_finds_a_code(model):
     """What the network itself draws with a code is drawn again with the fitted one."""
     identity = np.eye(3, dtype=np.float32)[[1]]
     wanted = model.generate(identity, nuisance=np.array([[0.9, -0.7, 0.8]]))
-    code = fitting.fit_nuisance(model, identity, wanted, np.ones((1, 40, 33), dtype=bool))
+    code = fitting.fit_nuisance(
+        model, identity, wanted, np.ones((1, 40, 33), dtype=bool), steps=60, prior=0.0
+    )
     before, after = (
         np.abs(model.generate(identity, nuisance=c) - wanted).mean() for c in (np.zeros((1, 3)), code)
     )
