@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 import anonymizer
+import balancing
 import datasets
 import detection
 import embedding
@@ -540,7 +541,7 @@ def _model_scores(name: str, faces: Faces, recogniser: str) -> dict[str, float]:
 
 def _code_key() -> str:
     """Changes with the code that results depend on, besides that of the anonymizers."""
-    return utils.source_key(__file__, detection, embedding, partitioning)[:16]
+    return utils.source_key(__file__, balancing, detection, embedding, partitioning)[:16]
 
 
 def compare(table: pd.DataFrame, by: str, **fixed: str) -> pd.DataFrame:

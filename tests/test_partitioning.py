@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import balancing
 import partitioning
 from partitioning import PARTITIONERS, VARIABLE_SIZE
 
@@ -55,7 +56,7 @@ def same_partition(first, second):
 @pytest.fixture
 def without_numba(monkeypatch):
     """The numpy path, which runs where numba is not installed."""
-    monkeypatch.setattr(partitioning, "numba", None)
+    monkeypatch.setattr(balancing, "numba", None)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_balanced_takes_any_finite_numbers(X):
 def test_sizes_hold_without_numba(case):
     X, k, seed = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partitioning, "numba", None)
+        patch.setattr(balancing, "numba", None)
         assert_fixed_size(partition("balanced", X, k, random_state=seed), len(X), k)
 
 
@@ -276,7 +277,7 @@ def test_more_effort_is_no_worse():
 def test_numpy_path_is_a_local_optimum_near_the_compiled_one(monkeypatch):
     X = spread()
     compiled = partitioning.within_cluster_sse(X, partition("balanced", X, 6, random_state=0, effort=0))
-    monkeypatch.setattr(partitioning, "numba", None)
+    monkeypatch.setattr(balancing, "numba", None)
     interpreted = partitioning.within_cluster_sse(X, partition("balanced", X, 6, random_state=0))
     assert interpreted == pytest.approx(compiled, rel=0.03)
 
