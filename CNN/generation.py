@@ -22,6 +22,7 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import yaml
+from scipy.special import softmax
 from sklearn.utils import check_random_state
 
 from CNN.model import EMOTIONS, FaceNetwork
@@ -58,8 +59,9 @@ CALM = {"identity": 0, "emotion": "neutral", "orientation": 0, "pose": 0, "light
 #: No series is longer.
 LONGEST = 100_000
 
-#: Random identities of our networks are mixtures in which a few people outweigh the others: this Dirichlet's parameter.
-CONCENTRATION = 0.1
+#: Random identities of our networks are mixtures, the softmax of so many times a normal sample: a few people outweigh
+#: the others, as in the mean of a cluster, and walks do not end at the mean of all.
+SHARPNESS = 3.0
 
 
 def load_parameters(path: str | Path) -> dict:
@@ -379,14 +381,25 @@ def _constrain(model: FaceNetwork, name: str, code: np.ndarray, parameters: Mapp
 def _sample_vector(model: FaceNetwork, name: str, parameters: Mapping, random, state):
     """A random code, or one a random step from `state`."""
     n, step = model.architecture.input_sizes[name], parameters[f"{SHORT[name]}_step"]
-    if state is not None:
-        code = state + step * random.uniform(-1, 1, n)
-    elif _mixes(model, name):
-        code = random.dirichlet(np.full(n, CONCENTRATION))
-    else:
-        code = random.uniform(-1, 1, n)
-    code = _constrain(model, name, code, parameters)
+    move = random.uniform(-1, 1, n)
+    code = _constrain(model, name, move if state is None else state + step * move, parameters)
     return code, code
+
+
+def _sample_identity(model: FaceNetwork, name: str, parameters: Mapping, random, state):
+    """A random identity; for our networks a mixture of people, whose state is the normal sample behind it."""
+    if not _mixes(model, name):
+        return _sample_vector(model, name, parameters, random, state)
+    sample = _stroll(random.normal(size=model.architecture.input_sizes[name]), state, parameters["id_step"])
+    return sample, _constrain(model, name, softmax(SHARPNESS * sample), parameters)
+
+
+def _stroll(sample: np.ndarray, state: np.ndarray | None, step: float) -> np.ndarray:
+    """Normal samples (n,) one after the other, near to the one before and with the same spread for ever."""
+    if state is None:
+        return sample
+    step = float(np.clip(step, 0, 1))
+    return np.sqrt(1 - step**2) * state + step * sample
 
 
 def _sample_angles(model: FaceNetwork, name: str, parameters: Mapping, random, state):
@@ -402,14 +415,12 @@ def _sample_nuisance(model: FaceNetwork, name: str, parameters: Mapping, random,
     """A random nuisance code as the training photos have them; a step keeps their spread."""
     n = model.architecture.input_sizes[name]
     spread = model.nuisance_codes.std(axis=0) if len(model.nuisance_codes) else np.ones(n)
-    code = random.normal(size=n) * spread * parameters["nu_scale"]
-    if state is not None:
-        step = float(np.clip(parameters["nu_step"], 0, 1))
-        code = np.sqrt(1 - step**2) * state + step * code
-    return code, code
+    sample = _stroll(random.normal(size=n), state, parameters["nu_step"])
+    return sample, sample * spread * parameters["nu_scale"]
 
 
 SAMPLERS: dict[str, Callable] = {
+    "identity": _sample_identity,
     "orientation": _sample_angles,
     "lighting": _sample_angles,
     "nuisance": _sample_nuisance,

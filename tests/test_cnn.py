@@ -563,6 +563,17 @@ def test_random_people_of_our_networks_are_mixtures(model):
     np.testing.assert_array_equal(made["nuisance"], again["nuisance"])
 
 
+def test_a_walk_through_mixtures_neither_jumps_nor_ends_at_the_mean(model):
+    parameters = {"mode": "drunk", "num_images": 400, "id_step": 0.1, "nu_step": 0.1}
+    made = generation.codes(model, parameters)
+    steps = np.abs(np.diff(made["identity"], axis=0)).sum(axis=1)
+    assert steps.mean() < 0.2
+    np.testing.assert_allclose(made["identity"].sum(axis=1), 1, rtol=1e-5)
+    assert made["identity"][200:].max(axis=1).mean() > 0.6  # the mean of three people would be 1/3
+    still = generation.codes(model, {**parameters, "id_step": 0, "nu_step": 0, "num_images": 3})
+    assert np.ptp(still["identity"], axis=0).max() == 0 and np.ptp(still["nuisance"], axis=0).max() == 0
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
