@@ -278,13 +278,10 @@ def _emotion(model: FaceNetwork, value, parameters: Mapping) -> np.ndarray:
     n = model.architecture.input_sizes["emotion"]
     code = np.zeros(n)
     for part in _parts(value):
-        known = n == len(EMOTIONS) and part in EMOTIONS
-        if not known and not str(part).isdecimal() and part != "neutral":
-            raise ValueError(f"emotion {part!r} is not understood; there is {', '.join(EMOTIONS)}")
-        if known:
+        if n == len(EMOTIONS) and part in EMOTIONS:
             code[EMOTIONS.index(part)] += 1.0
         else:
-            code[_number(part, n, "emotion") if part != "neutral" else 0] += 1.0
+            code[_number(part, n, "emotion")] += 1.0
     return _constrain(model, "emotion", code, parameters)
 
 

@@ -28,7 +28,7 @@ DESCRIPTION, ARRAYS = "anonfaces.json", "anonfaces.npz"
 BATCH = 16
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class FaceNetwork:
     """An up-convolutional network with its weights.
 
@@ -68,6 +68,12 @@ class FaceNetwork:
 
     def __post_init__(self):
         self.identities = _checked_identities(self.identities, self.architecture.input_sizes["identity"])
+
+    def __repr__(self) -> str:
+        a = self.architecture
+        inputs = ", ".join(f"{name} {size}" for name, size in a.inputs)
+        size = f"{a.height}x{a.width} {'grey' if a.channels == 1 else 'colour'}"
+        return f"<FaceNetwork {self.dataset or 'of unknown people'}: {inputs} -> {size}>"
 
     @cached_property
     def _draw(self):
@@ -263,7 +269,9 @@ def load_keras(path: str | Path) -> FaceNetwork:
     """
     path = _checked_suffix(Path(path))
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of weights")
+        raise FileNotFoundError(
+            f"{path}: there is no such file of weights; make one with: python -m CNN train"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if DESCRIPTION not in archive.namelist() or ARRAYS not in archive.namelist():

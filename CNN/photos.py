@@ -19,7 +19,7 @@ from datasets import Faces
 OUTSIDE = 0.35
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainingSet:
     """Aligned photos of some people.
 
@@ -149,7 +149,9 @@ def prepare(
         ):
             raise ValueError(f"size must be height and width, each from 16 to 2048 pixels, not {size!r}")
         height, width = map(int, size)
-        mean = frame.Frame(height, width, frame._place(mean.shape, height, width))
+        scale = width / mean.width  # the eyes stay on their line, whatever the proportions
+        shift = [0, frame.EYE_LINE * (height - scale * mean.height)]
+        mean = frame.Frame(height, width, scale * mean.shape + shift)
     pictures, shapes = _aligned_pictures(faces, aligned, mean)
     typical = np.linalg.norm(shapes - shapes[~apart].mean(axis=0), axis=2).mean(axis=1)  # (n,)
     anchors = np.zeros(len(faces), dtype=bool)

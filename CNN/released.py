@@ -41,6 +41,9 @@ KNOWN_LAYERS = {
     "Convolution2D", "BatchNormalization", "MaxPooling2D", "Model", "Functional",
 }  # fmt: skip
 
+#: No array of such a network is larger; a damaged file may claim any size.
+LARGEST_ARRAY = 1 << 26
+
 #: The base grid's proportions, rows to columns.
 BASE_RATIO = (5, 4)
 
@@ -112,11 +115,14 @@ def _layers_with_weights(file: h5py.File) -> dict[str, list[list[np.ndarray]]]:
     """Arrays of each layer by its kind, in the order of the layers' numbers (conv2d_2 before conv2d_10)."""
     root = file.get("model_weights", file)
     found: dict[str, list[tuple[int, list[np.ndarray]]]] = {kind: [] for kind in set(KINDS.values())}
-    for name, group in root.items():
+    for name in root:
         match = re.fullmatch(r"([a-z0-9_]*[a-z][a-z0-9]*?)(?:_(\d+))?", name)
         kind = KINDS.get(match[1]) if match else None
-        if kind is None or not isinstance(group, h5py.Group):
+        if kind is None:
             continue
+        if not isinstance(root.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"the layer {name} is not kept in this file")
+        group = root[name]
         arrays: dict[str, np.ndarray] = {}
         group.visititems(lambda path, part, arrays=arrays: _take(path, part, arrays))
         found[kind].append((int(match[2] or 0), _in_order(name, kind, arrays)))
@@ -127,7 +133,7 @@ def _layers_with_weights(file: h5py.File) -> dict[str, list[list[np.ndarray]]]:
 
 def _take(path: str, part, arrays: dict[str, np.ndarray]) -> None:
     if isinstance(part, h5py.Dataset):
-        if part.external or part.is_virtual or part.dtype.kind != "f":
+        if part.external or part.is_virtual or part.dtype.kind != "f" or part.size > LARGEST_ARRAY:
             raise ValueError(f"the array {path} is not kept in the file as plain numbers")
         arrays[path.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(part, dtype=np.float32)
 

@@ -35,9 +35,10 @@ class UpConvolution(Surrogates):
     proxy : int, default 0
         Stand for each person with the mean of so many of the network's identities, those nearest by dlib
         descriptors, so that the network need not know the person. 0 takes the person's own identity.
-    show : mapping, optional
+    show : mapping or "members", optional
         What all surrogates show, by the names of `CNN.generation`: ``{"em": "happy", "or": 20}``, or
-        ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. By default calm and frontal.
+        ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. ``"members"`` keeps the mean
+        pose and expression of the members' photos. By default calm and frontal.
     identities : sequence of str, optional
         Whom the places of the identity code stand for, where the file does not say (released ``.h5`` files).
 
@@ -67,7 +68,7 @@ class UpConvolution(Surrogates):
         faces: Faces,
         weights: str | Path | None = None,
         proxy: int = 0,
-        show: Mapping | None = None,
+        show: Mapping | str | None = None,
         identities: Sequence[str] | None = None,
     ):
         import CNN  # loads TensorFlow, which takes seconds and the other anonymizers do without
@@ -82,10 +83,11 @@ class UpConvolution(Surrogates):
                 f"proxy must be a whole number from 0 to the network's {n} identities, not {proxy!r}"
             )
         self.proxy = int(proxy)
-        self.show = dict(show or {})
-        if set(self.show) - set(generation.SHORT.values()) or "id" in self.show:
-            raise ValueError(f"show takes em, or, ps, lt and nu, not {', '.join(map(str, self.show))}")
-        shown = generation.codes(self.model, {**self.show, "mode": "single"})
+        self.keep_members = isinstance(show, str) and show == "members"
+        given = {} if self.keep_members or show is None else show
+        if not isinstance(given, Mapping) or "id" in given or set(given) - set(generation.SHORT.values()):
+            raise ValueError(f"show takes values for em, or, ps, lt and nu, or 'members', not {show!r}")
+        shown = generation.codes(self.model, {**given, "mode": "single"})
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
         if proxy == 0:
             self._check_known(given=identities is not None)
@@ -113,7 +115,7 @@ class UpConvolution(Surrogates):
         return {
             "weights": self._weights_key,
             "proxy": self.proxy,
-            "show": self._shown,
+            "show": "members" if self.keep_members else self._shown,
             "identities": list(self.model.identities),
             "code": utils.source_key(*sorted(Path(CNN.__file__).parent.glob("*.py"))),
         }
@@ -146,7 +148,13 @@ class UpConvolution(Surrogates):
         return (weights @ self.identity_codes[members].astype(np.float64)).astype(np.float32)
 
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return self._draw(self._mixed(members, weights))
+        own = {}
+        if self.keep_members:
+            codes = [self._codes_of(i) for i in members]
+            own = {
+                name: sum(w * one[name] for w, one in zip(weights, codes, strict=True)) for name in codes[0]
+            }
+        return self._draw(self._mixed(members, weights), **own)
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
         return self._draw(self._mixed(members, weights), **self._codes_of(like))

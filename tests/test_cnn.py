@@ -206,6 +206,16 @@ def test_slope_and_epsilon_come_from_the_file(tmp_path):
     assert loaded == replace(model.architecture, negative_slope=0.1, epsilon=1e-5)
 
 
+def test_arrays_kept_elsewhere_are_refused(tmp_path):
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+    (tmp_path / "other.h5").write_bytes(path.read_bytes())
+    with h5py.File(path, "a") as file:
+        del file["model_weights/dense_1"]
+        file["model_weights/dense_1"] = h5py.ExternalLink("other.h5", "/model_weights/dense_1")
+    with pytest.raises(ValueError, match="dense_1 is not kept in this file"):
+        CNN.load_model(path)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_truncated_released_file_is_refused(tmp_path, share):
     path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
@@ -714,9 +724,18 @@ def test_what_surrogates_show_can_be_set(faces, weights, model):
     expected = model.generate([[0.5, 0.5, 0]], nuisance=model.nuisance_of(name)[None])[0]
     np.testing.assert_array_equal(shown.surrogate([0, 5])[..., 0], np.rint(expected[..., 0] * 255))
     assert shown.fingerprint != UpConvolution(faces, weights=weights).fingerprint
-    for wrong in ({"em": "happy"}, {"id": 0}, {"x": 1}):
+    for wrong in ({"em": "happy"}, {"id": 0}, {"x": 1}, "nobody"):
         with pytest.raises(ValueError, match="em"):
             UpConvolution(faces, weights=weights, show=wrong)
+
+
+def test_the_members_expression_can_be_kept(faces, weights, model):
+    kept = UpConvolution(faces, weights=weights, show="members")
+    rows = [faces.names.tolist().index(name) for name in (model.photos[1], model.photos[-1])]
+    mean = np.mean([model.nuisance_of(faces.names[row]) for row in rows], axis=0)
+    expected = model.generate([[0.5, 0, 0.5]], nuisance=mean[None])[0]
+    np.testing.assert_array_equal(kept.surrogate(rows)[..., 0], np.rint(expected[..., 0] * 255))
+    assert kept.fingerprint != UpConvolution(faces, weights=weights).fingerprint
 
 
 def test_people_whom_the_network_does_not_know(faces, weights):
