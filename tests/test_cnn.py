@@ -437,6 +437,16 @@ def test_the_held_out_loss_falls_as_codes_are_fitted(trainer):
     assert after < before
 
 
+def test_training_stops_when_the_held_out_loss_no_longer_falls(aligned, tmp_path, monkeypatch):
+    options = replace(SETTINGS, images=400, evaluate_every=4, patience=3)
+    trainer = training.Trainer(aligned, options, 0.05)
+    losses = iter([0.5, 0.4, 0.45, 0.41, 0.4, 0.1])
+    monkeypatch.setattr(trainer, "held_out_loss", lambda: next(losses))
+    trainer.train(tmp_path / "w.keras", tmp_path / "c.npz")
+    assert [line["held_out_loss"] for line in trainer.log] == [0.5, 0.4, 0.45, 0.41, 0.4]
+    assert trainer.seen == 20
+
+
 def test_one_identity_can_be_trained(faces):
     alone = photos.prepare(faces.select([0, 1, 2]), held_out=1, size=(35, 29))
     model = train(alone, replace(SETTINGS, images=8)).result()
