@@ -53,6 +53,9 @@ __all__ = [
     "source_key",
 ]
 
+# TensorFlow, where it is imported later, shall not report on its build in every notebook and process.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 # Limits against files that claim more than a computer has. The first counts bytes, both of a file and of what
 # it unpacks to; the others bound the structure of a pickle and the length of one name.
 MAX_BYTES = 4 * 2**30

@@ -41,6 +41,9 @@ STYLE = {
     "pdf.fonttype": 42,  # text stays text, as publishers ask for
 }
 
+#: Of these, resolution and fonts are looked up only when a figure is written; the layout may not be, then.
+LOOKED_UP_LATE = ("savefig.dpi", "pdf.fonttype")
+
 #: What the names in tables are called in figures.
 LABELS = {
     "information_loss": "Information loss (distance)",
@@ -94,7 +97,7 @@ def save(figure: Figure, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending in (".png", ".pdf"):
         metadata = {"CreationDate": None} if ending == ".pdf" else {}  # the same figure, the same bytes
-        with matplotlib.rc_context(STYLE):  # resolution and fonts are looked up when a figure is written
+        with matplotlib.rc_context({name: STYLE[name] for name in LOOKED_UP_LATE}):
             figure.savefig(path.with_name(path.name + ending), metadata=metadata)
 
 
