@@ -165,7 +165,9 @@ def _embed_pca(faces: Faces | Sequence[np.ndarray], n_components: int = 10) -> n
     if len(faces) < 2:
         raise ValueError("eigenfaces need at least two photos; use the embedding 'dlib' for one")
     pixels = crops(faces, size=64, zoom=0.85).mean(axis=3).reshape(len(faces), -1) / 255.0  # (n, 4096)
-    solver = "full" if len(pixels) < pixels.shape[1] else "covariance_eigh"  # both exact, each where it is the faster
+    solver = (
+        "full" if len(pixels) < pixels.shape[1] else "covariance_eigh"
+    )  # both exact, each where it is the faster
     return PCA(min(n_components, len(faces) - 1, pixels.shape[1]), svd_solver=solver).fit_transform(pixels)
 
 
@@ -371,7 +373,8 @@ def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | No
 
 def _open_keras(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | None]:
     """Open a Keras recogniser without running anything that its file brings along."""
-    import keras  # slow to import, and only needed here
+    utils.import_quietly("keras")  # slow to import, and only needed here
+    import keras
 
     class Scaling(keras.layers.Layer):
         """What the Lambda layers of facenet_keras.h5 do, rebuilt: ``x * scale`` or ``a + b * scale``."""

@@ -7,6 +7,7 @@ no way to call a function.
 
 import csv
 import hashlib
+import importlib
 import importlib.metadata
 import io
 import math
@@ -41,6 +42,7 @@ __all__ = [
     "check_random_state",
     "content_key",
     "find_package_file",
+    "import_quietly",
     "load_array",
     "load_arrays",
     "load_encodings",
@@ -52,9 +54,6 @@ __all__ = [
     "save_encodings",
     "source_key",
 ]
-
-# TensorFlow, where it is imported later, shall not report on its build in every notebook and process.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Limits against files that claim more than a computer has. The first counts bytes, both of a file and of what
 # it unpacks to; the others bound the structure of a pickle and the length of one name.
@@ -1249,6 +1248,28 @@ def progress(iterable: Iterable, description, total=None, disable=None):
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
         maxinterval=10.0,
     )
+
+
+def import_quietly(*names):
+    """Import modules that report on their build, such as TensorFlow, without what they write to standard error.
+
+    They write past Python, so the file descriptor itself is turned aside. An error is raised as it is, after what
+    was written.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as aside:
+        kept = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+        try:
+            for name in names:
+                importlib.import_module(name)
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def package_files(distribution, pattern):

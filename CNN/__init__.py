@@ -1,4 +1,4 @@
-# ruff: noqa: N999  (the package is called CNN)
+# ruff: noqa: N999, E402  (the package is called CNN, and its imports need a quiet TensorFlow)
 """The up-convolutional network of k-Same-Net: codes of people go in, faces come out.
 
 >>> import CNN
@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-# Before TensorFlow is loaded, or it fills notebooks with notes on its own optimisations.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import utils
+
+# Before anything here imports them, or they fill notebooks with notes on their build.
+utils.import_quietly("tensorflow", "keras")
 
 from CNN.architecture import Architecture
 from CNN.model import EMOTIONS, FaceNetwork, load_keras
