@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -447,11 +448,14 @@ def sweep(
     )
     jobs = n_jobs if len(pending) >= PARALLEL_COMBINATIONS else 1
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-    for key, row in utils.progress(
-        results, "combinations", total=len(pending), disable=None if pending else True
-    ):
-        store.put({key: json.dumps(row).encode()})
-        rows[key] = row
+    with warnings.catch_warnings():
+        # A worker that holds a network looks to joblib as if it leaked memory; it is replaced, and no task is lost.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        for key, row in utils.progress(
+            results, "combinations", total=len(pending), disable=None if pending else True
+        ):
+            store.put({key: json.dumps(row).encode()})
+            rows[key] = row
     table = pd.DataFrame([rows[c["key"]] for c in combinations])
     if output is not None:
         save_table(table, output)
