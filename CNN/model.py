@@ -190,6 +190,18 @@ class FaceNetwork:
         row = self._photo_rows.get(str(photo))
         return None if row is None else self.nuisance_codes[row]
 
+    def shared_part(self, nuisance: np.ndarray) -> np.ndarray:
+        """The part of nuisance codes (..., m) that means the same for all people: pose and expression.
+
+        What was learnt freely for each photo (glasses, light) is set to 0. Networks trained without such a part
+        give the codes as they are.
+        """
+        shared = np.array(nuisance, dtype=np.float32)
+        n_landmark_codes = int(self.training.get("landmark_codes", 0))
+        if n_landmark_codes:
+            shared[..., n_landmark_codes:] = 0
+        return shared
+
     def save(self, path: str | Path) -> None:
         """Write the network to a ``.keras`` file.
 

@@ -18,6 +18,12 @@ from datasets import Faces
 #: Weight of what lies outside the face, against 1 inside.
 OUTSIDE = 0.35
 
+#: Which landmark comes to lie where, in a mirror (iBUG 300-W order).
+MIRRORED = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
+     41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1)]
+)  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingSet:
@@ -39,8 +45,10 @@ class TrainingSet:
         code 0 shows it.
     conditions : dict of str to ndarray of float32, shape (n, length)
         Known codes besides the identity: emotion and orientation; empty where nuisance codes are learnt.
+    shapes : ndarray of float64, shape (n, 68, 2)
+        The landmarks of each photo in the frame.
     landmarks : ndarray of float64, shape (68, 2)
-        The mean landmarks in the frame.
+        Their mean over the training photos.
     source : str
     """
 
@@ -51,11 +59,28 @@ class TrainingSet:
     held_out: np.ndarray
     anchors: np.ndarray
     conditions: dict[str, np.ndarray]
+    shapes: np.ndarray
     landmarks: np.ndarray
     source: str
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def landmark_codes(self, size: int) -> np.ndarray:
+        """How each photo's landmarks differ from those of its person's anchor: float32 (2n, size).
+
+        Principal components of the differences, the strongest with standard deviation 1: turns of the head and
+        movements of the face that mean the same for all people. The second half is for the mirrored photos.
+        """
+        anchor_of = np.zeros(len(self.identities), dtype=np.int64)
+        anchor_of[self.people[self.anchors]] = np.flatnonzero(self.anchors)
+        moved = self.shapes - self.shapes[anchor_of[self.people]]  # (n, 68, 2)
+        mirrored = moved[:, MIRRORED] * [-1, 1]
+        rows = np.concatenate([moved, mirrored]).reshape(2 * len(self), -1)
+        learnt = rows[np.tile(~self.held_out, 2)]
+        _, strengths, basis = np.linalg.svd(learnt, full_matrices=False)
+        codes = rows @ basis[:size].T / max(strengths[0] / np.sqrt(len(learnt)), 1e-9)
+        return np.pad(codes, ((0, 0), (0, size - codes.shape[1]))).astype(np.float32)
 
     def face_weights(self) -> np.ndarray:
         """How much each pixel counts: 1 on the face, less around it, softly: float32 (h, w, 1)."""
@@ -159,7 +184,7 @@ def prepare(
         rows = np.flatnonzero((people == person) & ~apart)
         anchors[rows[typical[rows].argmin()]] = True
     return TrainingSet(
-        pictures, people, identities, [str(name) for name in faces.names], apart, anchors, conditions,
+        pictures, people, identities, [str(name) for name in faces.names], apart, anchors, conditions, shapes,
         shapes[~apart].mean(axis=0), faces.source,
     )  # fmt: skip
 

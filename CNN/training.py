@@ -2,7 +2,9 @@
 
 Learning free codes together with the network follows Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent
 space of generative networks", ICML 2018, whose Laplacian pyramid loss (after Ling and Okada 2006) is used, too.
-Of each person one calm frontal photo has the code 0, so that 0 means the same for all people.
+Of each person one calm frontal photo has the code 0, so that 0 means the same for all people. The first part of a code is
+not learnt but given by the landmarks, as far as they differ from those of the person's calm photo; so pose and expression
+mean the same for all people, too, and can be taken over from one to another.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ class Settings:
     batch : int
     nuisance : int
         Length of the nuisance codes; not used with emotion and orientation.
+    landmark_codes : int
+        So many of them, half of them at most, are given by the photo's landmarks and not learnt, so that they mean the
+        same for all people: what a surrogate takes over to follow a photo.
     learning_rate : float
     mirror : float
         Share of images shown mirrored; a mirrored photo has a code of its own.
@@ -68,6 +73,7 @@ class Settings:
     images: int = 100_000
     batch: int = 16
     nuisance: int = 16
+    landmark_codes: int = 8
     learning_rate: float = 1e-3
     mirror: float = 0.2
     code_noise: float = 0.05
@@ -80,7 +86,8 @@ class Settings:
 
     def __post_init__(self):
         for name, least in (
-            ("images", 1), ("batch", 1), ("nuisance", 1), ("evaluate_every", 1), ("patience", 0), ("seed", 0)
+            ("images", 1), ("batch", 1), ("nuisance", 1), ("landmark_codes", 0), ("evaluate_every", 1), ("patience", 0),
+            ("seed", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -156,9 +163,14 @@ class Trainer:
         n = len(photos)
         start = np.random.default_rng(settings.seed).normal(size=(2 * n, settings.nuisance)) * 0.3
         self.codes = tf.Variable(start / CODE_SPEED, dtype=tf.float32)  # photos, then their mirror images
-        free = np.ones((2 * n, 1), dtype=np.float32)
+        self.n_landmark_codes = min(settings.landmark_codes, settings.nuisance // 2)
+        free = np.ones((2 * n, settings.nuisance), dtype=np.float32)
         free[:n][photos.anchors] = 0
+        free[:, : self.n_landmark_codes] = 0
         self.free = tf.constant(free)
+        given = np.zeros((2 * n, settings.nuisance), dtype=np.float32)
+        given[:, : self.n_landmark_codes] = photos.landmark_codes(self.n_landmark_codes)
+        self.given = tf.constant(given)
         self.weights = tf.constant(photos.face_weights()[None])  # (1, h, w, 1)
         self.trained = [*self.network.trainable_variables, *([] if photos.conditions else [self.codes])]
         self.optimizer.build(self.trained)
@@ -181,7 +193,7 @@ class Trainer:
         return {**inputs, **(extra if self.photos.conditions else {"nuisance": codes})}
 
     def _code_rows(self, rows: tf.Tensor) -> tf.Tensor:
-        return CODE_SPEED * tf.gather(self.codes * self.free, rows)
+        return tf.gather(self.given + CODE_SPEED * self.codes * self.free, rows)
 
     def _train_step(self, rows, pictures, noise, extra, ema):
         with tf.GradientTape() as tape:
@@ -330,14 +342,14 @@ class Trainer:
         photos = self.photos
         network = build(self.architecture)
         network.set_weights([weight.numpy() for weight in self.average])
-        codes = (CODE_SPEED * self.codes * self.free).numpy()
+        codes = (self.given + CODE_SPEED * self.codes * self.free).numpy()
         rows = self.training_rows if not photos.conditions else self.training_rows[:0]
         return FaceNetwork(
             self.architecture,
             network,
             photos.identities,
             photos.source,
-            {**asdict(self.settings), "images_seen": self.seen},
+            {**asdict(self.settings), "landmark_codes": self.n_landmark_codes, "images_seen": self.seen},
             [photos.names[row] for row in rows],
             photos.people[rows],
             codes[rows][:, : self.architecture.input_sizes.get("nuisance", 0)],

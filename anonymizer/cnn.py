@@ -89,6 +89,8 @@ class UpConvolution(Surrogates):
             raise ValueError(f"show takes values for em, or, ps, lt and nu, or 'members', not {show!r}")
         shown = generation.codes(self.model, {**given, "mode": "single"})
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
+        if isinstance(given.get("nu"), str):  # of a photo's code, what does not belong to its person
+            self._shown["nuisance"] = self.model.shared_part(self._shown["nuisance"])
         if proxy == 0:
             self._check_known(given=identities is not None)
 
@@ -150,14 +152,14 @@ class UpConvolution(Surrogates):
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         own = {}
         if self.keep_members:
-            codes = [self._codes_of(i) for i in members]
+            codes = [self._followed(i) for i in members]
             own = {
                 name: sum(w * one[name] for w, one in zip(weights, codes, strict=True)) for name in codes[0]
             }
         return self._draw(self._mixed(members, weights), **own)
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
-        return self._draw(self._mixed(members, weights), **self._codes_of(like))
+        return self._draw(self._mixed(members, weights), **self._followed(like))
 
     def reconstruct(self, i: int) -> np.ndarray:
         """Photo `i` as the network draws it: its person, and the photo's own pose and expression.
@@ -179,6 +181,13 @@ class UpConvolution(Surrogates):
 
         own = photos.conditions_of(self.faces.select([i]))
         return {name: code for name, code in own.items() if name in self._shown}
+
+    def _followed(self, i: int) -> dict[str, np.ndarray]:
+        """What another face can take over from photo `i`: pose and expression, and not what belongs to the person."""
+        own = self._codes_of(i)
+        return {
+            name: self.model.shared_part(code) if name == "nuisance" else code for name, code in own.items()
+        }
 
     def nuisance(self, i: int) -> np.ndarray:
         """The nuisance code of photo `i`, float32 (m,): learnt in training, or else fitted to the photo."""

@@ -399,6 +399,31 @@ def test_the_anchor_has_code_zero(aligned, trainer, model):
     assert model.nuisance_of("s9/9.pgm") is None
 
 
+def test_mirrored_landmarks_are_landmarks_of_the_mirrored_photo(faces):
+    image = faces.images[0]
+    found = detection.detect([image, np.ascontiguousarray(image[:, ::-1])]).landmarks
+    turned = found[0][photos.MIRRORED] * [-1, 1] + [image.shape[1] - 1, 0]
+    assert np.linalg.norm(turned - found[1], axis=1).mean() < 2
+    assert (photos.MIRRORED[photos.MIRRORED] == np.arange(68)).all()
+
+
+def test_landmark_codes_tell_how_a_photo_differs_from_the_anchor(aligned):
+    codes = aligned.landmark_codes(4)
+    assert codes.shape == (24, 4) and codes.dtype == np.float32
+    assert not codes[:12][aligned.anchors].any()
+    learnt = codes[np.tile(~aligned.held_out, 2)]
+    assert np.sqrt((learnt[:, 0] ** 2).mean()) == pytest.approx(1, abs=1e-3)
+    assert (np.diff((learnt**2).mean(axis=0)) <= 1e-6).all()
+    whole = aligned.landmark_codes(136)  # all components: distances of codes are those of the landmarks
+    anchors = np.flatnonzero(aligned.anchors)[aligned.people]
+    moved = np.linalg.norm(aligned.shapes - aligned.shapes[anchors], axis=(1, 2))
+    sizes = np.linalg.norm(whole[:12], axis=1)
+    trained = ~aligned.held_out & ~aligned.anchors
+    np.testing.assert_allclose(
+        sizes[trained] / moved[trained], sizes[trained][0] / moved[trained][0], rtol=1e-3
+    )
+
+
 def test_held_out_photos_change_nothing(aligned, model):
     changed = aligned.pictures.copy()
     changed[aligned.held_out] = 255 - changed[aligned.held_out]
@@ -712,8 +737,10 @@ def test_a_surrogate_is_the_network_at_the_mean_code(anonymizer, model):
 def test_a_surrogate_can_follow_a_photo(anonymizer, model, faces):
     moved = [name for name in model.photos if model.nuisance_of(name).any()]
     like = faces.names.tolist().index(moved[0])
+    shared = np.where([True, False, False], model.nuisance_of(moved[0]), 0)
+    assert shared[0] != 0
     drawn = anonymizer.surrogate([0, 5, 9], like=like)
-    expected = model.generate(np.full((1, 3), 1 / 3), nuisance=model.nuisance_of(faces.names[like])[None])[0]
+    expected = model.generate(np.full((1, 3), 1 / 3), nuisance=shared[None])[0]
     np.testing.assert_array_equal(drawn[..., 0], np.rint(expected[..., 0] * 255))
     own = model.generate(
         anonymizer.identity_codes[[like]], nuisance=model.nuisance_of(faces.names[like])[None]
@@ -731,7 +758,7 @@ def test_a_held_out_photo_gets_a_fitted_code(anonymizer, model, faces):
 def test_what_surrogates_show_can_be_set(faces, weights, model):
     name = next(n for n in model.photos if model.nuisance_of(n).any())
     shown = UpConvolution(faces, weights=weights, show={"nu": name})
-    expected = model.generate([[0.5, 0.5, 0]], nuisance=model.nuisance_of(name)[None])[0]
+    expected = model.generate([[0.5, 0.5, 0]], nuisance=model.shared_part(model.nuisance_of(name))[None])[0]
     np.testing.assert_array_equal(shown.surrogate([0, 5])[..., 0], np.rint(expected[..., 0] * 255))
     assert shown.fingerprint != UpConvolution(faces, weights=weights).fingerprint
     for wrong in ({"em": "happy"}, {"id": 0}, {"x": 1}, "nobody"):
@@ -742,7 +769,7 @@ def test_what_surrogates_show_can_be_set(faces, weights, model):
 def test_the_members_expression_can_be_kept(faces, weights, model):
     kept = UpConvolution(faces, weights=weights, show="members")
     rows = [faces.names.tolist().index(name) for name in (model.photos[1], model.photos[-1])]
-    mean = np.mean([model.nuisance_of(faces.names[row]) for row in rows], axis=0)
+    mean = model.shared_part(np.mean([model.nuisance_of(faces.names[row]) for row in rows], axis=0))
     expected = model.generate([[0.5, 0, 0.5]], nuisance=mean[None])[0]
     np.testing.assert_array_equal(kept.surrogate(rows)[..., 0], np.rint(expected[..., 0] * 255))
     assert kept.fingerprint != UpConvolution(faces, weights=weights).fingerprint
