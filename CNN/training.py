@@ -2,9 +2,9 @@
 
 Learning free codes together with the network follows Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent
 space of generative networks", ICML 2018, whose Laplacian pyramid loss (after Ling and Okada 2006) is used, too.
-Of each person one calm frontal photo has the code 0, so that 0 means the same for all people. The first part of a code is
-not learnt but given by the landmarks, as far as they differ from those of the person's calm photo; so pose and expression
-mean the same for all people, too, and can be taken over from one to another.
+Of each person one calm frontal photo has the code 0, so that 0 means the same for all people. The first part of a
+code is not learnt but given by the landmarks, as far as they differ from those of the person's calm photo; so pose and
+expression mean the same for all people, too, and can be taken over from one to another.
 """
 
 from __future__ import annotations
