@@ -763,6 +763,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = run_grid(faces, chosen.grid, k_values=k_values, random_state=chosen.seed, n_jobs=chosen.jobs)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; finished combinations are kept, run the same command again to go on")
     save_table(table, path)
     print(f"{len(table)} combinations -> {path}")
 
