@@ -1254,8 +1254,9 @@ def import_quietly(*names):
     """Import modules that report on their build, such as TensorFlow, without what they write to standard error.
 
     They write past Python, so the file descriptor itself is turned aside. An error is raised as it is, after what
-    was written.
+    was written. TensorFlow's later notes on its own optimisations are left out, too.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
         kept = os.dup(2)
