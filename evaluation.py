@@ -301,6 +301,13 @@ def release_images(
         raise ValueError(
             "labels must be whole numbers that start at 0 and leave none out, as a partition gives"
         )
+    pairs = pd.DataFrame({"identity": faces.identities, "label": labels}).drop_duplicates()
+    n_split = int(pairs["identity"].duplicated().sum())
+    if n_split:
+        raise ValueError(
+            f"{n_split} times a person has photos in a further cluster, which is not k-anonymous; "
+            "give the partition identities=faces.identities"
+        )
     clusters = [np.flatnonzero(labels == label) for label in range(n_clusters)]
     return [model.surrogate(members) for members in clusters], labels
 
@@ -478,6 +485,8 @@ def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random
     ]:
         if name not in registry:
             raise ValueError(f"unknown name {name!r}; there is {', '.join(map(repr, registry))}")
+    if not isinstance(k_values, Iterable) or isinstance(k_values, str):
+        raise TypeError(f"k_values must be a list or range of whole numbers, not {k_values!r}")
     k_values = sorted(set(k_values))
     for k in k_values:
         if isinstance(k, bool) or not isinstance(k, int | np.integer):
@@ -732,6 +741,11 @@ def run_grid(
             f"no cluster size of {k_values} fits {faces.n_people} people; choose one from 2 to that number"
         )
     unfit = {name for name, cls in anonymizer.ANONYMIZERS.items() if not cls.fits(faces)}
+    if unfit:
+        warnings.warn(
+            f"left out, as they need further files or options for these faces: {', '.join(sorted(unfit))}",
+            stacklevel=2,
+        )
     tables = []
     for one in GRIDS[grid](embedding.available(), fitting):
         one["anonymizers"] = [name for name in one["anonymizers"] if name not in unfit]

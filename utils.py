@@ -6,17 +6,20 @@ no way to call a function.
 """
 
 import csv
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import io
 import math
+import multiprocessing
 import os
 import pickletools
 import re
 import sqlite3
 import sys
 import tempfile
+import threading
 import time
 import warnings
 import zipfile
@@ -48,6 +51,7 @@ __all__ = [
     "load_encodings",
     "load_pickle",
     "package_files",
+    "per_thread",
     "progress",
     "save_arrays",
     "save_atomic",
@@ -1145,6 +1149,30 @@ SHOWN_ROWS = 64
 TASK_ROWS = 16
 
 
+def per_thread(make: Callable) -> Callable:
+    """Let a function without arguments be called once in each thread, and keep what it returned there.
+
+    For models that two threads must not use at once, such as dlib's.
+    """
+    kept = threading.local()
+
+    @functools.wraps(make)
+    def get():
+        if not hasattr(kept, "value"):
+            kept.value = make()
+        return kept.value
+
+    return get
+
+
+def _in_worker() -> bool:
+    """Whether this is already one of several processes or threads, which shall not start more."""
+    return (
+        multiprocessing.parent_process() is not None
+        or threading.current_thread() is not threading.main_thread()
+    )
+
+
 def cached_rows(store_name, keys: Sequence[str], function: Callable, arguments: Callable, description):
     """Return one float32 row for each key, computing those that the cache does not hold.
 
@@ -1171,7 +1199,7 @@ def cached_rows(store_name, keys: Sequence[str], function: Callable, arguments: 
     """
 
     def blocks(missing):
-        if len(missing) < PARALLEL_ROWS:
+        if len(missing) < PARALLEL_ROWS or _in_worker():
             return (([i], [function(*arguments(i))]) for i in missing)
         parts = [missing[start : start + TASK_ROWS] for start in range(0, len(missing), TASK_ROWS)]
         tasks = (joblib.delayed(_apply)(function, [arguments(i) for i in part]) for part in parts)
