@@ -650,7 +650,7 @@ def test_processes_find_the_same(tiny, forget, monkeypatch):
         ({"k_values": [2.0]}, TypeError, "whole number"),
         ({"k_values": "23"}, TypeError, "whole number"),
         ({"k_values": []}, ValueError, "empty"),
-        ({"k_values": 5}, TypeError, "int"),
+        ({"k_values": 5}, TypeError, "list or range of whole numbers, not 5"),
         ({"random_state": []}, ValueError, "seed"),
         ({"random_state": 1.5}, TypeError, "whole number"),
         ({"random_state": [0, 1.5]}, TypeError, "whole number"),
@@ -824,3 +824,9 @@ def test_detection_is_done_once(tiny, pixel, monkeypatch):
 
     monkeypatch.setattr(detection, "find_boxes", never)
     assert evaluation.evaluate(tiny, anonymizer.load("none", tiny))["information_loss"] == 0
+
+
+def test_a_person_in_two_clusters_is_refused():
+    faces = datasets.load_faces("orl").select(slice(0, 40))  # four people, ten photos each
+    with pytest.raises(ValueError, match="identities=faces.identities"):
+        evaluation.release_images(faces, anonymizer.load("pixel", faces), np.arange(40) % 2)
