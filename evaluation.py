@@ -205,15 +205,20 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([np.linalg.norm(b - row, axis=1) for row in a])
 
 
+def _person_labels(labels: np.ndarray, identities: np.ndarray) -> pd.DataFrame:
+    """Which person is in which cluster: columns label and identity, each pair once."""
+    return pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
+
+
 def _membership(labels: np.ndarray, identities: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarray:
     """Which gallery photos show a member of each image: (n_images, g)."""
-    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
+    pairs = _person_labels(labels, identities)
     people = {label: set(group) for label, group in pairs.groupby("label")["identity"]}
     return np.stack([np.isin(others, list(people[label])) for label in range(n_images)])
 
 
 def _people_per_image(labels: np.ndarray, identities: np.ndarray, n_images: int) -> np.ndarray:
-    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
+    pairs = _person_labels(labels, identities)
     return np.bincount(pairs["label"], minlength=n_images)
 
 
@@ -301,8 +306,7 @@ def release_images(
         raise ValueError(
             "labels must be whole numbers that start at 0 and leave none out, as a partition gives"
         )
-    pairs = pd.DataFrame({"identity": faces.identities, "label": labels}).drop_duplicates()
-    n_split = int(pairs["identity"].duplicated().sum())
+    n_split = int(_person_labels(labels, faces.identities)["identity"].duplicated().sum())
     if n_split:
         raise ValueError(
             f"{n_split} times a person has photos in a further cluster, which is not k-anonymous; "

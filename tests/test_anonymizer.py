@@ -30,11 +30,6 @@ def quiet():
 
 
 @pytest.fixture(scope="module")
-def orl():
-    return datasets.load_faces("orl")
-
-
-@pytest.fixture(scope="module")
 def faces(orl):
     """One photo of each of 40 people."""
     return orl.select(slice(0, 400, 10))

@@ -69,11 +69,6 @@ def forget(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def orl():
-    return datasets.load_faces("orl")
-
-
-@pytest.fixture(scope="module")
 def tiny(orl):
     """One photo of each of 12 people, no others."""
     return orl.select(slice(0, 120, 10))
