@@ -1,0 +1,54 @@
+# ruff: noqa: E402  (the imports below need a quiet TensorFlow)
+"""StyleGAN (Karras, Laine and Aila, CVPR 2019): networks read without TensorFlow 1, projection of photos, mixing.
+
+>>> import stylegan
+>>> network = stylegan.load_network()
+>>> network.synthesis(network.random_codes(2, random_state=0)).shape
+(2, 128, 128, 3)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import utils
+
+# Before anything here imports them, or they fill notebooks with notes on their build.
+utils.import_quietly("tensorflow", "keras")
+
+from stylegan.architecture import Architecture
+from stylegan.network import StyleNetwork, load_npz, mix_styles, to_uint8
+
+#: The network that comes with the suite, trained on the ORL faces.
+BUNDLED = Path(__file__).parent / "cache" / "orl128.npz"
+
+__all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "to_uint8"]
+
+#: How each kind of file is read.
+READERS = {".npz": load_npz}
+
+
+def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
+    """Load a generator; no code in the file is run.
+
+    Parameters
+    ----------
+    path : str or Path
+        A network of ours (``.npz``), or an official StyleGAN pickle (``.pkl``), such as
+        ``karras2019stylegan-ffhq-1024x1024.pkl``.
+
+    Returns
+    -------
+    StyleNetwork
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a whole network of either kind.
+    """
+    path = Path(path)
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}: a network is one of ours (.npz) or an official pickle (.pkl)")
+    return READERS[path.suffix](path)

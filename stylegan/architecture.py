@@ -1,0 +1,339 @@
+"""The two halves of StyleGAN's generator as Keras layers, with the variables of the official files.
+
+Karras, Laine and Aila, "A style-based generator architecture for generative adversarial networks", CVPR 2019. Weights
+are kept as the official files store them, raw: He's factor is applied when they are used ("equalised learning rate",
+Karras et al., "Progressive growing of GANs", ICLR 2018, section 4.1). Variables go by their official names, and arrays
+have the official layouts, but pictures are (n, height, width, channels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+#: Slope of the leaky ReLU below 0; it has no gain of its own.
+SLOPE = 0.2
+EPSILON = 1e-8
+#: Learning-rate factor of the mapping network, which also scales its stored weights.
+MAPPING_RATE = 0.01
+#: From this output resolution on the official code enlarges by a transposed convolution, which turns the kernel.
+FUSED_FROM = 128
+SMALLEST, LARGEST = 4, 1024
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a network.
+
+    Attributes
+    ----------
+    resolution : int
+        Side of the pictures, a power of two from 8 to 1024.
+    channels : tuple of int
+        Feature maps at each resolution from 4 on.
+    z_dim, w_dim : int
+    mapping_widths : tuple of int
+        Output width of each mapping layer; the last is `w_dim`.
+    colours : int
+        Channels of the pictures: 3, or 1 for grey ones.
+    """
+
+    resolution: int
+    channels: tuple[int, ...]
+    z_dim: int
+    w_dim: int
+    mapping_widths: tuple[int, ...]
+    colours: int = 3
+
+    def __post_init__(self):
+        sides = [SMALLEST << i for i in range(1, LARGEST.bit_length() - SMALLEST.bit_length() + 1)]
+        if self.resolution not in sides:
+            raise ValueError(f"the resolution must be one of {sides}, not {self.resolution!r}")
+        if len(self.channels) != len(self.resolutions):
+            raise ValueError(
+                f"a network of {self.resolution} pixels has {len(self.resolutions)} resolutions, "
+                f"but {len(self.channels)} numbers of channels were given"
+            )
+        if not self.mapping_widths or self.mapping_widths[-1] != self.w_dim:
+            raise ValueError("the last mapping layer must be as wide as w")
+        if min(*self.channels, self.z_dim, *self.mapping_widths) < 1 or self.colours not in (1, 3):
+            raise ValueError("all widths must be at least 1, and pictures have 1 or 3 channels")
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """4, 8, ... up to the pictures' own."""
+        return tuple(SMALLEST << i for i in range(self.resolution.bit_length() - 2))
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that take a style: two at each resolution."""
+        return 2 * len(self.resolutions)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Official name of each layer that takes a style."""
+        names = [f"{side}x{side}/{part}" for side in self.resolutions for part in ("Conv0_up", "Conv1")]
+        return ("4x4/Const", "4x4/Conv", *names[2:])
+
+    def lod(self, resolution: int) -> int:
+        """Level of detail: how often the pictures' resolution must be halved to come to this one."""
+        return self.resolution.bit_length() - resolution.bit_length()
+
+    def mapping_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every variable of the mapping network."""
+        shapes, width = {}, self.z_dim
+        for i, out in enumerate(self.mapping_widths):
+            shapes |= {f"Dense{i}/weight": (width, out), f"Dense{i}/bias": (out,)}
+            width = out
+        return shapes
+
+    def synthesis_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every trained variable of the synthesis network."""
+        shapes: dict[str, tuple[int, ...]] = {"4x4/Const/const": (1, self.channels[0], SMALLEST, SMALLEST)}
+        width = self.channels[0]
+        for i, scope in enumerate(self.scopes):
+            out = self.channels[i // 2]
+            if i:
+                shapes[f"{scope}/weight"] = (3, 3, width, out)
+            shapes |= {
+                f"{scope}/Noise/weight": (out,),
+                f"{scope}/bias": (out,),
+                f"{scope}/StyleMod/weight": (self.w_dim, 2 * out),
+                f"{scope}/StyleMod/bias": (2 * out,),
+            }
+            width = out
+        for side, out in zip(self.resolutions, self.channels, strict=True):
+            shapes[f"ToRGB_lod{self.lod(side)}/weight"] = (1, 1, out, self.colours)
+            shapes[f"ToRGB_lod{self.lod(side)}/bias"] = (self.colours,)
+        return shapes
+
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of the stored noise of every layer."""
+        sides = [self.resolutions[i // 2] for i in range(self.num_layers)]
+        return {f"noise{i}": (1, 1, side, side) for i, side in enumerate(sides)}
+
+    @classmethod
+    def of(cls, mapping: Dictionary[str, np.ndarray], synthesis: Dictionary[str, np.ndarray]) -> Architecture:
+        """Read the sizes from the shapes of a network's arrays.
+
+        Raises
+        ------
+        ValueError
+            If arrays are missing, too many, or do not fit each other.
+        """
+        channels = []
+        while len(channels) < len(range(SMALLEST.bit_length(), LARGEST.bit_length() + 1)):
+            side = SMALLEST << len(channels)
+            name = "4x4/Const/bias" if side == SMALLEST else f"{side}x{side}/Conv1/bias"
+            if name not in synthesis:
+                break
+            channels.append(_side(synthesis, name, 0))
+        widths = []
+        while f"Dense{len(widths)}/bias" in mapping:
+            widths.append(_side(mapping, f"Dense{len(widths)}/bias", 0))
+        for name, arrays in (("Dense0/weight", mapping), ("ToRGB_lod0/weight", synthesis)):
+            if name not in arrays:
+                raise ValueError(f"there is no {name} among the network's arrays")
+        found = cls(
+            resolution=SMALLEST << (len(channels) - 1) if channels else 0,
+            channels=tuple(channels),
+            z_dim=_side(mapping, "Dense0/weight", 0),
+            w_dim=widths[-1] if widths else 0,
+            mapping_widths=tuple(widths),
+            colours=_side(synthesis, "ToRGB_lod0/weight", 3),
+        )
+        check_arrays(mapping, found.mapping_shapes())
+        check_arrays(synthesis, found.synthesis_shapes() | found.noise_shapes())
+        return found
+
+
+def _side(arrays: Dictionary[str, np.ndarray], name: str, axis: int) -> int:
+    shape = np.shape(arrays[name])
+    if len(shape) <= axis:
+        raise ValueError(f"{name} has the shape {shape}, which no network of this kind has")
+    return int(shape[axis])
+
+
+def check_arrays(arrays: Dictionary[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless these are exactly the arrays of these shapes, real and finite."""
+    missing, surplus = sorted(set(shapes) - set(arrays)), sorted(set(arrays) - set(shapes))
+    if missing or surplus:
+        raise ValueError(
+            f"the network's arrays are not whole: {len(missing)} missing ({', '.join(missing[:3])}), "
+            f"{len(surplus)} unknown ({', '.join(surplus[:3])})"
+        )
+    for name, shape in shapes.items():
+        array = np.asarray(arrays[name])
+        if array.shape != shape:
+            raise ValueError(f"{name} has the shape {array.shape} where {shape} is wanted")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} holds values that are not finite real numbers")
+
+
+def he_factor(shape: Sequence[int], gain: float) -> float:
+    """What a stored weight of this shape is multiplied by: gain over the root of the fan-in."""
+    return gain / float(np.sqrt(np.prod(shape[:-1])))
+
+
+class _Named(keras.layers.Layer):
+    """A layer whose variables go by their official names."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], **options):
+        super().__init__(**options)
+        self.shapes = dict(shapes)
+        self.named = {
+            name: self.add_weight(
+                shape=shape,
+                name=name.replace("/", "."),
+                dtype="float32",
+                initializer=self._start(name),
+                trainable=not name.startswith("noise"),
+            )
+            for name, shape in shapes.items()
+        }
+        self.built = True
+
+    @staticmethod
+    def _start(name: str):
+        if name.startswith("noise") or name.endswith("/weight") and not name.endswith("Noise/weight"):
+            return keras.initializers.RandomNormal(stddev=1.0)
+        return keras.initializers.Ones() if name.endswith("const") else keras.initializers.Zeros()
+
+    def weight(self, name: str, gain: float, rate: float = 1.0) -> tf.Tensor:
+        """A stored weight as it is used, in the precision of the computation."""
+        scaled = self.named[name].value * (he_factor(self.shapes[name], gain) * rate)
+        return tf.cast(scaled, self.compute_dtype)
+
+    def plain(self, name: str, rate: float = 1.0) -> tf.Tensor:
+        return tf.cast(self.named[name].value * rate, self.compute_dtype)
+
+    def load(self, arrays: Dictionary[str, np.ndarray]) -> None:
+        """Fill the variables; names and shapes must be those of `shapes`."""
+        check_arrays(arrays, self.shapes)
+        for name, variable in self.named.items():
+            variable.assign(np.asarray(arrays[name], dtype=np.float32))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The variables as float32 arrays by their official names."""
+        return {name: keras.ops.convert_to_numpy(variable) for name, variable in self.named.items()}
+
+
+class Mapping(_Named):
+    """z -> w: eight dense layers on the normalised latent vector (section 2 of the paper)."""
+
+    def __init__(self, architecture: Architecture, **options):
+        super().__init__(architecture.mapping_shapes(), **options)
+        self.architecture = architecture
+        for name, variable in self.named.items():
+            if name.endswith(
+                "/weight"
+            ):  # stored weights are as much larger as their learning rate is smaller
+                variable.assign(variable / MAPPING_RATE)
+
+    def call(self, z: tf.Tensor) -> tf.Tensor:
+        """Map latent vectors (n, z_dim) to w (n, w_dim)."""
+        x = tf.cast(z, self.compute_dtype)
+        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=1, keepdims=True) + EPSILON)
+        for i in range(len(self.architecture.mapping_widths)):
+            x = tf.matmul(x, self.weight(f"Dense{i}/weight", np.sqrt(2), MAPPING_RATE))
+            x = tf.nn.leaky_relu(x + self.plain(f"Dense{i}/bias", MAPPING_RATE), SLOPE)
+        return x
+
+
+class Synthesis(_Named):
+    """Styles and noise -> picture (figure 1b of the paper)."""
+
+    def __init__(self, architecture: Architecture, **options):
+        super().__init__(architecture.synthesis_shapes() | architecture.noise_shapes(), **options)
+        self.architecture = architecture
+
+    def call(
+        self, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None, resolution: int | None = None
+    ) -> tf.Tensor:
+        """Draw pictures.
+
+        Parameters
+        ----------
+        w : tensor, shape (n, layers, w_dim)
+            `layers` may be more than are needed for `resolution`.
+        noise : sequence of tensors, shape (n or 1, h, w, 1), optional
+            One for each layer; none by default. See `stored_noise` and `random_noise`.
+        resolution : int, optional
+            Stop there: the picture as a network drew it that has grown so far.
+
+        Returns
+        -------
+        tensor of float32, shape (n, resolution, resolution, colours)
+            Nominally -1..1, not clipped.
+        """
+        a = self.architecture
+        last = a.resolution if resolution is None else resolution
+        w = tf.cast(w, self.compute_dtype)
+        constant = tf.transpose(self.plain("4x4/Const/const"), (0, 2, 3, 1))
+        x = tf.repeat(constant, tf.shape(w)[0], axis=0)  # (n, 4, 4, channels)
+        for i, scope in enumerate(a.scopes[: 2 * (a.resolutions.index(last) + 1)]):
+            if i >= 2 and i % 2 == 0:
+                x = blur(self._enlarge(x, scope, a.resolutions[i // 2]))
+            elif i:
+                x = tf.nn.conv2d(x, self.weight(f"{scope}/weight", np.sqrt(2)), 1, "SAME")
+            x = self._epilogue(x, scope, w[:, i], None if noise is None else noise[i])
+        name = f"ToRGB_lod{a.lod(last)}"
+        picture = tf.nn.conv2d(x, self.weight(f"{name}/weight", 1), 1, "SAME") + self.plain(f"{name}/bias")
+        return tf.cast(picture, tf.float32)
+
+    def _enlarge(self, x: tf.Tensor, scope: str, side: int) -> tf.Tensor:
+        """Double the picture and convolve: (n, h, w, in) -> (n, 2h, 2w, out)."""
+        kernel = self.weight(f"{scope}/weight", np.sqrt(2))  # (3, 3, in, out)
+        if (
+            side < FUSED_FROM
+        ):  # enlarging by repetition, then convolving, is the same with the kernel turned around
+            kernel = kernel[::-1, ::-1]
+        padded = tf.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+        kernel = padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]  # (4, 4, in, out)
+        shape = tf.stack([tf.shape(x)[0], side, side, kernel.shape[3]])
+        enlarged = tf.nn.conv2d_transpose(x, tf.transpose(kernel, (0, 1, 3, 2)), shape, 2, "SAME")
+        return tf.ensure_shape(enlarged, (None, side, side, kernel.shape[3]))
+
+    def _epilogue(self, x: tf.Tensor, scope: str, w: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
+        """Noise, bias, leaky ReLU, then adaptive instance normalisation by the style (equation 1 of the paper)."""
+        if noise is not None:
+            x += tf.cast(noise, x.dtype) * self.plain(f"{scope}/Noise/weight")
+        x = tf.nn.leaky_relu(x + self.plain(f"{scope}/bias"), SLOPE)
+        style = tf.matmul(w, self.weight(f"{scope}/StyleMod/weight", 1)) + self.plain(
+            f"{scope}/StyleMod/bias"
+        )
+        scale, shift = tf.split(tf.cast(style, tf.float32)[:, None, None], 2, axis=3)  # (n, 1, 1, channels)
+        mean, variance = tf.nn.moments(tf.cast(x, tf.float32), (1, 2), keepdims=True)
+        scale = (scale + 1) * tf.math.rsqrt(variance + EPSILON)
+        return x * tf.cast(scale, x.dtype) + tf.cast(shift - mean * scale, x.dtype)
+
+    def stored_noise(self) -> list[tf.Tensor]:
+        """The noise that belongs to the network: num_layers tensors (1, h, w, 1)."""
+        return [
+            tf.transpose(self.named[f"noise{i}"].value, (0, 2, 3, 1))
+            for i in range(self.architecture.num_layers)
+        ]
+
+    def random_noise(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Fresh noise for n pictures: num_layers tensors (n, h, w, 1); `seed` holds two whole numbers."""
+        sides = [self.architecture.resolutions[i // 2] for i in range(self.architecture.num_layers)]
+        return [
+            tf.random.stateless_normal((n, side, side, 1), seed + tf.constant([0, i], seed.dtype))
+            for i, side in enumerate(sides)
+        ]
+
+
+#: Binomial filter by which enlarged features are smoothed, in each direction.
+BLUR = (0.25, 0.5, 0.25)
+
+
+def blur(x: tf.Tensor) -> tf.Tensor:
+    """Smooth each feature map (n, h, w, c) by (1, 2, 1) / 4 both ways; beyond the border lies 0."""
+    line = tf.constant(BLUR, x.dtype)
+    kernel = tf.tile((line[:, None] * line[None, :])[..., None, None], (1, 1, x.shape[3], 1))
+    return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")

@@ -1,0 +1,361 @@
+"""A StyleGAN generator with its weights: z -> w -> picture, truncation, mixing, and the file it is kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import utils
+from stylegan.architecture import Architecture, Mapping, Synthesis
+
+#: Defaults of the official generator: truncation towards the average in the first 8 layers.
+TRUNCATION_PSI, TRUNCATION_CUTOFF = 0.7, 8
+
+#: What noise the synthesis network may get.
+NOISES = ("stored", "random", "none")
+
+FORMAT = 1
+
+#: Largest picture area that is drawn at once, in pixels: a batch at 1024 is one picture, at 128 it is 16.
+PIXELS_AT_ONCE = 16 * 256**2 // 4
+
+
+@dataclass(eq=False, repr=False)
+class StyleNetwork:
+    """A generator.
+
+    Attributes
+    ----------
+    mapping_layer : Mapping
+    synthesis_layer : Synthesis
+    average : ndarray of float32, shape (w_dim,)
+        ``dlatent_avg``: the mean of w, towards which codes are truncated.
+    description : dict
+        What else is known, as plain values: ``dataset``, ``training``, ``landmarks`` (where the network draws the 68
+        landmarks of a typical face: 68 pairs x, y in its pixels; without them faces lie as in FFHQ) and ``frame``
+        (top, left, height, width of the part that is the photo).
+    """
+
+    mapping_layer: Mapping
+    synthesis_layer: Synthesis
+    average: np.ndarray
+    description: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], description: dict | None = None) -> StyleNetwork:
+        """Build a network from its arrays.
+
+        Parameters
+        ----------
+        arrays : dict
+            By official names: ``mapping/Dense0/weight``, ``synthesis/4x4/Const/const``, ``dlatent_avg``.
+        description : dict, optional
+
+        Raises
+        ------
+        ValueError
+            If arrays are missing, too many, not finite, or do not fit each other.
+        """
+        parts = {"mapping": {}, "synthesis": {}, "": {}}
+        for name, array in arrays.items():
+            part, _, rest = name.partition("/")
+            parts[part if part in ("mapping", "synthesis") else ""][rest or name] = array
+        surplus = sorted(set(parts[""]) - {"dlatent_avg"})
+        if surplus or "dlatent_avg" not in parts[""]:
+            raise ValueError(
+                f"expected dlatent_avg beside mapping and synthesis, found {surplus or 'nothing'}"
+            )
+        architecture = Architecture.of(parts["mapping"], parts["synthesis"])
+        average = np.array(arrays["dlatent_avg"], dtype=np.float32)
+        if average.shape != (architecture.w_dim,) or not np.isfinite(average).all():
+            raise ValueError(
+                f"dlatent_avg must be {architecture.w_dim} finite numbers, not of shape {average.shape}"
+            )
+        mapping, synthesis = Mapping(architecture), Synthesis(architecture)
+        mapping.load(parts["mapping"])
+        synthesis.load(parts["synthesis"])
+        return cls(mapping, synthesis, average, dict(description or {}))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by their official names; see `from_arrays`."""
+        parts = {"mapping": self.mapping_layer, "synthesis": self.synthesis_layer}
+        named = {
+            f"{part}/{name}": array for part, layer in parts.items() for name, array in layer.arrays().items()
+        }
+        return {**named, "dlatent_avg": self.average.copy()}
+
+    def __repr__(self) -> str:
+        kind = "grey" if self.architecture.colours == 1 else "colour"
+        return (
+            f"<StyleNetwork {self.description.get('dataset') or 'of unknown faces'}: z {self.z_dim} -> "
+            f"w {self.num_layers} x {self.w_dim} -> {self.resolution} x {self.resolution} {kind}>"
+        )
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.synthesis_layer.architecture
+
+    @property
+    def z_dim(self) -> int:
+        return self.architecture.z_dim
+
+    @property
+    def w_dim(self) -> int:
+        return self.architecture.w_dim
+
+    @property
+    def num_layers(self) -> int:
+        return self.architecture.num_layers
+
+    @property
+    def resolution(self) -> int:
+        return self.architecture.resolution
+
+    # Compiled once for any number of rows, so that no call traces anew
+
+    @cached_property
+    def _map(self):
+        signature = [tf.TensorSpec((None, self.z_dim), tf.float32)]
+        return tf.function(self.mapping_layer, input_signature=signature)
+
+    @cached_property
+    def _draw(self) -> dict:
+        """A compiled function of w and a seed for each kind of noise."""
+        layer = self.synthesis_layer
+        noises = {
+            "stored": lambda w, seed: layer.stored_noise(),
+            "random": lambda w, seed: layer.random_noise(tf.shape(w)[0], seed),
+            "none": lambda w, seed: None,
+        }
+        signature = [
+            tf.TensorSpec((None, self.num_layers, self.w_dim), tf.float32),
+            tf.TensorSpec((2,), tf.int32),
+        ]
+        return {
+            name: tf.function(lambda w, seed, make=make: layer(w, make(w, seed)), input_signature=signature)
+            for name, make in noises.items()
+        }
+
+    def mapping(self, z: np.ndarray) -> np.ndarray:
+        """Map latent vectors to codes.
+
+        Parameters
+        ----------
+        z : array, shape (n, z_dim)
+            Any length but 0: each row is normalised first.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, num_layers, w_dim)
+            The same w for all layers, before truncation.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If z is not an array of finite numbers of this shape.
+        """
+        z = _checked(z, "z", (self.z_dim,))
+        w = self._map(tf.constant(z)).numpy()  # (n, w_dim)
+        return np.repeat(w[:, None], self.num_layers, axis=1)
+
+    def truncate(
+        self,
+        w: np.ndarray,
+        truncation_psi: float | None = TRUNCATION_PSI,
+        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
+    ) -> np.ndarray:
+        """Pull codes (n, num_layers, w_dim) towards the average (appendix B of the paper).
+
+        Parameters
+        ----------
+        w : array
+        truncation_psi : float or None, default 0.7
+            1 or None changes nothing, 0 gives the average face.
+        truncation_cutoff : int or None, default 8
+            How many layers are pulled, the coarsest first; None or 0 pulls none, as in the official code.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, num_layers, w_dim)
+        """
+        w = self._checked_codes(w)
+        if truncation_psi is None or not truncation_cutoff or truncation_cutoff < 0:
+            return w.copy()
+        if not np.isfinite(truncation_psi):
+            raise ValueError(f"truncation_psi must be a finite number, not {truncation_psi!r}")
+        pull = np.where(np.arange(self.num_layers) < truncation_cutoff, truncation_psi, 1.0)[:, None]
+        return (self.average + (w - self.average) * pull).astype(np.float32)
+
+    def synthesis(self, w: np.ndarray, noise: str = "stored", random_state=None) -> np.ndarray:
+        """Draw pictures.
+
+        Parameters
+        ----------
+        w : array, shape (n, num_layers, w_dim)
+        noise : {"stored", "random", "none"}
+            ``"random"`` draws it anew for each picture.
+        random_state : int, RandomState or None
+            For random noise.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, resolution, resolution, 3)
+            Nominally -1..1, never clipped. Grey networks give three equal channels.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If w is not an array of finite numbers of this shape, or for an unknown kind of noise.
+        """
+        if noise not in NOISES:
+            raise ValueError(f"noise must be one of {', '.join(map(repr, NOISES))}, not {noise!r}")
+        w = self._checked_codes(w)
+        random = utils.check_random_state(random_state)
+        at_once = max(1, PIXELS_AT_ONCE // self.resolution**2)
+        pictures = np.empty((len(w), self.resolution, self.resolution, 3), dtype=np.float32)
+        for start in range(0, len(w), at_once):
+            seed = tf.constant(random.randint(2**31 - 1, size=2), tf.int32)
+            pictures[start : start + at_once] = self._draw[noise](
+                tf.constant(w[start : start + at_once]), seed
+            )
+        return pictures
+
+    def generate(
+        self,
+        z: np.ndarray,
+        truncation_psi: float | None = TRUNCATION_PSI,
+        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
+        noise: str = "stored",
+        random_state=None,
+    ) -> np.ndarray:
+        """Draw the pictures of latent vectors (n, z_dim): uint8 (n, resolution, resolution, 3).
+
+        See `mapping`, `truncate` and `synthesis`.
+        """
+        codes = self.truncate(self.mapping(z), truncation_psi, truncation_cutoff)
+        return to_uint8(self.synthesis(codes, noise, random_state))
+
+    def random_codes(
+        self,
+        n: int,
+        random_state=None,
+        truncation_psi: float | None = TRUNCATION_PSI,
+        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
+    ) -> np.ndarray:
+        """Codes of n random people: float32 (n, num_layers, w_dim)."""
+        z = utils.check_random_state(random_state).randn(n, self.z_dim)
+        return self.truncate(self.mapping(z), truncation_psi, truncation_cutoff)
+
+    def _checked_codes(self, w) -> np.ndarray:
+        return _checked(w, "w", (self.num_layers, self.w_dim))
+
+    def save(self, path: str | Path, dtype: str = "float32") -> None:
+        """Write the network to an ``.npz`` file: arrays by their official names, and the description as JSON.
+
+        Parameters
+        ----------
+        path : str or Path
+        dtype : {"float32", "float16"}
+            float16 halves the file and changes pictures by less than one step of uint8.
+
+        Raises
+        ------
+        ValueError
+            If the name does not end in ``.npz``, or a value does not fit into `dtype`.
+        """
+        if Path(path).suffix != ".npz":
+            raise ValueError(f"{path}: networks are kept in files whose names end in .npz")
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
+        arrays = self.arrays()
+        largest = max(float(np.abs(array).max()) for array in arrays.values())
+        if largest > np.finfo(dtype).max:
+            raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save it as float32")
+        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+        text = json.dumps({"format": FORMAT, **self.description})
+        utils.save_arrays(path, {**arrays, "description": np.array([text])})
+
+
+def load_npz(path: str | Path) -> StyleNetwork:
+    """Load a network that `StyleNetwork.save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged or not a network.
+    """
+    arrays = utils.load_arrays(path)
+    try:
+        description = json.loads(str(arrays.pop("description")[0]))
+        if not isinstance(description, dict) or description.pop("format", None) != FORMAT:
+            raise ValueError(f"its description is not of format {FORMAT}")
+        network = StyleNetwork.from_arrays(arrays, description)
+        _check_description(network)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        reason = "it has no description" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: is no whole StyleGAN network of this suite ({reason})") from error
+    return network
+
+
+def _check_description(network: StyleNetwork) -> None:
+    landmarks, frame = (network.description.get(name) for name in ("landmarks", "frame"))
+    if landmarks is not None:
+        points = np.asarray(landmarks, dtype=np.float64)
+        if points.shape != (68, 2) or not np.isfinite(points).all():
+            raise ValueError("its landmarks are not 68 points")
+    if frame is not None:
+        top, left, height, width = (int(side) for side in frame)
+        if (
+            not (0 <= top < top + height <= network.resolution)
+            or not 0 <= left < left + width <= network.resolution
+        ):
+            raise ValueError("its frame does not lie within the picture")
+
+
+def to_uint8(pictures: np.ndarray) -> np.ndarray:
+    """Pictures of -1..1 as uint8, as the official code does it: clipped, and cut off rather than rounded."""
+    return np.clip(pictures * 127.5 + 128, 0, 255).astype(np.uint8)
+
+
+def mix_styles(coarse: np.ndarray, fine: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+    """Take some layers of codes from another: style mixing (section 3.1 of the paper).
+
+    Parameters
+    ----------
+    coarse, fine : array, shape (..., num_layers, w_dim)
+        They are broadcast against each other.
+    layers : sequence of int
+        Layers that are taken from `fine`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    coarse, fine = np.broadcast_arrays(np.asarray(coarse, np.float32), np.asarray(fine, np.float32))
+    chosen = np.zeros((coarse.shape[-2], 1), dtype=bool)
+    places = np.asarray(list(layers), dtype=np.int64)
+    if len(places) and not (places.min() >= 0 and places.max() < len(chosen)):
+        raise ValueError(f"layers must be from 0 to {len(chosen) - 1}, not {sorted(map(int, places))}")
+    chosen[places] = True
+    return np.where(chosen, fine, coarse)
+
+
+def _checked(values, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 copy or view of finite numbers (n, *shape)."""
+    try:
+        values = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of numbers ({error})") from error
+    if values.ndim != 1 + len(shape) or values.shape[1:] != shape:
+        raise ValueError(f"{name} must have the shape (n, {', '.join(map(str, shape))}), not {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds NaN or infinite values")
+    return values
