@@ -1,0 +1,461 @@
+"""dlib's face descriptor as a network that gradients flow through, read from dlib's own file of weights.
+
+`descriptor_network()` gives for pictures (n, 150, 150, 3) the 128 numbers that
+`dlib.face_recognition_model_v1` gives for them; `chip_transforms` and `differentiable_chips` cut such pictures out of
+pictures of any size. Both are TensorFlow, so that a loss on descriptors can train or fit a generator.
+
+The network is the residual network of dlib's example `dnn_face_recognition_ex` (King, "Dlib-ml: a machine learning
+toolkit", JMLR 2009; He et al., CVPR 2016): 29 convolutions, each with a scale and shift for every channel, which are
+folded into the convolutions here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dlib
+import keras
+import numpy as np
+import tensorflow as tf
+
+import utils
+from embedding import CHIP_PADDING, CHIP_SIZE
+
+N_VALUES = 128
+
+#: Channels of each residual block and whether it halves the picture, from the photo to the descriptor.
+BLOCKS = (
+    *[(32, False)] * 3,
+    *[(64, True), (64, False), (64, False), (64, False)],
+    *[(128, True), (128, False), (128, False)],
+    *[(256, True), (256, False), (256, False)],
+    (256, True),
+)
+
+#: dlib places chips by points of whole pixels: landmarks are enlarged by this factor first.
+SUBPIXELS = 256
+
+
+def descriptor_network(path: str | Path | None = None) -> keras.Model:
+    """Load dlib's face descriptor as a Keras network that gradients flow through.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        ``dlib_face_recognition_resnet_model_v1.dat``; by default that of the package face-recognition-models.
+
+    Returns
+    -------
+    keras.Model
+        Float pictures (n, 150, 150, 3), RGB in 0..255, cut as `chip_transforms` says -> descriptors (n, 128).
+        Its weights are fixed. Each call gives the same network.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not that network, damaged or cut short.
+
+    Examples
+    --------
+    >>> from stylegan import features
+    >>> features.descriptor_network()(np.zeros((1, 150, 150, 3), np.float32)).shape
+    TensorShape([1, 128])
+    """
+    if path is None:
+        pattern = "*/dlib_face_recognition_resnet_model_v1.dat"
+        path = utils.find_package_file("face-recognition-models", pattern)
+    return _load(Path(path).resolve())
+
+
+@functools.lru_cache(maxsize=2)
+def _load(path: Path) -> keras.Model:
+    return build(read_weights(path))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# dlib's file
+# ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Weights:
+    """The numbers of the network as the file has them.
+
+    Attributes
+    ----------
+    mean : ndarray of float32, shape (3,)
+        Subtracted from red, green and blue.
+    kernels, biases : lists of 29 ndarrays of float32, shapes (out, in, h, w) and (out,)
+        Of the convolutions, from the photo to the descriptor; blocks have two each.
+    scales, shifts : lists of 29 ndarrays of float32, shape (out,)
+        What is done to each channel afterwards.
+    last : ndarray of float32, shape (256, 128)
+    """
+
+    mean: np.ndarray | None = None
+    kernels: list[np.ndarray] = field(default_factory=list)
+    biases: list[np.ndarray] = field(default_factory=list)
+    scales: list[np.ndarray] = field(default_factory=list)
+    shifts: list[np.ndarray] = field(default_factory=list)
+    last: np.ndarray | None = None
+
+
+class _DamagedError(ValueError):
+    """Why a file is not read, in half a sentence."""
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read the weights in dlib's file; nothing but this one network is accepted.
+
+    dlib writes the version of every layer from the last to the first, then every layer's content from the first to
+    the last, without lengths: the reader follows the known order of layers and checks each name and size.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not that network, damaged or cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; install the package face-recognition-models")
+    try:
+        return _read_network(_Reader(path.read_bytes()))
+    except _DamagedError as error:
+        raise ValueError(
+            f"{path}: is not dlib's face recognition network, or damaged ({error}); "
+            "install the package face-recognition-models again"
+        ) from None
+
+
+class _Reader:
+    """dlib's serialisation (dlib/serialize.h) of the few kinds of values that a network has."""
+
+    def __init__(self, data: bytes):
+        self.data, self.position = data, 0
+
+    def bytes(self, count: int) -> bytes:
+        if count > len(self.data) - self.position:
+            raise _DamagedError("it is cut short")
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def integer(self) -> int:
+        """One byte that counts the digits, its highest bit the sign; then the digits, least first."""
+        (control,) = self.bytes(1)
+        count = control & 0x0F
+        if control & 0x70 or not 1 <= count <= 8:
+            raise _DamagedError(f"there is no number at byte {self.position - 1}")
+        value = int.from_bytes(self.bytes(count), "little")
+        return -value if control & 0x80 else value
+
+    def expect(self, what: str, *values: int) -> None:
+        for value in values:
+            found = self.integer()
+            if found != value:
+                raise _DamagedError(f"the {what} is {found} and not {value} before byte {self.position}")
+
+    def real(self) -> float:
+        """A mantissa and a power of two."""
+        mantissa, exponent = self.integer(), self.integer()
+        if abs(exponent) > 1100:  # above are dlib's codes for infinity and NaN
+            raise _DamagedError(f"there is no finite number before byte {self.position}")
+        try:
+            return math.ldexp(mantissa, exponent)
+        except OverflowError:
+            raise _DamagedError(f"there is no finite number before byte {self.position}") from None
+
+    def name(self, expected: str) -> None:
+        self.expect("length of a name", len(expected))
+        if self.bytes(len(expected)) != expected.encode():
+            raise _DamagedError(f"there is no layer {expected!r} before byte {self.position}")
+
+    def tensor(self, *shape: int) -> np.ndarray:
+        """A tensor of a known shape: version 2, four sizes, then float32."""
+        self.expect("version of a tensor", 2)
+        padded = (*shape, *[1] * (4 - len(shape))) if math.prod(shape) else shape
+        self.expect("size of a tensor", *padded)
+        values = np.frombuffer(self.bytes(4 * math.prod(shape)), dtype="<f4").astype(np.float32)
+        if not np.isfinite(values).all():
+            raise _DamagedError(f"the weights before byte {self.position} hold NaN or infinity")
+        return values.reshape(shape)
+
+    def alias(self, *sizes: int) -> None:
+        """The shape of a part of a tensor."""
+        self.expect("version of a shape", 1)
+        self.expect("size of a part", *sizes)
+
+    def rates(self) -> None:
+        """Learning rates and weight decays, of no use here."""
+        for _ in range(4):
+            self.real()
+
+    def end_of_layer(self) -> None:
+        """Three flags; then gradients and outputs, which finished files keep empty."""
+        if set(self.bytes(3)) - set(b"01"):
+            raise _DamagedError(f"a layer has no flags before byte {self.position}")
+        for _ in range(3):
+            self.tensor(0, 0, 0, 0)
+
+
+def _layers() -> list[tuple]:
+    """The layers in the order of their content: from the photo to the descriptor."""
+    layers = [("convolution", 3, 32, 7, 2), ("scale", 32), ("relu",), ("max_pool",)]
+    before = 32
+    for channels, halved in BLOCKS:
+        layers += [("tag",), ("convolution", before, channels, 3, 2 if halved else 1), ("scale", channels)]
+        layers += [("relu",), ("convolution", channels, channels, 3, 1), ("scale", channels)]
+        layers += [("tag",), ("tag",), ("average_pool", 2, 2)] if halved else []  # the second one skips
+        layers += [("add",), ("relu",)]
+        before = channels
+    return [*layers, ("average_pool", 0, 1), ("dense", before, N_VALUES)]
+
+
+def _read_network(reader: _Reader) -> Weights:
+    layers, weights = _layers(), Weights()
+    reader.expect("version", 1)
+    reader.name("loss_metric_2")
+    reader.real(), reader.real()
+    for kind, *_ in reversed(layers[1:]):
+        reader.expect("version of a layer", 1 if kind == "tag" else 2)
+    reader.expect("version of the first layer", 3)
+    reader.name("input_rgb_image_sized")
+    weights.mean = np.array([reader.real() for _ in range(3)], dtype=np.float32)
+    reader.expect("size of the photo", CHIP_SIZE, CHIP_SIZE)
+    for i, (kind, *sizes) in enumerate(layers):
+        if kind == "tag":
+            continue
+        _READERS[kind](reader, weights, *sizes)
+        reader.end_of_layer()
+        if i == 0:
+            reader.expect("number of copies", 1)
+    if reader.position != len(reader.data):
+        raise _DamagedError(f"{len(reader.data) - reader.position} bytes follow its end")
+    return weights
+
+
+def _read_convolution(
+    reader: _Reader, weights: Weights, before: int, channels: int, side: int, stride: int
+) -> None:
+    reader.name("con_4")
+    values = reader.tensor(channels * before * side * side + channels)
+    padding = side // 2 if stride == 1 else 0
+    reader.expect("shape of a convolution", channels, side, side, stride, stride, padding, padding)
+    reader.alias(channels, before, side, side)
+    reader.alias(1, channels, 1, 1)
+    reader.rates()
+    weights.kernels.append(values[:-channels].reshape(channels, before, side, side))
+    weights.biases.append(values[-channels:])
+
+
+def _read_scale(reader: _Reader, weights: Weights, channels: int) -> None:
+    reader.name("affine_")
+    scale, shift = reader.tensor(2 * channels).reshape(2, channels)
+    reader.alias(1, channels, 1, 1)
+    reader.alias(1, channels, 1, 1)
+    reader.expect("kind of scale", 0)
+    weights.scales.append(scale)
+    weights.shifts.append(shift)
+
+
+def _read_dense(reader: _Reader, weights: Weights, before: int, after: int) -> None:
+    reader.name("fc_2")
+    reader.expect("width", after, before)
+    weights.last = reader.tensor(before, after)
+    reader.alias(before, after, 1, 1)
+    reader.alias(0, 0, 0, 0)
+    reader.expect("kind of bias", 1)
+    reader.rates()
+
+
+def _read_relu(reader: _Reader, weights: Weights) -> None:
+    reader.name("relu_")
+
+
+def _read_add(reader: _Reader, weights: Weights) -> None:
+    reader.name("add_prev_")
+
+
+def _read_max_pool(reader: _Reader, weights: Weights) -> None:
+    reader.name("max_pool_2")
+    reader.expect("shape of a pool", 3, 3, 2, 2, 0, 0)
+
+
+def _read_average_pool(reader: _Reader, weights: Weights, side: int, stride: int) -> None:
+    reader.name("avg_pool_2")
+    reader.expect("shape of a pool", side, side, stride, stride, 0, 0)
+
+
+_READERS = {
+    "convolution": _read_convolution,
+    "scale": _read_scale,
+    "relu": _read_relu,
+    "add": _read_add,
+    "max_pool": _read_max_pool,
+    "average_pool": _read_average_pool,
+    "dense": _read_dense,
+}
+
+
+# ----------------------------------------------------------------------------------------------------------
+# The network
+# ----------------------------------------------------------------------------------------------------------
+
+
+def build(weights: Weights) -> keras.Model:
+    """Make the network of weights; see `descriptor_network`."""
+    pictures = keras.Input((CHIP_SIZE, CHIP_SIZE, 3), name="pictures")
+    convolutions = iter(
+        zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True)
+    )  # taken one by one
+
+    def convolve(x, stride: int, padding: str):
+        kernel, bias, scale, shift = next(convolutions)
+        layer = keras.layers.Conv2D(
+            len(kernel),
+            kernel.shape[2:],
+            strides=stride,
+            padding=padding,
+            data_format="channels_last",
+            dtype="float32",  # whatever the precision of a training around it
+        )
+        x = layer(x)
+        folded = (kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0)  # (h, w, in, out)
+        layer.set_weights([folded, bias * scale + shift])
+        return x
+
+    x = (pictures - weights.mean) / 256.0
+    x = keras.ops.relu(convolve(x, 2, "valid"))  # (n, 72, 72, 32)
+    x = keras.ops.max_pool(x, 3, 2, "valid", data_format="channels_last")  # (n, 35, 35, 32)
+    for _, halved in BLOCKS:
+        y = keras.ops.relu(convolve(x, 2 if halved else 1, "valid" if halved else "same"))
+        y = convolve(y, 1, "same")
+        if halved:
+            x = keras.ops.average_pool(x, 2, 2, "valid", data_format="channels_last")
+        x = keras.ops.relu(_add(x, y))
+    x = keras.ops.mean(x, axis=(1, 2))  # (n, 256)
+    dense = keras.layers.Dense(N_VALUES, use_bias=False, dtype="float32", name="descriptors")
+    network = keras.Model(pictures, dense(x), name="descriptor")
+    dense.set_weights([weights.last])
+    network.trainable = False
+    return network
+
+
+def _add(x, y):
+    """Add two pictures (n, h, w, c), continued by zeros to the larger height, width and number of channels.
+
+    The second last halving leaves 4 x 4 places on one way and 3 x 3 on the other.
+    """
+    sizes = [max(a, b) for a, b in zip(x.shape[1:], y.shape[1:], strict=True)]
+
+    def fill(z):
+        missing = [(0, size - has) for size, has in zip(sizes, z.shape[1:], strict=True)]
+        return keras.ops.pad(z, [(0, 0), *missing]) if any(after for _, after in missing) else z
+
+    return fill(x) + fill(y)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Chips: the pictures that the network takes
+# ----------------------------------------------------------------------------------------------------------
+
+
+def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
+    """Where each pixel of the chips lies in the pictures, as dlib places it from the landmarks.
+
+    Parameters
+    ----------
+    landmarks : ndarray, shape (n, 68, 2) or (68, 2)
+        x, y in pixels of the picture.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, 2, 3) or (2, 3)
+        ``picture = transform[:, :2] @ chip + transform[:, 2]`` for x, y of a pixel in the chip of 150 x 150; always a
+        rotation, scale and shift. dlib first halves pictures whose chip is shrunk more than twofold, and thereby moves
+        them by half a pixel; that is left out.
+
+    Raises
+    ------
+    ValueError
+        If the landmarks are not 68 finite points that differ.
+    """
+    landmarks = np.asarray(landmarks, dtype=np.float64)
+    if landmarks.ndim == 3:
+        return np.stack([chip_transforms(points) for points in landmarks])
+    if landmarks.shape != (68, 2):
+        raise ValueError(f"landmarks must have the shape (n, 68, 2), not {landmarks.shape}")
+    if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < 1e-3:
+        raise ValueError("landmarks must be 68 finite points that differ")
+    shift = landmarks.mean(axis=0)  # dlib's points are whole numbers: enlarge, near zero
+    points = [dlib.point(*(int(v) for v in p)) for p in np.rint((landmarks - shift) * SUBPIXELS)]
+    shape = dlib.full_object_detection(dlib.rectangle(0, 0, 1, 1), points)
+    details = dlib.get_face_chip_details(shape, CHIP_SIZE, CHIP_PADDING)
+    rect, angle = details.rect, details.angle
+    left, top, right, bottom = rect.left(), rect.top(), rect.right(), rect.bottom()
+    width = (right - left + 1) / SUBPIXELS  # dlib's rectangles end at their last pixel
+    scale = (width - 1) / (CHIP_SIZE - 1)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([left + right, top + bottom]) / (2 * SUBPIXELS) + shift
+    return np.column_stack([linear, centre - linear @ np.full(2, (CHIP_SIZE - 1) / 2)]).astype(np.float32)
+
+
+def halvings(transforms: np.ndarray) -> int:
+    """How often the pictures should be halved before chips are sampled, so that no pixel is skipped."""
+    scale = np.sqrt(np.abs(np.linalg.det(np.asarray(transforms)[..., :2])))
+    return max(0, int(np.floor(np.log2(np.median(scale)))))
+
+
+def differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) -> tf.Tensor:
+    """Cut chips out of pictures by bilinear sampling, as dlib does; gradients flow to the pictures.
+
+    Parameters
+    ----------
+    pictures : tensor of float32, shape (n, h, w, 3)
+    transforms : array or tensor of float32, shape (n, 2, 3) or (2, 3)
+        See `chip_transforms`; one alone serves all pictures.
+    n_halvings : int, default 0
+        See `halvings`; height and width must be divisible by 2 so often.
+
+    Returns
+    -------
+    tensor of float32, shape (n, 150, 150, 3)
+        Black past the pictures' borders.
+    """
+    for _ in range(n_halvings):
+        pictures = tf.nn.avg_pool2d(pictures, 2, 2, "VALID")
+    factor = float(2**n_halvings)
+    transforms = tf.reshape(tf.convert_to_tensor(transforms, tf.float32), (-1, 2, 3))
+    n, (height, width, channels) = tf.shape(pictures)[0], pictures.shape[1:]
+    places = np.stack(np.meshgrid(*[np.arange(CHIP_SIZE)] * 2), axis=-1).reshape(-1, 2)  # x, y
+    places = tf.einsum("pj,nij->npi", tf.constant(places, tf.float32), transforms[:, :, :2])
+    places = (places + transforms[:, None, :, 2] + 0.5) / factor - 0.5  # (n or 1, 22500, 2)
+    places = tf.clip_by_value(places, -1.0, [float(width), float(height)]) + 1.0  # in pictures with a rim
+    places = tf.broadcast_to(places, (n, CHIP_SIZE**2, 2))
+    low = tf.minimum(tf.floor(places), [float(width), float(height)])
+    share = places - low  # (n, 22500, 2)
+    corner = tf.cast(low, tf.int32)
+    corner = corner[..., 1] * (width + 2) + corner[..., 0]
+    flat = tf.reshape(tf.pad(pictures, [[0, 0], [1, 1], [1, 1], [0, 0]]), (n, -1, channels))
+
+    def at(offset: int, weight: tf.Tensor) -> tf.Tensor:
+        return tf.gather(flat, corner + offset, batch_dims=1) * weight[..., None]
+
+    x, y = share[..., 0], share[..., 1]
+    upper = at(0, (1 - x) * (1 - y)) + at(1, x * (1 - y))
+    lower = at(width + 2, (1 - x) * y) + at(width + 3, x * y)
+    return tf.reshape(upper + lower, (n, CHIP_SIZE, CHIP_SIZE, channels))
+
+
+def describe(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) -> tf.Tensor:
+    """Describe the faces on pictures (n, h, w, 3 or 1) with values 0..255: descriptors (n, 128), differentiable."""
+    chips = differentiable_chips(pictures, transforms, n_halvings)
+    if chips.shape[3] == 1:
+        chips = tf.repeat(chips, 3, axis=3)
+    return descriptor_network()(chips)
