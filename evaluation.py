@@ -14,7 +14,7 @@ import itertools
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,16 +284,33 @@ def release_images(
     faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray | None
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Make the images of a release: c images, and which of them each of the n photos gets (n,)."""
-    if model.faces.image_keys != faces.image_keys:
-        raise ValueError(
-            f"the anonymizer {model.name!r} was made for other photos; make it for these with anonymizer.load"
-        )
     if not model.k_anonymous:
+        _check_made_for(faces, model)
         if labels is not None:
             raise ValueError(
                 f"the anonymizer {model.name!r} changes each photo by itself; leave out the labels"
             )
         return [model.apply(i) for i in range(len(faces))], np.arange(len(faces))
+    return model.surrogates(clusters_of(faces, model, labels)), np.asarray(labels)
+
+
+def _check_made_for(faces: Faces, model: anonymizer.Anonymizer) -> None:
+    if model.faces.image_keys != faces.image_keys:
+        raise ValueError(
+            f"the anonymizer {model.name!r} was made for other photos; make it for these with anonymizer.load"
+        )
+
+
+def clusters_of(faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray | None) -> list[np.ndarray]:
+    """Rows of each cluster's photos, after checking that the labels fit.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, do not fit the photos, leave a number out, or split a person; or if `model` was made
+        for other photos.
+    """
+    _check_made_for(faces, model)
     if labels is None:
         raise ValueError(f"the anonymizer {model.name!r} makes one face for each cluster; give the labels")
     labels = np.asarray(labels)
@@ -312,8 +329,7 @@ def release_images(
             f"{n_split} times a person has photos in a further cluster, which is not k-anonymous; "
             "give the partition identities=faces.identities"
         )
-    clusters = [np.flatnonzero(labels == label) for label in range(n_clusters)]
-    return [model.surrogate(members) for members in clusters], labels
+    return [np.flatnonzero(labels == label) for label in range(n_clusters)]
 
 
 def _assert_person_bound(scores: dict, labels: np.ndarray, identities: np.ndarray) -> None:
@@ -405,7 +421,8 @@ def sweep(
     partitioners : sequence of str
         Names in `partitioning.PARTITIONERS` or `partitioning.VARIABLE_SIZE`.
     anonymizers : sequence of str
-        Names in `anonymizer.ANONYMIZERS`. Those that change each photo by itself give one row, at k = 1.
+        Names in `anonymizer.ANONYMIZERS` or `anonymizer.VARIANTS`. Those that change each photo by itself give one
+        row, at k = 1.
     k_values : iterable of int
         Each from 2 to the number of people.
     random_state : int or sequence of int, default 0
@@ -473,6 +490,20 @@ def sweep(
     return table
 
 
+def partitioner(name: str) -> Callable:
+    """A partition by its name in `partitioning.PARTITIONERS` or `partitioning.VARIABLE_SIZE`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    known = {**partitioning.PARTITIONERS, **partitioning.VARIABLE_SIZE}
+    if name not in known:
+        raise ValueError(f"unknown partitioner {name!r}; there is {', '.join(map(repr, known))}")
+    return known[name]
+
+
 def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state) -> list[dict]:
     """Check what a sweep is asked for, and list its combinations, baselines included."""
     for label, names in (
@@ -482,13 +513,8 @@ def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random
     ):
         if isinstance(names, str) or not names:
             raise TypeError(f"{label} must be a list of names that is not empty, not {names!r}")
-    known = {**partitioning.PARTITIONERS, **partitioning.VARIABLE_SIZE}
-    for name, registry in [
-        *((p, known) for p in partitioners),
-        *((a, anonymizer.ANONYMIZERS) for a in anonymizers),
-    ]:
-        if name not in registry:
-            raise ValueError(f"unknown name {name!r}; there is {', '.join(map(repr, registry))}")
+    for name in partitioners:
+        partitioner(name)
     if not isinstance(k_values, Iterable) or isinstance(k_values, str):
         raise TypeError(f"k_values must be a list or range of whole numbers, not {k_values!r}")
     k_values = sorted(set(k_values))
@@ -507,7 +533,7 @@ def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random
             raise TypeError(f"random_state must be a whole number or several, not {seed!r}")
     if not seeds:
         raise ValueError("random_state is empty; give at least one seed")
-    shared = [name for name in anonymizers if anonymizer.ANONYMIZERS[name].k_anonymous]
+    shared = [name for name in anonymizers if anonymizer.kind(name).k_anonymous]
     single = [name for name in anonymizers if name not in shared and name != NO_ANONYMIZATION]
     partitioners = list(dict.fromkeys([*partitioners, RANDOM_PARTITION])) if shared else []
     grid = [
@@ -527,7 +553,7 @@ def _measure_combination(faces: Faces, combination: dict, descriptors: np.ndarra
     model = _model(combination["anonymizer"], faces)
     labels = None
     if model.k_anonymous:
-        partition = {**partitioning.PARTITIONERS, **partitioning.VARIABLE_SIZE}[combination["partitioner"]]
+        partition = partitioner(combination["partitioner"])
         k, seed = combination["k"], combination["seed"]
         labels = partition(descriptors, k, identities=faces.identities, random_state=seed)
     scores = evaluate(faces, model, labels, **how)

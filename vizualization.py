@@ -604,6 +604,28 @@ def people_and_surrogates(
     return image_grid(sheet, row_labels=["photo", *(f"k = {k}" for k in labels_by_k)])
 
 
+def style_mixing(sources: np.ndarray, destinations: np.ndarray, mixed: np.ndarray) -> Figure:
+    """Show style mixing: sources on top, destinations at the left, and where they meet the mixture.
+
+    Karras, Laine and Aila, "A style-based generator architecture for generative adversarial networks", CVPR 2019,
+    figure 3.
+
+    Parameters
+    ----------
+    sources : ndarray of uint8, shape (s, h, w, 3)
+    destinations : ndarray of uint8, shape (d, h, w, 3)
+    mixed : ndarray of uint8, shape (d, s, h, w, 3)
+        From `stylegan.mixing.mixing_pictures`.
+    """
+    if mixed.shape[:2] != (len(destinations), len(sources)):
+        raise ValueError(
+            f"{len(destinations)} destinations and {len(sources)} sources need as many rows and columns of mixtures, "
+            f"not {mixed.shape[:2]}"
+        )
+    rows = [[None, *sources], *([d, *row] for d, row in zip(destinations, mixed, strict=True))]
+    return image_grid(rows)
+
+
 #: A contact sheet shows at most so many photos of a set, one of each person first.
 SHEET_PHOTOS = 60
 

@@ -12,15 +12,41 @@ from anonymizer.base import Anonymizer, PhotoFilter, Surrogates
 from anonymizer.cnn import UpConvolution
 from anonymizer.filters import Blur, Mask, Pixelate, Unchanged
 from anonymizer.pixel import EigenMean, PixelMean
+from anonymizer.styleGan import StyleMixing
 from datasets import Faces
 
 #: Every anonymizer by its name. To add one, write a subclass of `Surrogates` or `PhotoFilter` and put it here.
 ANONYMIZERS: dict[str, type[Anonymizer]] = {
     cls.name: cls
-    for cls in (PixelMean, EigenMean, ActiveAppearanceModel, UpConvolution, Blur, Pixelate, Mask, Unchanged)
+    for cls in (
+        PixelMean, EigenMean, ActiveAppearanceModel, UpConvolution, StyleMixing, Blur, Pixelate, Mask, Unchanged,
+    )
+}  # fmt: skip
+
+#: Further names: an anonymizer with certain options, as the paper's experiments compare them.
+VARIANTS: dict[str, tuple[str, dict]] = {
+    "stylegan_adjusted": ("stylegan", {"mix": "adjusted"}),
+    "stylegan_random": ("stylegan", {"mix": "random"}),
+    "stylegan_adjusted_published": ("stylegan", {"mix": "adjusted", "as_published": True}),
+    "stylegan_random_published": ("stylegan", {"mix": "random", "as_published": True}),
 }
 
-__all__ = ["ANONYMIZERS", "Anonymizer", "PhotoFilter", "Surrogates", "load"]
+__all__ = ["ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "kind", "load"]
+
+
+def kind(name: str) -> type[Anonymizer]:
+    """The class behind a name in `ANONYMIZERS` or `VARIANTS`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    base, _ = VARIANTS.get(name, (name, {})) if isinstance(name, str) else (name, {})
+    if base not in ANONYMIZERS:
+        known = ", ".join(map(repr, [*ANONYMIZERS, *VARIANTS]))
+        raise ValueError(f"unknown anonymizer {name!r}; there is {known}")
+    return ANONYMIZERS[base]
 
 
 def load(name: str, faces: Faces, **options) -> Anonymizer:
@@ -29,10 +55,10 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     Parameters
     ----------
     name : str
-        ``"pixel"`` (k-Same), ``"eigen"`` (k-Same-Eigen), ``"aam"`` (k-Same-M) and ``"cnn"`` (k-Same-Net) give one
-        surrogate for a cluster: ``surrogate(members, weights=None)``. ``"blur"``, ``"pixelate"`` and ``"mask"``
-        change one photo each: ``apply(i)``; they are not k-anonymous. ``"none"`` returns the photo, as the baseline of
-        an evaluation.
+        ``"pixel"`` (k-Same), ``"eigen"`` (k-Same-Eigen), ``"aam"`` (k-Same-M), ``"cnn"`` (k-Same-Net) and
+        ``"stylegan"`` (AnonFACES) give one surrogate for a cluster: ``surrogate(members, weights=None)``. ``"blur"``,
+        ``"pixelate"`` and ``"mask"`` change one photo each: ``apply(i)``; they are not k-anonymous. ``"none"`` returns
+        the photo, as the baseline of an evaluation. Or a name in `VARIANTS`.
     faces : Faces
         The set that rows refer to, and that models are fitted on.
     **options
@@ -54,6 +80,5 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     >>> anonymizer.load("blur", faces).apply(3).shape
     (112, 92, 3)
     """
-    if name not in ANONYMIZERS:
-        raise ValueError(f"unknown anonymizer {name!r}; there is {', '.join(map(repr, ANONYMIZERS))}")
-    return ANONYMIZERS[name](faces, **options)
+    _, chosen = VARIANTS.get(name, (name, {})) if isinstance(name, str) else (name, {})
+    return kind(name)(faces, **{**chosen, **options})

@@ -93,6 +93,19 @@ class Surrogates(Anonymizer):
         TypeError, ValueError
             For members or weights that do not fit, or `like` where this anonymizer cannot follow a photo.
         """
+        members, weights = self._checked_members(members, weights)
+        if like is None:
+            return self._mix(members, weights)
+        return self._mix_like(members, weights, self._row(like))
+
+    def surrogates(self, clusters: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Make the faces of all clusters of a release: one image for each, as `surrogate` makes it."""
+        return [self.surrogate(members) for members in clusters]
+
+    def _checked_members(
+        self, members: Sequence[int], weights: Sequence[float] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Members in ascending order, and weights that sum to 1: (m,), (m,)."""
         members = np.array([self._row(i) for i in members], dtype=np.int64)
         if len(members) == 0:
             raise ValueError("a surrogate needs at least one member")
@@ -104,10 +117,7 @@ class Surrogates(Anonymizer):
             self._person_weights(members) if weights is None else _checked_weights(weights, len(members))
         )
         order = np.argsort(members)  # sums depend on the order in the last bit, bytes must not
-        members, weights = members[order], weights[order]
-        if like is None:
-            return self._mix(members, weights)
-        return self._mix_like(members, weights, self._row(like))
+        return members[order], weights[order]
 
     def reconstruct(self, i: int) -> np.ndarray:
         """The face that this anonymizer makes of one photo alone: uint8 (h, w, 3)."""
