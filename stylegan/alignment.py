@@ -221,7 +221,7 @@ def _pad(image: np.ndarray, corners: np.ndarray, side: float) -> tuple[np.ndarra
     if max(*before, *after) <= border - 4:
         return image, corners
     before, after = (np.maximum(sides, round(0.3 * side)) for sides in (before, after))
-    (width, height), total = image.shape[1::-1], image.shape[1::-1] + before + after
+    total = image.shape[1::-1] + before + after
     if int(total[0]) * int(total[1]) > MOST_PIXELS:
         raise ValueError("the landmarks reach far beyond the photo; detect the face on this very photo")
     padded = np.pad(
