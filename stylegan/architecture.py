@@ -33,7 +33,7 @@ class Architecture:
     Attributes
     ----------
     resolution : int
-        Side of the pictures, a power of two from 8 to 1024.
+        Side of the pictures, a power of two from 4 to 1024.
     channels : tuple of int
         Feature maps at each resolution from 4 on.
     z_dim, w_dim : int
@@ -51,7 +51,7 @@ class Architecture:
     colours: int = 3
 
     def __post_init__(self):
-        sides = [SMALLEST << i for i in range(1, LARGEST.bit_length() - SMALLEST.bit_length() + 1)]
+        sides = [SMALLEST << i for i in range(LARGEST.bit_length() - SMALLEST.bit_length() + 1)]
         if self.resolution not in sides:
             raise ValueError(f"the resolution must be one of {sides}, not {self.resolution!r}")
         if len(self.channels) != len(self.resolutions):
@@ -164,14 +164,15 @@ def check_arrays(arrays: Dictionary[str, np.ndarray], shapes: dict[str, tuple[in
     missing, surplus = sorted(set(shapes) - set(arrays)), sorted(set(arrays) - set(shapes))
     if missing or surplus:
         raise ValueError(
-            f"the network's arrays are not whole: {len(missing)} missing ({', '.join(missing[:3])}), "
-            f"{len(surplus)} unknown ({', '.join(surplus[:3])})"
+            f"the network's arrays are not whole: {len(missing)} missing"
+            f"{', such as ' + missing[0] if missing else ''}, {len(surplus)} unknown"
         )
     for name, shape in shapes.items():
         array = np.asarray(arrays[name])
         if array.shape != shape:
             raise ValueError(f"{name} has the shape {array.shape} where {shape} is wanted")
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
+        # Half precision may hold fewer numbers than float32, double more.
+        if array.dtype.kind != "f" or not np.abs(array).max() <= np.finfo(np.float32).max:
             raise ValueError(f"{name} holds values that are not finite real numbers")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import utils
-from stylegan.architecture import Architecture, Mapping, Synthesis
+from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays
 
 #: Defaults of the official generator: truncation towards the average in the first 8 layers.
 TRUNCATION_PSI, TRUNCATION_CUTOFF = 0.7, 8
@@ -66,17 +66,9 @@ class StyleNetwork:
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
             parts[part if part in ("mapping", "synthesis") else ""][rest or name] = array
-        surplus = sorted(set(parts[""]) - {"dlatent_avg"})
-        if surplus or "dlatent_avg" not in parts[""]:
-            raise ValueError(
-                f"expected dlatent_avg beside mapping and synthesis, found {surplus or 'nothing'}"
-            )
         architecture = Architecture.of(parts["mapping"], parts["synthesis"])
+        check_arrays(parts[""], {"dlatent_avg": (architecture.w_dim,)})
         average = np.array(arrays["dlatent_avg"], dtype=np.float32)
-        if average.shape != (architecture.w_dim,) or not np.isfinite(average).all():
-            raise ValueError(
-                f"dlatent_avg must be {architecture.w_dim} finite numbers, not of shape {average.shape}"
-            )
         mapping, synthesis = Mapping(architecture), Synthesis(architecture)
         mapping.load(parts["mapping"])
         synthesis.load(parts["synthesis"])
