@@ -29,7 +29,7 @@ from datasets import Faces
 STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)
 #: How often the weights of members who are still recognised are halved, and the steps that refine a strength.
 REWEIGHTINGS, REFINEMENTS = 4, 3
-#: Everybody's average is taken over at most so many photos, drawn by the seed.
+#: The others' average is taken over at most so many photos, drawn by the seed.
 AVERAGE_OVER = 60
 
 MET = "target met in every cluster and, by its upper confidence bound, over the release"
@@ -153,9 +153,10 @@ def tune(
 ) -> Tuning:
     """Find for each cluster the mixture with the least loss that keeps an attack below a bound.
 
-    Two levers are used: the mixture is pulled towards everybody's average, and members who are still recognised count
-    for less. The first that meets the bound is refined by bisection. Then, as long as the upper confidence bound over
-    the whole release is above the bound, clusters take another of their candidates, the cheapest step first.
+    Two levers are used: the mixture is pulled towards the average of all other people, and members who are still
+    recognised count for less. The first pull that meets the bound is refined by bisection. As long as the upper
+    confidence bound over the whole release is above the bound, clusters are searched for images with no success at all,
+    and take another of their candidates, the cheapest step first.
 
     Parameters
     ----------
@@ -180,7 +181,7 @@ def tune(
     checks : sequence of str, optional
         Recognisers for the check, by `embedding.embed`'s names; by default all that are available.
     random_state : int, RandomState or None, default 0
-        Whose photos make up everybody's average, where there are very many.
+        Whose photos make up the others' average, where there are very many.
 
     Returns
     -------
@@ -210,31 +211,32 @@ def tune(
         faces, model, descriptors, evaluation.Gallery.of(faces, descriptors, recogniser), recogniser, threshold,
         TARGETS[target],
     )  # fmt: skip
-    average = _average_weights(faces, random_state)
+    random = utils.check_random_state(random_state)
+    averages = [_average_of_others(faces, members, random) for members in clusters]
     tried = [
         _search(task, members, bound, strengths, average)
-        for members in utils.progress(
-            clusters, "tuning clusters", disable=None if len(clusters) > 3 else True
-        )
+        for members, average in utils.progress(list(zip(clusters, averages, strict=True)), "tuning clusters")
     ]
     chosen = [_best(candidates, bound) for candidates in tried]
-    chosen = _tighten(chosen, tried, bound, confidence)
+    if _upper(chosen, confidence) > bound:
+        further = [i for i, candidate in enumerate(chosen) if candidate.hits.any()]
+        for i in utils.progress(further, "tuning further"):
+            tried[i] += _search(task, clusters[i], 0.0, strengths, averages[i])
+        chosen = _tighten(chosen, tried, bound, confidence)
     return _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, checks)
 
 
-def _average_weights(faces: Faces, random_state) -> np.ndarray:
-    """Weights (n,) of everybody's average, every person counting the same; over some of the photos if they are many."""
-    rows = np.arange(len(faces))
+def _average_of_others(faces: Faces, members: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Weights (n,) of all but the members, every person counting the same; of everybody if nobody else is there."""
+    rows = np.setdiff1d(np.arange(len(faces)), members)
+    rows = np.arange(len(faces)) if len(rows) == 0 else rows
     if len(rows) > AVERAGE_OVER:
-        rows = utils.check_random_state(random_state).choice(rows, AVERAGE_OVER, replace=False)
-    _, person, photos = np.unique(faces.identities[rows], return_inverse=True, return_counts=True)
-    weights = np.zeros(len(faces))
-    weights[rows] = 1 / (photos[person] * len(photos))
-    return weights
+        rows = random.choice(rows, AVERAGE_OVER, replace=False)
+    return _own_weights(faces, rows, np.ones(len(rows)))
 
 
 def _own_weights(faces: Faces, members: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Weights (n,) of a cluster's mixture, each person divided over their photos."""
+    """Weights (n,) of a mixture of some photos, each person divided over theirs."""
     _, person, photos = np.unique(faces.identities[members], return_inverse=True, return_counts=True)
     weights = np.zeros(len(faces))
     weights[members] = shares / photos[person]
@@ -318,12 +320,17 @@ def upper_bound(successes: int, n: int, confidence: float = 0.95) -> float:
     return 1.0 if successes == n else float(stats.beta.ppf(confidence, successes + 1, n - successes))
 
 
+def _upper(chosen: Sequence[_Candidate], confidence: float) -> float:
+    hits = np.concatenate([c.hits for c in chosen])
+    return upper_bound(int(hits.sum()), len(hits), confidence)
+
+
 def _tighten(
     chosen: list[_Candidate], tried: Sequence[Sequence[_Candidate]], bound: float, confidence: float
 ) -> list[_Candidate]:
     """Let clusters take candidates with fewer successes, the cheapest first, until the release's bound holds."""
-    chosen, n = list(chosen), sum(len(c.hits) for c in chosen)
-    while upper_bound(sum(int(c.hits.sum()) for c in chosen), n, confidence) > bound:
+    chosen = list(chosen)
+    while _upper(chosen, confidence) > bound:
         steps = []
         for i, candidates in enumerate(tried):
             for candidate in candidates:
@@ -340,7 +347,7 @@ def _tighten(
 
 def _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, checks) -> Tuning:
     hits = np.concatenate([c.hits for c in chosen])
-    upper = upper_bound(int(hits.sum()), len(hits), confidence)
+    upper = _upper(chosen, confidence)
     met = [c.found and c.success <= bound for c in chosen]
     reason = MET if upper <= bound else CLUSTERS_ONLY
     if not all(met):
