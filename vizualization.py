@@ -64,6 +64,14 @@ LABELS = {
     "eigen": "k-Same-Eigen",
     "aam": "k-Same-M (AAM)",
     "cnn": "k-Same-Net (CNN)",
+    "stylegan": "AnonFACES (StyleGAN), mean",
+    "stylegan_adjusted": "AnonFACES, weight adjusted",
+    "stylegan_random": "AnonFACES, random weights",
+    "stylegan_adjusted_published": "weight adjusted, as published",
+    "stylegan_random_published": "random weights, as published",
+    "rate": "Success rate",
+    "privacy": "Success rate of the target",
+    "loss": "Information loss (distance)",
     "none": "no anonymization",
     "random": "random",
 }
@@ -361,6 +369,333 @@ def _cluster_axis(axis: Axes, drawn: Sequence[bool]) -> None:
         range(n_clusters), [str(i) for i in range(n_clusters)], fontsize=7 if n_clusters > 25 else 9
     )
     axis.grid(visible=False, axis="x")
+
+
+def _check_columns(table: pd.DataFrame, *columns: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(table.columns)}")
+    if table.empty:
+        raise ValueError("the table has no row, so there is nothing to draw")
+
+
+def attack_matrix(
+    table: pd.DataFrame,
+    rows: str = "attack",
+    columns: str = "recogniser",
+    value: str = "rate",
+    title: str = "",
+) -> Figure:
+    """A rate for each pair of two things, such as attack and recogniser, or what steered and what attacks.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With one row for each pair; several are averaged. From `attacks.attack_release`, `evaluation.attack_table` or
+        `tuning.check_release`.
+    rows, columns : str
+        Columns whose values name the pairs.
+    value : str
+        The rate, 0 to 1. What could not be measured stays white.
+    title : str, optional
+    """
+    _check_columns(table, rows, columns, value)
+    across, down = list(dict.fromkeys(table[columns])), list(dict.fromkeys(table[rows]))
+    grid = table.groupby([rows, columns])[value].mean().unstack().reindex(index=down, columns=across)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(
+            figsize=(1.9 + 0.95 * len(across) + 0.06 * max(map(len, down)), 0.9 + 0.26 * len(down))
+        )
+        axis = figure.subplots()
+        image = axis.imshow(grid.to_numpy(dtype=float), vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        axis.set_xticks(range(len(across)), [label(name) for name in across])
+        axis.set_yticks(range(len(down)), [label(name) for name in down])
+        for (r, c), rate in np.ndenumerate(grid.to_numpy(dtype=float)):
+            text = "–" if np.isnan(rate) else f"{rate:.2f}"
+            colour = "black" if np.isnan(rate) or rate > 0.5 else "white"
+            axis.text(c, r, text, ha="center", va="center", fontsize=8, color=colour)
+        figure.colorbar(image, ax=axis, label=label(value))
+        figure.suptitle(title)
+    return figure
+
+
+def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -> Figure:
+    """Success rates with their intervals, and the blind guess beside each.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``rate low high chance`` and `by`; and ``recogniser`` where there are several. From `attacks.attack_release`.
+    by : str
+        Column whose values get a line each.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Dots with lines: rate and 95 % interval. Black ticks: what a blind guess gives. An attack whose interval lies to
+        the right of its tick tells something.
+    """
+    _check_columns(table, by, "rate", "low", "high", "chance")
+    table = table[table["rate"].notna()]
+    if table.empty:
+        raise ValueError("no attack of the table was measured, so there is nothing to draw")
+    groups = table["recogniser"] if "recogniser" in table else pd.Series("", index=table.index)
+    down, colours = list(dict.fromkeys(table[by])), list(dict.fromkeys(groups))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 1.0 + 0.13 * len(down) * (len(colours) + 1)))
+        axis = figure.subplots()
+        for position, name in enumerate(colours):
+            part = table[groups == name]
+            offset = (position - (len(colours) - 1) / 2) / (len(colours) + 1)
+            y = np.array([down.index(value) for value in part[by]]) + offset
+            spread = np.clip(
+                [part["rate"] - part["low"], part["high"] - part["rate"]], 0, None
+            )  # a resampled interval may miss the rate by a hair
+            style = _style(name, position)
+            axis.errorbar(
+                part["rate"], y, xerr=spread, fmt=style["marker"], color=style["color"], markersize=3.5,
+                linewidth=1.1, label=label(name) or None,
+            )  # fmt: skip
+            axis.plot(part["chance"], y, "|", color="black", markersize=7, zorder=3)
+        axis.plot([], [], "|", color="black", label="blind guess")
+        axis.set_yticks(range(len(down)), [label(name) for name in down])
+        axis.invert_yaxis()
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_xlabel(label("rate"))
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
+
+
+def anonymity_sets(
+    sizes: Mapping[str, np.ndarray] | np.ndarray, k: int | None = None, title: str = ""
+) -> Figure:
+    """How many people an adversary still has to choose from, for each person.
+
+    Parameters
+    ----------
+    sizes : array, or mapping of name to array, shape (n,)
+        Effective sizes: 2 to the entropy of the adversary's belief, from `attacks.posterior`.
+    k : int, optional
+        What k-anonymity promises, as a line.
+    title : str, optional
+    """
+    sizes = sizes if isinstance(sizes, Mapping) else {"": sizes}
+    values = {name: np.asarray(part, dtype=float) for name, part in sizes.items()}
+    values = {name: part[np.isfinite(part)] for name, part in values.items()}
+    if not any(map(len, values.values())):
+        raise ValueError("there is no anonymity set to show")
+    largest = max(part.max() for part in values.values() if len(part))
+    edges = np.linspace(
+        0.5, np.ceil(largest) + 0.5, 1 + min(60, int(np.ceil(largest)))
+    )  # around whole numbers
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 2.8))
+        axis = figure.subplots()
+        for position, (name, part) in enumerate(values.items()):
+            style = _style(name, position)
+            axis.hist(
+                part, edges, histtype="step", linewidth=1.6, color=style["color"], linestyle=style["linestyle"],
+                label=label(name) or None,
+            )  # fmt: skip
+        if k is not None:
+            axis.axvline(k, color="black", linewidth=0.8, linestyle=":", label=f"k = {k}")
+        axis.set_xlabel("Effective anonymity set (people)")
+        axis.set_ylabel("People")
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
+
+
+def roc_curves(curves: Mapping[str, object], title: str = "") -> Figure:
+    """Receiver operating characteristics, the false accept rate on a logarithmic axis.
+
+    Parameters
+    ----------
+    curves : mapping of name to attacks.Curve
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Dotted: chance, where strangers are accepted as often as the person. The legend gives equal error rates.
+    """
+    if not curves:
+        raise ValueError("there is no curve to draw")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.8, 3.4))
+        axis = figure.subplots()
+        for position, (name, curve) in enumerate(curves.items()):
+            style = {**_style(name, position), "marker": ""}
+            false, true = curve.false_accept_rate, curve.true_accept_rate
+            text = f"{label(name)} (EER {curve.equal_error_rate:.3f})"
+            axis.step(np.maximum(false, 1e-5), true, where="post", label=text, **style)
+        chance = np.geomspace(1e-5, 1, 50)
+        axis.plot(chance, chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+        axis.set_xscale("log")
+        lowest = min(
+            float(curve.false_accept_rate[curve.false_accept_rate > 0].min(initial=1))
+            for curve in curves.values()
+        )
+        axis.set_xlim(max(lowest / 2, 1e-5), 1)
+        axis.set_ylim(-0.02, 1.02)
+        axis.set_xlabel("False accept rate")
+        axis.set_ylabel("True accept rate")
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
+
+
+def tuning_trace(trace: pd.DataFrame, bound: float, title: str = "") -> Figure:
+    """What a tuning tried: loss against success rate, a panel for each of the first eight clusters.
+
+    Parameters
+    ----------
+    trace : DataFrame
+        `tuning.Tuning.trace`.
+    bound : float
+        The largest rate allowed, drawn as a line.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Numbers tell the order of the trials; the ring marks what was chosen. Images without a face are left out and
+        counted in the panel's title.
+    """
+    _check_columns(trace, "label", "round", "loss", "success", "found", "chosen")
+    shown = list(dict.fromkeys(trace["label"]))[:8]
+    columns = min(4, len(shown))
+    n_rows = -(-len(shown) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 * columns + 0.4, 2.0 * n_rows + 0.3))
+        axes = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(shown) :]:
+            axis.axis("off")
+        for axis, cluster in zip(axes.flat, shown, strict=False):
+            rows = trace[trace["label"] == cluster]
+            seen, blind = rows[rows["found"]], int((~rows["found"]).sum())
+            axis.plot(seen["loss"], seen["success"], ".", color=COLOURS[0], markersize=4)
+            for row in seen.itertuples():
+                if row.round == 0:
+                    axis.annotate(
+                        "start",
+                        (row.loss, row.success),
+                        fontsize=6,
+                        xytext=(3, 3),
+                        textcoords="offset points",
+                    )
+            chosen = rows[rows["chosen"]]
+            axis.plot(
+                chosen["loss"], chosen["success"], "o", markersize=9, markerfacecolor="none", color=COLOURS[1]
+            )
+            axis.axhline(bound, color="black", linewidth=0.8, linestyle=":")
+            axis.set_title(f"cluster {cluster}" + (f", {blind} without face" if blind else ""), fontsize=8)
+        axes[0, 0].set_ylim(-0.05, 1.05)
+        figure.supxlabel(label("loss"), fontsize=9)
+        figure.supylabel(label("privacy"), fontsize=9)
+        figure.suptitle(title)
+    return figure
+
+
+def pareto(
+    table: pd.DataFrame,
+    front: np.ndarray,
+    by: str = "anonymizer",
+    loss: str = "information_loss",
+    privacy: str = "re_identification",
+    title: str = "",
+) -> Figure:
+    """All combinations as points, and the step line under which none lies: what privacy costs at the least.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each combination, with ``k``.
+    front : ndarray of bool, shape (len(table),)
+        From `tuning.pareto_front`.
+    by : str
+        Column that gives colours and markers.
+    loss, privacy : str
+        Columns of the axes.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Lower left is better; numbers on the line are k.
+    """
+    _check_columns(table, by, loss, privacy)
+    if np.shape(front) != (len(table),):
+        raise ValueError(
+            f"front must tell for each of {len(table)} rows, not have the shape {np.shape(front)}"
+        )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 3.8))
+        axis = figure.subplots()
+        for position, name in enumerate(_names(table, by)):
+            rows = table[table[by] == name]
+            style = {**_style(name, position), "linestyle": ""}
+            axis.plot(rows[loss], rows[privacy], alpha=0.55, label=label(name), **style)
+        best = table[np.asarray(front, dtype=bool)].sort_values(loss)
+        axis.step(
+            best[loss], best[privacy], where="post", color="black", linewidth=1.2, label="nothing below"
+        )
+        if "k" in best:
+            for row in best.drop_duplicates("k").itertuples():
+                point = (getattr(row, loss), getattr(row, privacy))
+                axis.annotate(str(row.k), point, fontsize=7, xytext=(3, 4), textcoords="offset points")
+        axis.set_xlabel(label(loss))
+        axis.set_ylabel(label(privacy))
+        axis.set_ylim(-0.02, 1.02)
+        _legend(figure, axis)
+        figure.suptitle(title)
+    return figure
+
+
+def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -> Figure:
+    """What surrogates still tell: one panel for each measure, one dot with its interval for each anonymizer.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``metric value low high baseline`` and `by`, from `utility.measure_utility`.
+    by : str
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Dotted: the same measure on the clear photos. Scales differ from panel to panel.
+    """
+    _check_columns(table, "metric", "value", by)
+    table = table[table["value"].notna()]
+    metrics, names = list(dict.fromkeys(table["metric"])), _names(table, by)
+    columns = min(4, len(metrics))
+    n_rows = -(-len(metrics) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.3 * columns + 1.2, (0.75 + 0.16 * len(names)) * n_rows + 0.3))
+        axes = figure.subplots(n_rows, columns, sharey=True, squeeze=False)
+        for axis in axes.flat[len(metrics) :]:
+            axis.axis("off")
+        for axis, metric in zip(axes.flat, metrics, strict=False):
+            rows = table[table["metric"] == metric]
+            for position, name in enumerate(names):
+                row = rows[rows[by] == name]
+                style = _style(name, position)
+                for one in row.itertuples():
+                    low, high = getattr(one, "low", one.value), getattr(one, "high", one.value)
+                    axis.plot([low, high], [position] * 2, color=style["color"], linewidth=1.2)
+                    axis.plot(one.value, position, marker=style["marker"], color=style["color"], markersize=4)
+            if "baseline" in rows and rows["baseline"].notna().any():
+                axis.axvline(rows["baseline"].dropna().iloc[0], color="black", linewidth=0.8, linestyle=":")
+            axis.set_title(label(metric), fontsize=8)
+            axis.tick_params(axis="x", labelsize=7)
+            axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=8)
+        axes[0, 0].invert_yaxis()
+        figure.suptitle(title)
+    return figure
 
 
 def partition_bars(stats: pd.DataFrame, by: str = "partitioner", title: str = "") -> Figure:

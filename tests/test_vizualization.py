@@ -403,3 +403,129 @@ def test_drawing_leaves_the_style_of_others_alone():
     vizualization.trade_off(table_of(), "partitioner")
     vizualization.image_grid([[image(1)]])
     assert dict(plt.rcParams) == before
+
+
+# Attacks, tuning and utility
+
+
+@pytest.fixture
+def attack_table():
+    return pd.DataFrame(
+        {
+            "attack": ["identification", "identification", "insider", "insider"],
+            "recogniser": ["dlib", "lbp", "dlib", "lbp"],
+            "rate": [0.8, 0.3, 0.5, np.nan],
+            "low": [0.7, 0.2, 0.4, np.nan],
+            "high": [0.9, 0.4, 0.6, np.nan],
+            "chance": [0.1, 0.1, 0.2, 0.2],
+        }
+    )
+
+
+def test_attack_matrix_writes_every_rate_in_its_place(attack_table):
+    axis = vizualization.attack_matrix(attack_table).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["0.80", "0.30", "0.50", "–"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["dlib", "lbp"]
+    assert np.array_equal(
+        np.ma.filled(axis.images[0].get_array(), np.nan), [[0.8, 0.3], [0.5, np.nan]], equal_nan=True
+    )
+    with pytest.raises(ValueError, match="no column size"):
+        vizualization.attack_matrix(attack_table, columns="size")
+
+
+def test_attack_intervals_show_rate_interval_and_chance(attack_table):
+    axis = vizualization.attack_intervals(attack_table).axes[0]
+    drawn = [bars.lines[0].get_xdata().tolist() for bars in axis.containers]
+    assert drawn == [[0.8, 0.5], [0.3]]
+    ends = [segment[:, 0].tolist() for segment in axis.containers[0].lines[2][0].get_segments()]
+    assert np.allclose(ends, [[0.7, 0.9], [0.4, 0.6]])
+    ticks = [
+        line.get_xdata().tolist() for line in axis.lines if line.get_marker() == "|" and len(line.get_xdata())
+    ]
+    assert ticks == [[0.1, 0.2], [0.1]]
+    with pytest.raises(ValueError, match="no attack"):
+        vizualization.attack_intervals(attack_table.assign(rate=np.nan))
+
+
+def test_anonymity_sets_count_everybody_once():
+    figure = vizualization.anonymity_sets(
+        {"aam": np.array([1, 5, 5.2, np.nan]), "blur": np.array([1.0, 1.1])}, k=5
+    )
+    heights = [patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches]
+    assert heights == [2, 2]
+    assert any(line.get_xdata()[0] == 5 for line in figure.axes[0].lines)
+    with pytest.raises(ValueError, match="no anonymity set"):
+        vizualization.anonymity_sets(np.array([np.nan]))
+
+
+def test_roc_curves_give_the_equal_error_rate():
+    import attacks
+
+    curve = attacks.roc(np.array([0.1, 0.2, 0.9]), np.array([0.5, 0.8, 1.0]))
+    axis = vizualization.roc_curves({"dlib": curve}).axes[0]
+    assert axis.lines[0].get_label() == f"dlib (EER {curve.equal_error_rate:.3f})"
+    assert np.allclose(axis.lines[0].get_ydata(), curve.true_accept_rate)
+    with pytest.raises(ValueError, match="no curve"):
+        vizualization.roc_curves({})
+
+
+def test_tuning_trace_rings_what_was_chosen():
+    trace = pd.DataFrame(
+        {
+            "label": [0, 0, 1, 1],
+            "round": [0, 1, 0, 1],
+            "loss": [0.5, 0.6, 0.4, np.nan],
+            "success": [1, 0.2, 0.5, 0],
+            "found": [True, True, True, False],
+            "chosen": [False, True, True, False],
+        }
+    )
+    axes = vizualization.tuning_trace(trace, bound=0.5).axes
+    rings = [line for line in axes[0].lines if line.get_marker() == "o"]
+    assert rings[0].get_xdata().tolist() == [0.6] and rings[0].get_ydata().tolist() == [0.2]
+    assert axes[1].get_title() == "cluster 1, 1 without face"
+    assert axes[0].lines[-1].get_ydata()[0] == 0.5
+
+
+def test_pareto_steps_through_the_front_only():
+    table = pd.DataFrame(
+        {
+            "anonymizer": ["aam", "aam", "pixel"],
+            "k": [2, 5, 5],
+            "information_loss": [0.4, 0.6, 0.7],
+            "re_identification": [0.9, 0.2, 0.5],
+        }
+    )
+    axis = vizualization.pareto(table, np.array([True, True, False])).axes[0]
+    line = next(line for line in axis.lines if line.get_label() == "nothing below")
+    assert line.get_xdata().tolist() == [0.4, 0.6] and line.get_ydata().tolist() == [0.9, 0.2]
+    assert [text.get_text() for text in axis.texts] == ["2", "5"]
+    with pytest.raises(ValueError, match="front must tell"):
+        vizualization.pareto(table, np.array([True]))
+
+
+def test_utility_dots_have_a_panel_for_each_measure():
+    table = pd.DataFrame(
+        {
+            "anonymizer": ["aam", "pixel"] * 2,
+            "metric": ["ssim", "ssim", "age", "age"],
+            "value": [0.5, 0.6, 3.0, np.nan],
+            "low": [0.4, 0.5, 2.0, np.nan],
+            "high": [0.6, 0.7, 4.0, np.nan],
+            "baseline": [1.0, 1.0, 0.0, 0.0],
+        }
+    )
+    axes = vizualization.utility_dots(table).axes
+    assert [axis.get_title() for axis in axes] == ["ssim", "age"]
+    assert [line.get_xdata()[0] for line in axes[0].lines if len(line.get_xdata()) == 1] == [0.5, 0.6]
+    assert axes[1].lines[-1].get_xdata()[0] == 0
+
+
+def test_style_mixing_leaves_the_corner_free():
+    faces = np.arange(5)[:, None, None, None] * np.full((5, 4, 4, 3), 10, np.uint8)
+    mixed = np.zeros((3, 2, 4, 4, 3), np.uint8)
+    figure = vizualization.style_mixing(faces[:2], faces[2:], mixed)
+    images = [axis.images[0].get_array()[0, 0, 0] if axis.images else None for axis in figure.axes]
+    assert images == [None, 0, 10, 20, 0, 0, 30, 0, 0, 40, 0, 0]
+    with pytest.raises(ValueError, match="3 destinations and 2 sources"):
+        vizualization.style_mixing(faces[:2], faces[2:], mixed[:2])
