@@ -21,8 +21,6 @@ from stylegan.network import StyleNetwork, to_uint8
 MOUTH_OUTSIDE = slice(48, 60)
 #: Photos are sampled so many times finer than the crop before they are averaged, at most.
 FINENESS = 4
-#: A crop may need no more pixels than this around the photo.
-MOST_PIXELS = 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +207,9 @@ def _cut(image: np.ndarray, corners: np.ndarray, border: int) -> tuple[np.ndarra
     start = np.clip(np.floor(corners.min(axis=0)).astype(int) - border, 0, None)
     end = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + border, size)
     if (end - start < 2).any():
-        raise ValueError("the landmarks lie outside the photo; detect the face on this very photo")
+        raise ValueError(
+            "the landmarks lie outside the photo or far beyond its borders; detect the face on this very photo"
+        )
     return image[start[1] : end[1], start[0] : end[0]], corners - start
 
 
@@ -222,8 +222,6 @@ def _pad(image: np.ndarray, corners: np.ndarray, side: float) -> tuple[np.ndarra
         return image, corners
     before, after = (np.maximum(sides, round(0.3 * side)) for sides in (before, after))
     total = image.shape[1::-1] + before + after
-    if int(total[0]) * int(total[1]) > MOST_PIXELS:
-        raise ValueError("the landmarks reach far beyond the photo; detect the face on this very photo")
     padded = np.pad(
         image.astype(np.float32), [(before[1], after[1]), (before[0], after[0]), (0, 0)], mode="reflect"
     )
