@@ -1,0 +1,49 @@
+"""How strong the attackers' recognisers are on clear ORL photos: ``python benchmarks/recognisers.py``.
+
+Rank-1: one photo of each person is sought among the other 360; the fitted recognisers are fitted on those. EER:
+over all pairs of photos of 20 people; the fitted ones are fitted on the other 20; mean and range of 20 random halves.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+import attacks
+import datasets
+import recognition
+import utils
+
+N_HALVES = 20
+
+
+def main():
+    """Print the table."""
+    everybody = datasets.load_faces("orl")
+    faces = datasets.load_faces("orl", per_identity=1)
+    random = utils.check_random_state(0)
+    halves = [random.permutation(everybody.people)[:20] for _ in range(N_HALVES)]
+    print(f"{'recogniser':12} {'rank-1':>7} {'EER':>7} {'least':>7} {'most':>7}")
+    for name in ["dlib", *recognition.available()]:
+        describe = recognition.prepare(name, faces.others)
+        gallery = attacks.Gallery.of(faces, describe)
+        clear = attacks.Release(describe(faces), np.ones(40, bool), np.arange(40), faces.identities)
+        rank1 = attacks.identification(clear, gallery, ranks=[1])[0].rate
+        rates = [_equal_error_rate(name, everybody, people) for people in halves]
+        print(f"{name:12} {rank1:7.3f} {np.mean(rates):7.4f} {min(rates):7.4f} {max(rates):7.4f}", flush=True)
+
+
+def _equal_error_rate(name, everybody, people):
+    fitted_on = np.isin(everybody.identities, people)
+    photos = everybody.select(~fitted_on)
+    descriptors = recognition.prepare(name, everybody.select(fitted_on))(photos)
+    first, second = np.triu_indices(len(photos), k=1)
+    distance = attacks.distances(descriptors, descriptors)[first, second]
+    alike = photos.identities[first] == photos.identities[second]
+    return attacks.roc(distance[alike], distance[~alike]).equal_error_rate
+
+
+if __name__ == "__main__":
+    main()

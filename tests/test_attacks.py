@@ -1,0 +1,1031 @@
+"""Attacks worked out by hand and by brute force; what no anonymization and what noise must give; the simulated case."""
+
+import hashlib
+import io
+import itertools
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_curve
+
+import anonymizer
+import attacks
+import evaluation
+import partitioning
+import recognition
+import utils
+from attacks import Gallery, NotApplicableError, Practice, Published, Release
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+REFERENCE = REFERENCE / "encoding_data" / "dlib_celeba_979.pickle"
+
+
+def line(*values):
+    """Descriptors of one number each: (n, 1)."""
+    return np.array(values, dtype=float)[:, None]
+
+
+def release(values, labels, people, found=None):
+    found = np.ones(len(values), bool) if found is None else np.array(found)
+    return Release(line(*values), found, np.array(labels), np.array(list(people)))
+
+
+def gallery(values, people):
+    return Gallery(line(*values), np.array(list(people)))
+
+
+def by_name(results):
+    return {(result.attack, result.level): result for result in results}
+
+
+def crowd(n_people=40, n_photos=5, d=24, spread=0.3, seed=0):
+    """Descriptors (n, d) of photos around a point for each person, and names."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(n_people, d))
+    names = np.array([f"p{i:03d}" for i in range(n_people)])
+    photos = np.repeat(centres, n_photos, axis=0) + spread * random.normal(size=(n_people * n_photos, d))
+    return photos, np.repeat(names, n_photos)
+
+
+def own_images(photos, names):
+    """Each photo released as it is."""
+    return Release(photos, np.ones(len(photos), bool), np.arange(len(photos)), names)
+
+
+def shared_means(photos, names, k):
+    """Everybody's first photo, the mean of each k people released."""
+    people, first = np.unique(names, return_index=True)
+    labels = np.arange(len(people)) // k
+    means = np.stack([photos[first][labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+    return Release(means, np.ones(len(means), bool), labels, people), photos[first]
+
+
+# ---- places in a search ----
+
+
+def brute_hit(values, members, rank):
+    """Share of all orders of a list of distances in which a member is among the first `rank`."""
+    hits = total = 0
+    for order in itertools.permutations(range(len(values))):
+        if all(values[a] <= values[b] for a, b in itertools.pairwise(order)):
+            total += 1
+            hits += any(i in members for i in order[:rank])
+    return hits / total
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 2), min_size=2, max_size=6),
+    st.data(),
+)
+def test_ties_are_broken_by_lot_as_in_all_orders(values, data):
+    members = data.draw(st.sets(st.integers(0, len(values) - 1), min_size=1))
+    rank = data.draw(st.integers(1, len(values)))
+    sought = np.isin(np.arange(len(values)), list(members))[None]
+    found = attacks._rank(np.array([values], dtype=float), sought).hits(rank)
+    assert found[0] == pytest.approx(brute_hit(values, members, rank))
+
+
+def test_the_expected_rank_of_a_tied_member():
+    sought = np.array([[False, True, False, True]])
+    ranking = attacks._rank(np.array([[0.0, 1.0, 1.0, 1.0]]), sought)
+    orders = [min(o.index(1), o.index(3)) for o in itertools.permutations([1, 2, 3])]
+    assert ranking.expected_rank[0] == pytest.approx(2 + np.mean(orders))
+
+
+def test_a_person_is_as_far_as_their_nearest_photo():
+    to_people, people = attacks.person_distances(np.array([[3.0, 1.0, 2.0]]), np.array(["b", "a", "b"]))
+    assert list(people) == ["a", "b"]
+    np.testing.assert_array_equal(to_people, [[1.0, 2.0]])
+
+
+# ---- identification ----
+
+
+def test_identification_by_hand():
+    """Image 0 at 0 stands for a and b, image 1 at 10 for c and d; d is nearest to 0, a next, then b; c is at 10."""
+    results = by_name(
+        attacks.identification(
+            release([0, 10], [0, 0, 1, 1], "abcd"), gallery([2, 3, 10, 1], "abcd"), ranks=(1, 2, 3)
+        )
+    )
+    assert results["rank-1", "person"].rate == 1 / 4  # c
+    assert results["rank-1", "cluster"].rate == 2 / 4
+    assert results["rank-2", "person"].rate == 2 / 4  # a and c; next to 10 is b
+    assert results["rank-2", "cluster"].rate == 1.0
+    assert results["rank-3", "person"].rate == 3 / 4
+    assert results["rank-1", "person"].chance == 1 / 4
+    assert results["rank-1", "cluster"].chance == 2 / 4
+    assert results["rank-2", "cluster"].chance == pytest.approx(
+        1 - 1 / 6
+    )  # both of two drawn are strangers: 1 of 6
+    table = results["rank-1", "person"].per_person.set_index("person")
+    assert table["rank"].to_dict() == {"a": 2, "b": 3, "c": 1, "d": 4}
+
+
+def test_people_without_a_face_on_their_image_are_a_class_of_their_own():
+    """Image 0 leads to a, image 1 shows no face and leads nowhere, image 2 shows none and leads to c."""
+    given_release = release([0, 0, 2], [0, 1, 2], "abc", [True, False, False])
+    result = attacks.identification(given_release, gallery([0, 1, 2], "abc"), ranks=[1])[0]
+    assert (result.rate, result.rate_all, result.rate_worst) == (1.0, 2 / 3, 1.0)
+    assert (result.n_people, result.n_failed) == (3, 2)
+    assert result.per_person["failed"].tolist() == [False, True, True]
+
+
+def test_nothing_is_claimed_where_no_image_shows_a_face():
+    result = attacks.identification(
+        release([0, 1], [0, 1], "ab", [False, False]), gallery([0, 1], "ab"), ranks=[1]
+    )[0]
+    assert np.isnan([result.rate, result.low, result.high]).all()
+    assert (result.rate_all, result.rate_worst, result.note) == (1.0, 1.0, "no image shows a face")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 5), st.integers(0, 10**6), st.sampled_from([1, 3, 5]))
+def test_shared_images_name_at_most_one_in_k(k, seed, rank):
+    random = np.random.default_rng(seed)
+    descriptors = random.integers(0, 3, size=(4 * k, 2)).astype(float)  # many ties
+    given_release = Release(
+        descriptors[:4], np.ones(4, bool), np.arange(4 * k) // k, np.arange(4 * k).astype(str)
+    )
+    results = attacks.identification(
+        given_release, Gallery(descriptors, np.arange(4 * k).astype(str)), ranks=[rank]
+    )
+    person, cluster = results
+    assert person.rate <= min(1, rank / k) + 1e-9
+    assert person.rate <= cluster.rate + 1e-9 <= 1 + 2e-9
+
+
+def test_a_gallery_of_the_release_itself_leads_to_the_cluster_and_to_one_in_k():
+    photos, names = crowd(12, 1)
+    shared, _ = shared_means(photos, names, 4)
+    results = by_name(attacks.identification(shared, Gallery.anonymized(shared), ranks=[1]))
+    assert results["rank-1", "cluster"].rate == 1.0
+    assert results["rank-1", "person"].rate == pytest.approx(1 / 4)
+
+
+def test_a_person_who_is_not_in_the_gallery_is_refused():
+    with pytest.raises(ValueError, match="1 released people are not in the gallery, such as b"):
+        attacks.identification(release([0, 1], [0, 1], "ab"), gallery([0, 1], "ac"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"descriptors": np.zeros(3)}, "needs descriptors of shape"),
+        ({"descriptors": line(0, np.nan)}, "NaN"),
+        ({"found": np.ones(3, bool)}, "found flags"),
+        ({"labels": np.array([0, 2])}, "labels must use every number"),
+        ({"identities": np.array(["a"])}, "1 identities"),
+    ],
+)
+def test_releases_that_do_not_fit_are_refused(parts, message):
+    whole = {
+        "descriptors": line(0, 1),
+        "found": np.ones(2, bool),
+        "labels": np.array([0, 1]),
+        "identities": np.array(["a", "b"]),
+    }
+    with pytest.raises(ValueError, match=message):
+        Release(**{**whole, **parts})
+
+
+def test_descriptors_of_two_recognisers_do_not_compare():
+    with pytest.raises(ValueError, match="of 1 and of 2 values"):
+        attacks.identification(release([0], [0], "a"), Gallery(np.zeros((1, 2)), np.array(["a"])))
+
+
+# ---- sanity: no anonymization, and noise ----
+
+
+def test_without_anonymization_every_attack_succeeds():
+    photos, names = crowd()
+    first = np.arange(0, len(photos), 5)
+    clear = own_images(photos[first], names[first])
+    rest = np.setdiff1d(np.arange(len(photos)), first)
+    known, again = Gallery(photos[rest], names[rest]), own_images(photos[first + 1], names[first])
+    results = by_name(
+        [
+            *attacks.identification(clear, known, ranks=[1]),
+            *attacks.posterior(clear, known),
+            *attacks.linkability(clear, again),
+            *attacks.composition([clear, again], known),
+            *attacks.parrot(clear, known),
+            *attacks.parrot_pairs(clear, known),
+            *attacks.reversal(clear, known),
+            *attacks.reversal_pixels(clear, known),
+            *attacks.verification(clear, known, [1e-2])[1:],
+        ]
+    )
+    weak = {name: result.rate for name, result in results.items() if result.rate < 0.95}
+    assert not weak
+    assert attacks.verification(clear, known)[0].rate < 0.01
+    assert results["posterior", "person"].per_person["set_size"].max() < 1.5
+
+
+def test_noise_gives_chance():
+    """Every interval of an attack on images that tell nothing covers what a blind guess reaches."""
+    photos, names = crowd(60)
+    people = np.unique(names)
+    random = np.random.default_rng(1)
+    noise = Release(random.normal(size=(12, 24)), np.ones(12, bool), np.arange(60) // 5, people)
+    second = Release(random.normal(size=(12, 24)), np.ones(12, bool), np.arange(60) % 12, people)
+    known = Gallery(photos, names)
+    results = [
+        *attacks.identification(noise, known),
+        *attacks.posterior(noise, known),
+        *attacks.verification(noise, known, [1e-2]),
+        *attacks.linkability(noise, second),
+        *attacks.insider(noise, random.normal(size=(60, 24)), known, 2),
+        *attacks.parrot(noise, known),
+        *attacks.reversal(noise, known),
+    ]
+    missed = [
+        (result.attack, result.level, result.low, result.chance, result.high)
+        for result in results
+        if not result.low - 0.02 <= result.chance <= result.high + 0.02
+    ]
+    assert not missed
+    assert len(results) == 8 + 1 + 2 + 1 + 2 + 2 + 2
+
+
+# ---- intervals ----
+
+
+def test_the_interval_of_a_mean_is_near_the_normal_one():
+    values = np.random.default_rng(0).random(400)
+    low, high = attacks.bootstrap_interval(values, np.arange(400))
+    margin = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - margin, values.mean() + margin), abs=0.005)
+
+
+def test_doubling_every_value_of_a_unit_changes_nothing():
+    values = np.random.default_rng(0).random(30)
+    once = attacks.bootstrap_interval(values, np.arange(30))
+    assert attacks.bootstrap_interval(np.repeat(values, 2), np.repeat(np.arange(30), 2)) == pytest.approx(
+        once
+    )
+
+
+def test_where_all_agree_the_exact_interval_stands():
+    """0 of 10: the rate at which none of ten succeeds with probability 2.5 %."""
+    low, high = attacks.bootstrap_interval(np.zeros(20), np.repeat(np.arange(10), 2))
+    assert low == 0 and (1 - high) ** 10 == pytest.approx(0.025)
+    low, high = attacks.bootstrap_interval(np.ones(10), np.arange(10))
+    assert high == 1 and low**10 == pytest.approx(0.025)
+    assert np.isnan(attacks.bootstrap_interval(np.array([]), np.array([]))).all()
+
+
+def test_the_worst_are_reported_beside_the_mean():
+    table = pd.DataFrame(
+        {
+            "person": [f"p{i}" for i in range(40)],
+            "image": np.arange(40) // 4,
+            "failed": False,
+            "group": np.arange(40) // 4,
+            "success": np.linspace(0, 1, 40),
+        }
+    )
+    result = attacks._summarise("made up", "person", table, 0.0, 0)
+    assert result.rate == pytest.approx(0.5)
+    assert result.worst_people == pytest.approx(np.mean([1, 38 / 39]))
+    assert result.worst_cluster == pytest.approx(np.mean([36, 37, 38, 39]) / 39)
+
+
+# ---- what is left of anonymity ----
+
+
+def test_images_that_tell_nothing_leave_the_whole_gallery():
+    """Both images are as near to everybody: slope 0, a belief of 1/4 in each."""
+    result = attacks.posterior(release([0, 0], [0, 0, 1, 1], "abcd"), gallery([1, -1, 1, -1], "abcd"))[0]
+    table = result.per_person
+    assert result.rate == pytest.approx(1 / 4)
+    np.testing.assert_allclose(table["set_size"], 4.0)
+    np.testing.assert_allclose(table["entropy"], 2.0)
+    assert "median 4.0 people" in result.note
+
+
+def test_the_posterior_is_the_softmax_under_the_best_slope():
+    random = np.random.default_rng(3)
+    given_release = release([0, 1, 2, 3], [0, 1, 2, 3], "abcd")
+    known = gallery(np.arange(4) + random.normal(size=4), "abcd")
+    result = attacks.posterior(given_release, known)[0]
+    d = np.abs(np.arange(4)[:, None] - known.descriptors[:, 0])
+    slopes = np.linspace(0, 20, 20001)[:, None, None]
+    belief = np.exp(-slopes * d)
+    belief /= belief.sum(axis=2, keepdims=True)
+    best = belief[np.log(belief[:, range(4), range(4)]).sum(axis=1).argmax()]
+    np.testing.assert_allclose(result.per_person["success"], best.diagonal(), atol=2e-3)
+    entropy = -(best * np.log2(best)).sum(axis=1)
+    np.testing.assert_allclose(result.per_person["set_size"], 2**entropy, rtol=5e-3)
+
+
+def test_people_who_share_an_image_hide_among_k_at_least():
+    photos, names = crowd(20, 5)
+    shared, _ = shared_means(photos, names, 5)
+    result = attacks.posterior(shared, Gallery(photos, names))[0]
+    assert result.rate <= 1 / 5 + 1e-9
+    assert (result.per_person.groupby("image")["success"].sum() <= 1 + 1e-9).all()
+
+
+# ---- verification ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=15),
+    st.lists(st.integers(0, 6), min_size=1, max_size=15),
+    st.sampled_from([0.01, 0.1, 0.3, 0.5]),
+)
+def test_the_curve_is_that_of_scikit_learn(genuine, impostor, far):
+    curve = attacks.roc(genuine, impostor)
+    truth = np.repeat([1, 0], [len(genuine), len(impostor)])
+    false, true, cut = roc_curve(truth, -np.array(genuine + impostor, float), drop_intermediate=False)
+    np.testing.assert_allclose(curve.false_accept_rate, false)
+    np.testing.assert_allclose(curve.true_accept_rate, true)
+    np.testing.assert_allclose(curve.threshold[1:], -cut[1:])
+    threshold, accepted = curve.at(far)
+    assert accepted == pytest.approx(true[false <= far].max())
+    assert np.mean(np.array(impostor) <= threshold) <= far
+    assert accepted == pytest.approx(np.mean(np.array(genuine) <= threshold))
+
+
+def test_equal_error_rates_by_hand():
+    assert attacks.roc([1, 2], [3, 4]).equal_error_rate == 0.0
+    assert attacks.roc([3, 4], [1, 2]).equal_error_rate == 1.0
+    assert attacks.roc([1, 2, 3, 9], [4, 5, 6, 2.5]).equal_error_rate == pytest.approx(1 / 4)
+    assert attacks.roc([1], [1]).equal_error_rate == 0.5
+
+
+@pytest.mark.parametrize("pairs", [([], [1]), ([1], []), ([np.nan], [1])])
+def test_curves_need_pairs_of_both_kinds(pairs):
+    with pytest.raises(ValueError, match="needs some of each|NaN"):
+        attacks.roc(*pairs)
+
+
+def test_verification_pairs_photos_with_images_of_their_people():
+    """Image 0 at 0 for a, b; image 1 at 10 for c: genuine distances 1, 5, 0; impostor 9, 5, 10."""
+    eer, tar = attacks.verification(release([0, 10], [0, 0, 1], "abc"), gallery([1, 5, 10], "abc"), [0.5])
+    assert tar.note == "not estimable: FAR 0.5 needs 20 impostor pairs, there are 3"
+    assert np.isnan([tar.rate, tar.low, tar.high, tar.rate_worst]).all()
+    assert eer.rate == pytest.approx(attacks.roc([1, 5, 0], [9, 5, 10]).equal_error_rate)
+    assert (eer.chance, eer.n_people) == (0.5, 3)
+
+
+def test_verification_agrees_with_a_curve_over_all_pairs():
+    photos, names = crowd(20, 5, spread=2.0)
+    shared, _ = shared_means(photos, names, 4)
+    known = Gallery(photos, names)
+    d = attacks.distances(photos, shared.descriptors)
+    image_of = dict(zip(shared.identities, shared.labels, strict=True))
+    genuine = np.array([[image_of[name] == i for i in range(5)] for name in names])
+    false, true, _ = roc_curve(genuine.ravel(), -d.ravel(), drop_intermediate=False)
+    eer, tar = attacks.verification(shared, known, [0.1])
+    assert tar.rate == pytest.approx(true[false <= 0.1].max())
+    crossing = np.argmin(np.abs(false + true - 1))
+    assert eer.rate == pytest.approx((false[crossing] + 1 - true[crossing]) / 2, abs=0.01)
+    assert eer.low <= eer.rate <= eer.high and tar.low <= tar.rate <= tar.high
+    assert tar.rate == pytest.approx(np.average(tar.per_person["success"]))
+
+
+def test_failed_images_are_verified_in_the_worst_rate_only():
+    photos, names = crowd(20, 5, spread=0.1)
+    shared, _ = shared_means(photos, names, 5)
+    blank = Release(shared.descriptors, np.array([True, True, True, False]), shared.labels, shared.identities)
+    eer, tar = attacks.verification(blank, Gallery(photos, names), [0.1])
+    assert tar.n_failed == eer.n_failed == 5
+    assert tar.rate_worst == pytest.approx(0.75 * tar.rate + 0.25)
+    assert eer.rate_worst == pytest.approx(0.75 * eer.rate)
+
+
+def test_verification_without_impostors_is_not_applicable():
+    with pytest.raises(NotApplicableError, match="0 impostor pairs"):
+        attacks.verification(release([0], [0, 0], "ab"), gallery([0, 1], "ab"))
+
+
+def test_two_releases_are_verified_by_the_people_they_share():
+    """First: a, b at 0 and c at 10. Second: a at 1, b, c at 8. Rows a, b, c; b's own image is at 8."""
+    first, second = release([0, 10], [0, 0, 1], "abc"), release([1, 8], [0, 1, 1], "abc")
+    eer = attacks.verification_across(first, second)[0]
+    assert eer.attack == "EER across"
+    # image 0 shares people with both images of the second release, image 1 with the second alone
+    assert eer.rate == attacks.roc([1, 8, 1, 8, 2], [9]).equal_error_rate
+
+
+# ---- thresholds ----
+
+
+def test_a_threshold_is_read_off_the_impostor_pairs():
+    photos, names = crowd(30, 3)
+    found = attacks.calibrate_threshold(photos, names, 0.05)
+    i, j = np.triu_indices(90, 1)
+    d = np.linalg.norm(photos[i] - photos[j], axis=1)
+    same = names[i] == names[j]
+    assert found.n_impostors == (~same).sum() and found.n_genuine == same.sum()
+    assert found.value == pytest.approx(np.sort(d[~same])[int(0.05 * (~same).sum())])
+    assert np.mean(d[~same] < found.value - 1e-12) <= 0.05
+    assert found.low <= found.value <= found.high
+    assert found.true_accept_rate == pytest.approx(np.mean(d[same] < found.value))
+
+
+def test_a_threshold_for_too_few_pairs_is_not_estimable():
+    photos, names = crowd(5, 2)
+    found = attacks.calibrate_threshold(photos, names, 1e-3)
+    assert np.isnan([found.value, found.low, found.high]).all()
+    assert found.note == "not estimable: FAR 0.001 needs 10000 impostor pairs, there are 40"
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1])
+def test_rates_out_of_range_are_refused(rate):
+    photos, names = crowd(5, 2)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        attacks.calibrate_threshold(photos, names, rate)
+
+
+def test_one_person_has_no_threshold():
+    with pytest.raises(ValueError, match="no pair of different people"):
+        attacks.calibrate_threshold(np.eye(3), np.array(["a"] * 3))
+
+
+# ---- several releases ----
+
+
+def test_linking_by_hand():
+    """A and b at 0, c at 10; then a at 1, b at 4, c at 11: the image of a and b leads to a's, that of c to c's."""
+    first, second = release([0, 10], [0, 0, 1], "abc"), release([1, 4, 11], [0, 1, 2], "abc")
+    result = attacks.linkability(first, second)[0]
+    assert result.per_person.set_index("person")["success"].to_dict() == {"a": 1, "b": 0, "c": 1}
+    assert (result.rate, result.chance, result.level) == (2 / 3, 1 / 3, "cluster")
+    blank = release([1, 4, 11], [0, 1, 2], "abc", [True, True, False])
+    result = attacks.linkability(first, blank)[0]
+    assert (result.rate, result.rate_all, result.n_failed) == (1 / 2, 2 / 3, 1)
+
+
+def test_releases_of_other_people_do_not_link():
+    with pytest.raises(NotApplicableError, match="share nobody"):
+        attacks.linkability(release([0], [0], "a"), release([0], [0], "b"))
+
+
+def test_composition_by_hand():
+    """a, b share the first image and a, c the second: who is known to share both is a alone."""
+    first, second = release([0, 9], [0, 0, 1, 1], "abcd"), release([1, 8], [0, 0, 1, 1], "acbd")
+    known = gallery([0, 2, 3, 9], "abcd")
+    results = by_name(attacks.composition([first, second], known))
+    assert results["composition: known clusters", "person"].rate == 1.0
+    # nearest two of 0 and of 1: a, b; of 9 and of 8: d, c. For b and c nobody is left, and the sums decide:
+    # b is at 0 and at 8: sums 8, 8, 8, 10; c at 9 and at 1: 10, 8, 8, 8
+    third = pytest.approx(1 / 3)
+    table = results["composition: intersection", "person"].per_person.set_index("person")["success"]
+    assert table.to_dict() == {"a": 1 / 2, "b": third, "c": third, "d": 1 / 2}
+    table = results["composition: mean distance", "person"].per_person.set_index("person")["success"]
+    assert table.to_dict() == {"a": 1, "b": third, "c": third, "d": 1}
+
+
+def test_composition_reads_no_image_without_a_face():
+    first = release([0, 9], [0, 1], "ab")
+    second = release([9, 0], [0, 1], "ab", [False, False])
+    result = by_name(attacks.composition([first, second], gallery([0, 9], "ab")))
+    assert result["composition: mean distance", "person"].rate == 1.0
+    assert result["composition: mean distance", "person"].n_failed == 0
+
+
+def test_one_release_composes_nothing():
+    with pytest.raises(NotApplicableError, match="at least two"):
+        attacks.composition([release([0], [0], "a")], gallery([0], "a"))
+
+
+def test_among_the_first_ties_are_shared():
+    found = attacks._among_first(np.array([[0.0, 1.0, 1.0, 2.0]]), np.array([2]))
+    np.testing.assert_allclose(found, [[1, 0.5, 0.5, 0]])
+
+
+# ---- insiders ----
+
+
+def test_an_insider_who_knows_all_others_of_a_mean_finds_the_last():
+    photos, names = crowd(20, 5, spread=0.05)
+    shared, own = shared_means(photos, names, 5)
+    known = Gallery(photos, names)
+    results = by_name(attacks.insider(shared, own, known, 4))
+    assert results["insider knows 4", "person"].rate == 1.0
+    assert results["insider knows 4", "person"].chance == pytest.approx(1 / 16)
+
+
+@pytest.mark.parametrize("n_known", [1, 2, 3])
+def test_those_whom_an_insider_does_not_know_still_share(n_known):
+    photos, names = crowd(20, 5)
+    shared, own = shared_means(photos, names, 5)
+    person, cluster = attacks.insider(shared, own, Gallery(photos, names), n_known)
+    assert person.rate <= 1 / (5 - n_known) + 1e-9
+    assert cluster.chance == pytest.approx((5 - n_known) / (20 - n_known))
+    assert (cluster.rate, len(person.per_person)) == (1.0, 20)
+
+
+def test_an_insider_by_hand():
+    """A at 0, b at 4 and c at 8 share 4. Who knows a expects 6 and so on."""
+    person, cluster = attacks.insider(
+        release([4, 99], [0, 0, 0, 1], "abcd"), line(0, 4, 8, 99), gallery([0, 4, 8, 99], "abcd"), 1
+    )
+    # knowing a: 6, b and c tie; knowing b: 4, a and c tie; knowing c: 2, a and b tie
+    assert person.per_person["success"].tolist() == [1 / 2] * 3
+    assert cluster.rate == 1.0
+    assert person.note == "1 people share their image with too few"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.data())
+def test_everybody_is_unknown_in_some_try(k, data):
+    n_known = data.draw(st.integers(1, k - 1))
+    known = attacks._known_sets(k, n_known, np.random.RandomState(0))
+    assert (known.sum(axis=1) == n_known).all()
+    assert not known.all(axis=0).any()
+
+
+def test_nobody_is_inside_an_image_of_one():
+    with pytest.raises(NotApplicableError, match="shared by more than 1 people"):
+        attacks.insider(release([0, 1], [0, 1], "ab"), line(0, 1), gallery([0, 1], "ab"))
+
+
+# ---- attackers who learn ----
+
+
+def turned(photos, names, seed=0):
+    """A rotation of each photo, as a keyed method would make it, and the practice of an attacker who has the key."""
+    d = photos.shape[1]
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
+    people, first = np.unique(names, return_index=True)
+    released = Release(photos[first] @ turn, np.ones(len(people), bool), np.arange(len(people)), people)
+    practice = Practice(photos @ turn, tuple(frozenset([name]) for name in names))
+    return released, practice, Gallery(photos, names)
+
+
+def test_a_linear_method_is_undone_by_a_linear_reversal():
+    released, practice, known = turned(*crowd(40, 5, d=8))
+    person = attacks.reversal(released, known, practice)[0]
+    untrained = float(person.note.split("untrained ")[1])
+    assert person.rate > 0.9 and untrained < 0.3
+    assert person.chance == pytest.approx(1 / 20)
+    assert attacks.reversal_pixels(released, known, practice)[0].rate > 0.9
+
+
+def test_a_parrot_learns_to_look_past_what_the_method_adds():
+    """The method adds large noise along three directions: discriminants leave them out."""
+    photos, names = crowd(40, 5, d=16, spread=0.2)
+    random = np.random.default_rng(5)
+    axes = np.linalg.qr(random.normal(size=(16, 3)))[0]
+    noisy = photos + 20 * random.normal(size=(len(photos), 3)) @ axes.T
+    released = own_images(noisy[::5], names[::5])
+    practice = Practice(noisy, tuple(frozenset([name]) for name in names))
+    for attack, least in ((attacks.parrot, 0.9), (attacks.parrot_pairs, 0.5)):
+        person = attack(released, Gallery(photos, names), practice)[0]
+        assert person.rate > least
+        assert float(person.note.split("untrained ")[1]) < 0.5
+
+
+def test_attackers_learn_from_nobody_whom_they_attack(monkeypatch):
+    photos, names = crowd(20, 3)
+    shared, _ = shared_means(photos, names, 2)
+    extra = Practice(shared.descriptors[:2], (frozenset(["p000", "p001"]), frozenset(["p001", "p019"])))
+    lessons, seen = [], []
+
+    def learn(practice, known, random):
+        lessons.append({*known.identities, *itertools.chain(*practice.members)})
+
+        def measure(a, b):
+            seen.append({row.tobytes() for row in b})
+            return attacks.distances(a, b)
+
+        return measure
+
+    attacks._disjoint("test", learn, shared, Gallery(photos, names), extra, 20, 0)
+    assert len(lessons) == 20
+    for people, rows in zip(lessons, seen, strict=True):
+        attacked = {name for name, row in zip(names, photos, strict=True) if row.tobytes() in rows}
+        assert len(people) == len(attacked) == 10
+        assert not people & attacked
+
+
+def test_learning_takes_four_clusters():
+    photos, names = crowd(6, 3)
+    shared, _ = shared_means(photos, names, 2)
+    with pytest.raises(NotApplicableError, match="at least 4"):
+        attacks.parrot(shared, Gallery(photos, names))
+
+
+def test_the_same_seed_gives_the_same_result():
+    released, practice, known = turned(*crowd(20, 3))
+    one, two = (attacks.parrot_pairs(released, known, practice, random_state=4)[0].row() for _ in range(2))
+    assert one == two
+    assert attacks.parrot_pairs(released, known, practice, random_state=5)[0].row() != one
+
+
+@pytest.mark.full
+def test_the_network_undoes_a_negative(orl):
+    """A method that inverts all greys hides nothing from a network that was trained on its results."""
+    faces = orl.select(slice(0, 200))
+    crops = recognition.grey_crops(faces)
+    known = Gallery(crops, faces.identities)
+    describe = recognition.prepare("fisherfaces", faces)
+    first = np.arange(0, 200, 10)
+    released = own_images(1 - crops[first], faces.identities[first])
+    practice = Practice(1 - crops, tuple(frozenset([name]) for name in faces.identities))
+    described = Gallery(describe(faces), faces.identities)
+    person = attacks.reversal_network(released, known, describe, described, practice, n_splits=1)[0]
+    assert person.rate > 0.5  # chance 0.1
+
+
+# ---- the simulated case ----
+
+
+def stand_in():
+    """979 descriptors as far apart as dlib's are."""
+    random = np.random.default_rng(0)
+    points = random.normal(size=(979, 128)) * np.geomspace(1, 0.05, 128)
+    return 0.85 * points / np.sqrt(2 * (points.var(axis=0)).sum())
+
+
+@pytest.mark.parametrize("source", ["reference", "stand-in"])
+def test_surrogates_that_pass_the_papers_measure_lead_to_their_cluster(source):
+    if source == "reference" and not REFERENCE.is_file():
+        pytest.skip("the reference descriptors are not on this machine")
+    descriptors = utils.load_encodings(REFERENCE)[1] if source == "reference" else stand_in()
+    labels = partitioning.PARTITIONERS["ward"](descriptors, 5)
+    released = attacks.simulated_release(descriptors, labels)
+    people = released.identities
+    scores = evaluation.measure(
+        evaluation.Release(released.descriptors, released.found, released.labels),
+        descriptors,
+        people,
+        evaluation.Gallery(descriptors, people, "same photos"),
+    )
+    assert scores["re_identification"] < 0.001
+    results = by_name(attacks.identification(released, Gallery(descriptors, people), ranks=[1]))
+    assert results["rank-1", "cluster"].rate > 0.9
+    assert results["rank-1", "cluster"].chance == pytest.approx(5 / 979, rel=0.1)
+    assert 0.15 < results["rank-1", "person"].rate <= 0.2
+    assert results["rank-1", "cluster"].rate == pytest.approx(scores["rank1_cluster"])
+    assert results["rank-1", "person"].rate == pytest.approx(scores["rank1_person"])
+
+
+# ---- all attacks on one release ----
+
+
+@pytest.fixture(scope="module")
+def faces(orl):
+    """One photo of each of 12 people, three more of each in the gallery."""
+    rows = [10 * person + photo for person in range(12) for photo in range(4)]
+    return orl.select(rows).split(1, random_state=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Everything is computed here and now, whatever lies in the project's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANONFACES_QUIET", "1")
+        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pixel_release(faces):
+    model, labels = anonymizer.load("pixel", faces), np.arange(12) // 3
+    return model, [model.surrogate(np.flatnonzero(labels == label)) for label in range(4)], labels
+
+
+def test_practice_is_made_of_the_cluster_sizes_and_within_two_clusters(pixel_release):
+    model, _, labels = pixel_release
+    images, members = attacks.practise(model, labels, 12)
+    cluster = dict(zip(model.faces.identities, labels, strict=True))
+    assert len(images) == len(members) == 12
+    assert {len(group) for group in members} == {3}
+    pairs = [frozenset(cluster[person] for person in group) for group in members]
+    assert all(len(pair) <= 2 for pair in pairs)
+    row = {person: i for i, person in enumerate(model.faces.identities)}
+    np.testing.assert_array_equal(images[0], model.surrogate([row[person] for person in members[0]]))
+    again = attacks.practise(model, labels, 12)
+    assert again[1] == members
+
+
+def test_a_filter_is_its_own_practice(faces):
+    assert attacks.practise(anonymizer.load("blur", faces), None) == ([], ())
+
+
+def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
+    model, images, labels = pixel_release
+    other = np.arange(12) % 4
+    second = Published(
+        [model.surrogate(np.flatnonzero(other == label)) for label in range(4)], other, faces.identities
+    )
+    monkeypatch.setattr(attacks, "N_PRACTICE", 12)
+    monkeypatch.setattr(recognition, "faceres_folder", lambda: Path("/nonexistent"))
+
+    def attack():
+        return attacks.attack_release(
+            faces,
+            images,
+            labels,
+            model=model,
+            recognisers=["dlib", "fisherfaces", "faceres"],
+            anonymized=second,
+            further=[second],
+        )
+
+    table = attack()
+    assert list(table.columns) == attacks.COLUMNS
+    absent = table[table["recogniser"] == "faceres"]
+    assert len(absent) == 1 and "is not installed" in absent["note"].item()
+    dlib = table[table["recogniser"] == "dlib"].set_index(["attack", "level"])
+    photos = attacks.gallery_faces(faces)[0]
+    describe = recognition.prepare("dlib", photos)
+    alone = attacks.identification(
+        Published(images, labels, faces.identities).described(describe), Gallery.of(faces, describe), [1]
+    )[0]
+    assert dlib.loc[("rank-1", "person"), "rate"] == pytest.approx(alone.rate)
+    assert (dlib.loc[[(f"rank-{r}", "person") for r in (1, 3)], "rate"] <= [1 / 3 + 1e-9, 1 + 1e-9]).all()
+    made = set(table["attack"])
+    assert {"posterior", "linkability", "insider knows 1", "insider knows 2", "parrot", "reversal"} < made
+    assert {"rank-1 (anonymized gallery)", "EER", "EER across", "composition: known clusters"} < made
+    assert set(table.loc[table["recogniser"] == "pixels", "attack"]) == {"parrot pairs", "reversal pixels"}
+    assert (table["gallery"].dropna() == "other photos").all()
+
+    def fail(*arguments):
+        raise AssertionError("this attack has been made before")
+
+    monkeypatch.setattr(attacks, "ATTACKS", dict.fromkeys(attacks.ATTACKS, fail))
+    monkeypatch.setattr(attacks, "PIXEL_ATTACKS", dict.fromkeys(attacks.PIXEL_ATTACKS, fail))
+    pd.testing.assert_frame_equal(attack(), table)
+
+
+def test_attacks_that_cannot_be_made_say_why(faces, pixel_release):
+    _, images, labels = pixel_release
+    table = attacks.attack_release(
+        faces.select(slice(None)), images, labels, recognisers=["lbp"], attacks=["linkability"]
+    )
+    assert "one photo" in table["note"].item() or "no discriminants" in table["note"].item()
+    table = attacks.attack_release(faces, images, labels, recognisers=["lbp"], attacks=["linkability"])
+    assert np.isnan(table["rate"].item())
+    assert "needs a second release" in table["note"].item()
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"attacks": ["guess"]}, ValueError, "attacks must be a list of names"),
+        ({"labels": np.zeros(3, int)}, ValueError, "12 photos need 12 labels"),
+        ({"labels": np.zeros(12, int)}, ValueError, "every number from 0 to 3"),
+        ({"random_state": None}, TypeError, "whole number"),
+        ({"recognisers": ["nobody"]}, ValueError, "unknown recogniser 'nobody'"),
+        ({"recognisers": ["pca"]}, ValueError, "would not compare"),
+    ],
+)
+def test_what_does_not_fit_is_refused(faces, pixel_release, changed, error, message):
+    _, images, labels = pixel_release
+    options = {"images": images, "labels": labels, **changed}
+    with pytest.raises(error, match=message):
+        attacks.attack_release(faces, **options)
+
+
+def test_a_person_without_other_photos_is_in_the_gallery_by_their_own(faces):
+    lonely = faces.others.select(faces.others.identities != faces.identities[0])
+    mixed = faces.select(slice(None))
+    object.__setattr__(mixed, "others", lonely)
+    photos, kind = attacks.gallery_faces(mixed)
+    assert kind == "mixed"
+    assert len(photos) == len(lonely) + 1 and photos.identities[-1] == faces.identities[0]
+    np.testing.assert_array_equal(photos.images[-1], faces.images[0])
+    assert attacks.gallery_faces(faces)[1] == "other photos"
+    assert attacks.gallery_faces(faces.select(slice(None)))[1] == "same photos"
+
+
+# ---- recognisers ----
+
+
+def test_local_binary_patterns_by_brute_force():
+    crop = np.random.default_rng(0).integers(0, 5, (6, 8))
+    found = recognition.local_binary_patterns(crop[None], cells=2)[0].reshape(2, 2, 59)
+    order = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]
+
+    def changes(code):
+        bits = [code >> i & 1 for i in range(8)]
+        return sum(bits[i] != bits[i - 1] for i in range(8))
+
+    uniform = [code for code in range(256) if changes(code) <= 2]
+    assert len(uniform) == 58
+    counts = np.zeros((2, 2, 59))
+    for y in range(1, 5):
+        for x in range(1, 7):
+            code = sum((crop[y + dy, x + dx] >= crop[y, x]) << i for i, (dy, dx) in enumerate(order))
+            place = uniform.index(code) if code in uniform else 58
+            counts[(y - 1) // 2, (x - 1) // 3, place] += 1
+    np.testing.assert_allclose(found**2 * 6, counts, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (1, 9, 64)])
+def test_crops_that_do_not_fit_the_grid_are_refused(shape):
+    with pytest.raises(ValueError, match="crops must be grey"):
+        recognition.local_binary_patterns(np.zeros(shape))
+
+
+def test_discriminants_are_those_of_scikit_learn_where_photos_are_many():
+    """With 400 photos of each person next to nothing is shrunk; distances agree, axes may be turned."""
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(6), 400)
+    turn = np.linalg.qr(random.normal(size=(4, 4)))[0]
+    features = random.normal(size=(6, 4))[people] + random.normal(size=(2400, 4)) * [0.5, 1, 2, 3] @ turn
+    space = recognition.DiscriminantSpace.fit(features, people)
+    known = LinearDiscriminantAnalysis(solver="eigen").fit(features, people)
+    ours, theirs = space.transform(features[::50]), known.transform(features[::50])
+    np.testing.assert_allclose(attacks.distances(ours, ours), attacks.distances(theirs, theirs), rtol=0.05)
+
+
+@pytest.mark.parametrize("identities", [["a", "a"], ["a", "b"]])
+def test_discriminants_need_two_people_and_two_photos(identities):
+    with pytest.raises(recognition.UnfitGalleryError, match="give no discriminants"):
+        recognition.DiscriminantSpace.fit(np.eye(2), np.array(identities))
+
+
+def test_fisherfaces_are_linear_in_the_pixels(faces):
+    describe = recognition.prepare("fisherfaces", faces.others)
+    space = recognition.DiscriminantSpace.fit(recognition.grey_crops(faces.others), faces.others.identities)
+    np.testing.assert_allclose(
+        describe(faces), space.transform(recognition.grey_crops(faces)), rtol=1e-4, atol=1e-4
+    )
+    crops = recognition.grey_crops(faces)
+    np.testing.assert_allclose(
+        space.transform(crops[:4].mean(axis=0)), space.transform(crops[:4]).mean(axis=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["fisherfaces", "lbp"])
+def test_weak_recognisers_know_most_clear_photos(faces, name):
+    describe = recognition.prepare(name, faces.others)
+    clear = Release(describe(faces), np.ones(12, bool), np.arange(12), faces.identities)
+    assert attacks.identification(clear, Gallery.of(faces, describe), [1])[0].rate >= 10 / 12
+
+
+# ---- the graph reader ----
+
+
+def graph_model(nodes, weights):
+    """JSON and weights of a TensorFlow.js graph: nodes (name, operation, inputs, attributes)."""
+    manifest = [
+        {
+            "name": name,
+            "shape": list(values.shape),
+            "dtype": "float32" if values.dtype == np.float16 else values.dtype.name,
+            **({"quantization": {"dtype": "float16"}} if values.dtype == np.float16 else {}),
+        }
+        for name, values in weights.items()
+    ]
+    nodes = [
+        {"name": name, "op": operation, "input": inputs, "attr": attributes}
+        for name, operation, inputs, attributes in nodes
+    ] + [{"name": name, "op": "Const"} for name in weights]
+    content = {"modelTopology": {"node": nodes}, "weightsManifest": [{"weights": manifest}]}
+    return json.dumps(content).encode(), b"".join(values.tobytes() for values in weights.values())
+
+
+X = ("x", "Placeholder", [], {})
+
+
+def test_a_graph_computes_what_its_operations_say():
+    """ReLU6 of a 1 x 1 convolution, averaged over the picture, times a matrix plus a bias."""
+    kernel = np.array([[[[1.0, -2.0]]]], dtype=np.float16)
+    matrix, bias = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array([0.5, -100.0], np.float32)
+    plain = {"strides": {"list": {"i": ["1", "1", "1", "1"]}}, "padding": {"s": "U0FNRQ=="}}
+    fused = {"fused_ops": {"list": {"s": ["Qmlhc0FkZA==", "UmVsdQ=="]}}}
+    model, weights = graph_model(
+        [
+            X,
+            ("conv", "Conv2D", ["x", "kernel"], plain),
+            ("relu", "Relu", ["conv:0"], {}),
+            ("six", "Minimum", ["relu", "limit"], {}),
+            ("pool", "Mean", ["six", "axes"], {"keep_dims": {"b": False}}),
+            ("out", "_FusedMatMul", ["pool", "matrix", "bias"], fused),
+        ],
+        {
+            "kernel": kernel,
+            "limit": np.array(6.0, np.float32),
+            "axes": np.array([1, 2], np.int32),
+            "matrix": matrix,
+            "bias": bias,
+        },
+    )
+    x = np.arange(-4, 8, dtype=np.float32).reshape(1, 3, 4, 1)
+    pooled = np.clip(x * [1.0, -2.0], 0, 6).mean(axis=(1, 2))
+    graph = recognition.read_graph(model, weights)
+    np.testing.assert_allclose(graph.run(x, "out"), np.maximum(pooled @ matrix + bias, 0), rtol=1e-6)
+    np.testing.assert_allclose(graph.run(x, "pool"), pooled, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([X, ("out", "PyFunc", ["x"], {})], "operation 'PyFunc'"),
+        ([X, ("out", "Relu", ["gone"], {})], "no node 'gone'"),
+        ([X, ("out", "Add", ["out", "x"], {})], "circle"),
+        ([("out", "Relu", ["x"], {})], "0 inputs"),
+    ],
+)
+def test_graphs_that_ask_for_anything_else_are_refused(nodes, message):
+    with pytest.raises(ValueError, match=message):
+        recognition.read_graph(*graph_model(nodes, {})).run(np.zeros((1, 1), np.float32), "out")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"modelTopology": {"node": 3}}', b"\xff"])
+def test_what_is_no_graph_is_refused(data):
+    with pytest.raises(ValueError, match="not a whole TensorFlow.js graph"):
+        recognition.read_graph(data, b"")
+
+
+def test_weights_that_do_not_fit_are_refused():
+    model, weights = graph_model([X], {"w": np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match="past the end"):
+        recognition.read_graph(model, weights[:-1])
+    with pytest.raises(ValueError, match="12 bytes of weights, the file has 13"):
+        recognition.read_graph(model, weights + b"0")
+
+
+# ---- fetching ----
+
+
+def packed(files):
+    """A package as npm gives it."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"package/models/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return data.getvalue()
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """Put a stand-in for npm on the path, which packs the given files; keep what is fetched apart."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(recognition, "faceres_folder", lambda: tmp_path / "models")
+
+    def offer(files, rc=0):
+        (tmp_path / "package.tgz").write_bytes(packed(files))
+        script = tmp_path / "bin" / "npm"
+        script.write_text(
+            f"#!/bin/sh\ncp {tmp_path}/package.tgz ./package.tgz\necho 'npm error no network' >&2\nexit {rc}\n"
+        )
+        script.chmod(0o700)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+        return tmp_path / "models"
+
+    return offer
+
+
+FILES = {"faceres.json": b"{}", "faceres.bin": b"weights", "other.json": b"{}"}
+
+
+def test_only_the_two_tested_files_are_kept(npm, monkeypatch):
+    tested = {name: hashlib.sha256(FILES[name]).hexdigest() for name in recognition.FACERES_FILES}
+    monkeypatch.setattr(recognition, "FACERES_FILES", tested)
+    folder = npm(FILES)
+    assert recognition.fetch() == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: FILES[name] for name in tested
+    }
+
+
+def test_other_files_are_refused_and_nothing_is_kept(npm):
+    folder = npm(FILES)
+    with pytest.raises(ValueError, match="not the file that was tested"):
+        recognition.fetch()
+    assert not list(folder.iterdir())
+    npm({"faceres.json": b"{}"})
+    with pytest.raises(ValueError, match="no file package/models/faceres.bin"):
+        recognition.fetch()
+
+
+def test_a_fetch_that_fails_says_why(npm, monkeypatch):
+    npm(FILES, rc=1)
+    with pytest.raises(RuntimeError, match="no network"):
+        recognition.fetch()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FileNotFoundError, match="npm is not installed"):
+        recognition.fetch()
+
+
+@pytest.mark.skipif(
+    not (recognition.faceres_folder() / "faceres.bin").is_file(), reason="faceres is not installed"
+)
+def test_faceres_knows_people_on_clear_photos(faces):
+    describe = recognition.prepare("faceres", faces.others)
+    descriptors = describe(faces)
+    assert descriptors.shape == (12, 1024) and descriptors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1.0, rtol=1e-5)
+    clear = Release(descriptors, np.ones(12, bool), np.arange(12), faces.identities)
+    assert attacks.identification(clear, Gallery.of(faces, describe), [1])[0].rate == 1.0
