@@ -1,0 +1,173 @@
+"""What a network and its encoder can do with the people they were trained on: the figures of the bundled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+import detection
+import embedding
+import utils
+from datasets import Faces
+from stylegan.encoder import Encoder
+from stylegan.network import StyleNetwork, to_uint8
+from stylegan.photos import TrainingSet, to_signed
+
+#: Surrogates made for each k, and people drawn from random z.
+SURROGATES, SAMPLES = 20, 100
+
+
+def draw(network: StyleNetwork, codes: np.ndarray) -> np.ndarray:
+    """The photos' part of the pictures of codes: uint8 (n, h, w, 3)."""
+    top, left, height, width = network.description["frame"]
+    return to_uint8(network.synthesis(codes))[:, top : top + height, left : left + width]
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Variance of the Laplacian of an image, uint8 (h, w, 3), in grey levels squared.
+
+    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
+    """
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+def measure_reconstructions(
+    network: StyleNetwork, encoder: Encoder, photos: TrainingSet, faces: Faces
+) -> dict[str, float]:
+    """Compare photos with what is drawn from their codes, by dlib's descriptor.
+
+    Parameters
+    ----------
+    network, encoder
+    photos : stylegan.photos.TrainingSet
+        All of `faces`, in their order.
+    faces : Faces
+
+    Returns
+    -------
+    dict
+        For ``held_out`` and ``training`` photos: ``..._found``, the share of pictures with a face; ``..._distance``,
+        mean distance of those to the photo; ``..._right``, share of all whose nearest held-out photo, other than the
+        photo itself, is of the same person; ``..._people_right``, people for whom most pictures are right.
+    """
+    descriptors = embedding.embed(faces, "dlib")
+    images = list(draw(network, encoder.encode(to_signed(photos.pictures))))
+    drawn, found = embedding.embed(images, "dlib"), detection.detect(images).found
+    own = np.linalg.norm(drawn - descriptors, axis=1)
+    gallery = np.flatnonzero(photos.held_out)
+    distances = np.linalg.norm(drawn[:, None] - descriptors[None, gallery], axis=2)
+    distances[np.arange(len(faces))[:, None] == gallery] = np.inf  # never the photo itself
+    right = (photos.people[gallery[distances.argmin(axis=1)]] == photos.people) & found
+    figures = {}
+    for name, rows in (("held_out", photos.held_out), ("training", ~photos.held_out)):
+        shares = [right[rows & (photos.people == person)].mean() for person in np.unique(photos.people)]
+        figures |= {
+            f"{name}_found": float(found[rows].mean()),
+            f"{name}_distance": float(own[rows & found].mean()),
+            f"{name}_right": float(right[rows].mean()),
+            f"{name}_people_right": int((np.array(shares) > 0.5).sum()),
+            f"{name}_people_wholly_right": int((np.array(shares) == 1).sum()),
+        }
+    return figures
+
+
+def random_groups(photos: TrainingSet, k: int, count: int, random: np.random.RandomState) -> list[np.ndarray]:
+    """Rows of one photo each of k random people."""
+    groups = []
+    for _ in range(count):
+        people = random.choice(len(photos.identities), k, replace=False)
+        groups.append(np.array([random.choice(np.flatnonzero(photos.people == person)) for person in people]))
+    return groups
+
+
+def measure_surrogates(
+    network: StyleNetwork,
+    encoder: Encoder,
+    photos: TrainingSet,
+    faces: Faces,
+    k_values: Iterable[int] = range(2, 11),
+    count: int = SURROGATES,
+    random_state=0,
+) -> dict[int, dict[str, float]]:
+    """Draw mean codes of random groups of k people, one photo each, and the AAM's surrogates of the same groups.
+
+    Returns
+    -------
+    dict of int to dict
+        For each k: ``found``; ``sharpness`` and ``aam_sharpness``; ``distance`` and ``aam_distance``, mean distances
+        of dlib's descriptor to the members' photos.
+    """
+    import anonymizer  # it can make StyleGAN surrogates itself, so it is above this module
+
+    random = utils.check_random_state(random_state)
+    descriptors, aam = embedding.embed(faces, "dlib"), anonymizer.load("aam", faces)
+    codes = encoder.encode(to_signed(photos.pictures))
+    figures = {}
+    for k in utils.progress(list(k_values), "measuring surrogates"):
+        groups = random_groups(photos, k, count, random)
+        ours = list(draw(network, np.stack([codes[rows].mean(axis=0) for rows in groups])))
+        theirs = [aam.surrogate(rows) for rows in groups]
+        figures[k] = {"found": float(detection.detect(ours).found.mean())}
+        for name, images in (("", ours), ("aam_", theirs)):
+            figures[k][f"{name}sharpness"] = float(np.mean([sharpness(image) for image in images]))
+            drawn = embedding.embed(images, "dlib")
+            distances = [
+                np.linalg.norm(descriptors[rows] - one, axis=1).mean()
+                for rows, one in zip(groups, drawn, strict=True)
+            ]
+            figures[k][f"{name}distance"] = float(np.mean(distances))
+    return figures
+
+
+def measure_samples(
+    network: StyleNetwork,
+    photos: TrainingSet,
+    faces: Faces,
+    count: int = SAMPLES,
+    random_state=0,
+    truncation_psi: float = 0.7,
+) -> dict[str, float]:
+    """Draw random people and look for the training people among them.
+
+    Returns
+    -------
+    dict
+        ``found``; ``nearest`` and ``nearest_mean``, the smallest and the mean distance of samples to their nearest
+        training photo; ``between_samples``, mean distance of two samples; ``same_person`` and ``same_person_largest``,
+        mean and 95th percentile of distances between photos of one person; ``different_people`` and
+        ``different_people_smallest``, mean and smallest between those of two.
+    """
+    images = list(
+        draw(network, network.random_codes(count, random_state=random_state, truncation_psi=truncation_psi))
+    )
+    found = detection.detect(images).found
+    drawn, descriptors = embedding.embed(images, "dlib")[found], embedding.embed(faces, "dlib")
+    training = descriptors[~photos.held_out]
+    nearest = np.linalg.norm(drawn[:, None] - training[None], axis=2).min(axis=1)
+    among = np.linalg.norm(drawn[:, None] - drawn[None], axis=2)[np.triu_indices(len(drawn), 1)]
+    between = np.linalg.norm(descriptors[:, None] - descriptors[None], axis=2)
+    same = photos.people[:, None] == photos.people
+    own = between[same & ~np.eye(len(faces), dtype=bool)]
+    return {
+        "found": float(found.mean()),
+        "nearest": float(nearest.min()),
+        "nearest_mean": float(nearest.mean()),
+        "between_samples": float(among.mean()),
+        "same_person": float(own.mean()),
+        "same_person_largest": float(np.percentile(own, 95)),
+        "different_people": float(between[~same].mean()),
+        "different_people_smallest": float(between[~same].min()),
+    }
+
+
+def measure_network(
+    network: StyleNetwork, encoder: Encoder, photos: TrainingSet, faces: Faces, random_state=0
+) -> dict:
+    """All of the figures: ``reconstructions``, ``surrogates`` for each k, ``samples``."""
+    return {
+        "reconstructions": measure_reconstructions(network, encoder, photos, faces),
+        "surrogates": measure_surrogates(network, encoder, photos, faces, random_state=random_state),
+        "samples": measure_samples(network, photos, faces, random_state=random_state),
+    }
