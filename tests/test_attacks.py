@@ -612,6 +612,14 @@ def test_attackers_learn_from_nobody_whom_they_attack(monkeypatch):
         assert not people & attacked
 
 
+def test_two_halves_attack_everybody():
+    released, practice, known = turned(*crowd(21, 2))
+    person = attacks.parrot(released, known, practice, n_splits=2)[0]
+    assert person.n_people == 21 and "never" not in person.note
+    with pytest.raises(ValueError, match="n_splits"):
+        attacks.parrot(released, known, practice, n_splits=0)
+
+
 def test_learning_takes_four_clusters():
     photos, names = crowd(6, 3)
     shared, _ = shared_means(photos, names, 2)
