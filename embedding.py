@@ -487,5 +487,8 @@ EMBEDDINGS = {
     "stored": _embed_stored,
 }
 
+#: Embeddings that are fitted to the photos they are given: those of two calls do not compare.
+FITTED = {"pca"}
+
 #: Embeddings that are written ``"name:PATH"``.
 NEEDS_PATH = {"onnx", "stored"}

@@ -269,6 +269,7 @@ def evaluate(
     ValueError
         If labels are missing, not wanted or do not fit, or `model` was made for other photos.
     """
+    _check_recogniser(recogniser)
     images, labels = release_images(faces, model, labels)
     descriptors = embedding.embed(faces, recogniser)
     release = Release(embedding.embed(images, recogniser), detection.detect(images).found, labels)
@@ -278,6 +279,14 @@ def evaluate(
         _assert_person_bound(scores, labels, faces.identities)
     missed = int((~detection.detect(faces).found).sum())
     return {"n_people": faces.n_people, **scores, "gallery": gallery.kind, "n_missed": missed}
+
+
+def _check_recogniser(name: str) -> None:
+    if name in embedding.FITTED:
+        raise ValueError(
+            f"the embedding {name!r} is fitted anew to whatever it is given, so photos and surrogates do not compare; "
+            "measure by another, such as 'dlib'"
+        )
 
 
 def release_images(
@@ -454,6 +463,7 @@ def sweep(
     >>> faces = datasets.load_faces("orl", per_identity=1)
     >>> table = evaluation.sweep(faces, ["dlib"], ["ward"], ["aam"], [2, 5])
     """
+    _check_recogniser(recogniser)
     combinations = _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state)
     for name in dict.fromkeys([*embeddings, recogniser]):  # a wrong one shows on two photos, too
         embedding.embed(faces.select(slice(0, 2)), name)

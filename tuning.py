@@ -19,9 +19,11 @@ import pandas as pd
 from scipy import stats
 
 import anonymizer
+import attacks
 import detection
 import embedding
 import evaluation
+import recognition
 import utils
 from datasets import Faces
 
@@ -179,7 +181,7 @@ def tune(
     strengths : sequence of float
         Shares of the cluster's own mixture that are tried, from 0 to 1.
     checks : sequence of str, optional
-        Recognisers for the check, by `embedding.embed`'s names; by default all that are available.
+        Recognisers for the check, see `recognition.prepare`; by default all of `recognition.available`.
     random_state : int, RandomState or None, default 0
         Whose photos make up the others' average, where there are very many.
 
@@ -413,32 +415,32 @@ def check_release(
     threshold : float
         For it. Others get the threshold at which 1 % of the impostor pairs among the photos are accepted.
     recognisers : sequence of str, optional
-        By default all of `embedding.available`.
+        By default all of `recognition.available`, which take no part in clustering either.
 
     Returns
     -------
     DataFrame
-        ``recogniser role threshold re_identification rank1_cluster rank1_person stranger_share``.
+        ``recogniser role note threshold re_identification rank1_cluster chance_cluster rank1_person stranger_share``.
+        One that is missing, or cannot be fitted on this gallery, has NaN and a note.
     """
-    names = list(dict.fromkeys([seen, *(embedding.available() if recognisers is None else recognisers)]))
-    rows = []
+    photos, kind = attacks.gallery_faces(faces)
+    names = list(dict.fromkeys([seen, *(recognition.available() if recognisers is None else recognisers)]))
+    kept = ("re_identification", "rank1_cluster", "chance_cluster", "rank1_person", "stranger_share")
+    found, rows = detection.detect(images).found, []
     for name in names:
-        descriptors = embedding.embed(faces, name)
-        drawn, found = _describe(images, name)
+        row = {"recogniser": name, "role": "steered" if name == seen else "unseen", "note": ""}
+        try:
+            describe = recognition.prepare(name, photos)
+        except (recognition.MissingRecogniserError, recognition.UnfitGalleryError) as error:
+            rows.append({**row, "threshold": np.nan, **dict.fromkeys(kept, np.nan), "note": str(error)})
+            continue
+        descriptors = describe(faces)
         _, impostors = evaluation.pair_distances(descriptors, faces.identities)
         limit = threshold if name == seen else float(np.quantile(impostors, CHECK_FAR))
-        release = evaluation.Release(drawn, found, np.asarray(labels))
-        gallery = evaluation.Gallery.of(faces, descriptors, name)
+        release = evaluation.Release(describe(images), found, np.asarray(labels))
+        gallery = evaluation.Gallery(describe(photos), photos.identities, kind)
         scores = evaluation.measure(release, descriptors, faces.identities, gallery, limit)
-        kept = ("re_identification", "rank1_cluster", "chance_cluster", "rank1_person", "stranger_share")
-        rows.append(
-            {
-                "recogniser": name,
-                "role": "steered" if name == seen else "unseen",
-                "threshold": limit,
-                **{key: scores[key] for key in kept},
-            }
-        )
+        rows.append({**row, "threshold": limit, **{key: scores[key] for key in kept}})
     return pd.DataFrame(rows)
 
 

@@ -79,7 +79,8 @@ class StyleMixing(Surrogates):
         A file for `stylegan.load_network`; by default the bundled one, which was trained on the ORL people.
     codes : str, Path or array, optional
         W+ codes of the photos: a folder of ``.npy`` files named as the photos (see ``python -m stylegan project``), or
-        an array (n, num_layers, w_dim). By default the encoder that stands beside the network, else the folder
+        an array (n, num_layers, w_dim). By default those kept beside the network (``NAME-codes.npz``: the photos it was
+        trained on), from its encoder (``NAME-encoder.npz``) for all others; without an encoder the folder
         ``datasets/stylegan_data/latent_vectors/SOURCE``.
     mix : {"mean", "adjusted", "random"}
         See the module's description. The last two aim at a re-identification rate of at most 1/k in each cluster.
@@ -112,7 +113,7 @@ class StyleMixing(Surrogates):
     @classmethod
     def fits(cls, faces: Faces) -> bool:
         """Whether the bundled network, which was trained on the ORL people, can stand for these faces."""
-        return faces.source == "orl" and BUNDLED.is_file() and _encoder_beside(BUNDLED).is_file()
+        return faces.source == "orl" and BUNDLED.is_file() and _beside(BUNDLED, "encoder").is_file()
 
     def __init__(
         self,
@@ -171,13 +172,13 @@ class StyleMixing(Surrogates):
             return self._read_codes(Path(given))
         if given is not None:
             return self._checked_codes(given)
-        if _encoder_beside(self.network_path).is_file():
-            return self._encode(list(range(len(self.faces))), self.faces.images, self.landmarks)
+        if _beside(self.network_path, "encoder").is_file():
+            return self._known_or_encoded()
         if folder.is_dir():
             return self._read_codes(folder)
         raise FileNotFoundError(
             f"there are no W+ codes of these photos for the network {self.network_path.name}: neither its encoder "
-            f"({_encoder_beside(self.network_path).name} beside it) nor a folder {folder.name} in {CODES.name}; make "
+            f"({_beside(self.network_path, 'encoder').name}) nor a folder {folder.name} in {CODES.name}; make "
             "them with: python -m stylegan project PHOTOS OUT --network FILE, and give codes='OUT'"
         )
 
@@ -193,12 +194,25 @@ class StyleMixing(Surrogates):
             raise ValueError(f"codes must be finite numbers of the shape {wanted}, not {codes.shape}")
         return codes
 
-    def _encode(self, rows: list[int], images, landmarks: np.ndarray) -> np.ndarray:
+    def _known_or_encoded(self) -> np.ndarray:
+        """Codes kept beside the network where it knows the photos, and its encoder's for all others."""
         from stylegan import alignment, encoder
 
-        network = encoder.load_encoder(_encoder_beside(self.network_path))
-        pictures = alignment.align(images, landmarks[rows], self.network)
-        return self._checked_codes(network.encode(pictures))
+        names, kept = _kept_codes(_beside(self.network_path, "codes"), self.network)
+        place = {str(name): i for i, name in enumerate(names)}
+        known = self.faces.source == self.network.description.get("dataset")
+        codes = np.zeros((len(self.faces), self.network.num_layers, self.network.w_dim), dtype=np.float32)
+        others = []
+        for i, name in enumerate(self.faces.names):
+            if known and str(name) in place:
+                codes[i] = kept[place[str(name)]]
+            else:
+                others.append(i)
+        if others:
+            images = [self.faces.images[i] for i in others]
+            pictures = alignment.align(images, self.landmarks[others], self.network)
+            codes[others] = encoder.load_encoder(_beside(self.network_path, "encoder")).encode(pictures)
+        return self._checked_codes(codes)
 
     # Drawing
 
@@ -272,8 +286,22 @@ class StyleMixing(Surrogates):
         return np.linalg.norm(embedding.embed([image], "dlib")[0] - self.descriptors[members], axis=1)
 
 
-def _encoder_beside(network: Path) -> Path:
-    return network.with_name(f"{network.stem}-encoder.npz")
+def _beside(network: Path, what: str) -> Path:
+    return network.with_name(f"{network.stem}-{what}.npz")
+
+
+def _kept_codes(path: Path, network) -> tuple[np.ndarray, np.ndarray]:
+    """Names and codes of photos that a file holds; none where there is no file."""
+    if not path.is_file():
+        return np.zeros(0, dtype=str), np.zeros((0, network.num_layers, network.w_dim), dtype=np.float32)
+    arrays = utils.load_arrays(path)
+    names, codes = arrays.get("names"), arrays.get("codes")
+    wanted = (0 if names is None else len(names), network.num_layers, network.w_dim)
+    if names is None or codes is None or codes.shape != wanted or not np.isfinite(codes).all():
+        raise ValueError(
+            f"{path}: holds no names with codes of the shape {wanted[1:]} for the network beside it"
+        )
+    return names, codes.astype(np.float32)
 
 
 #: From this resolution on a layer counts as fine (section 3.1 of the StyleGAN paper).

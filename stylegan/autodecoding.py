@@ -1,0 +1,286 @@
+"""Train the synthesis network with a free W+ code for each photo; the codes are learnt along.
+
+Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent space of generative networks", ICML 2018. An encoder in
+the place of the free codes (`stylegan.training`) kept the pictures blurred: codes optimised one by one for its network
+drew the same photos at half the error. Pictures are compared in pixels and in the bands of a Laplacian pyramid, and by
+the features of dlib's recogniser; in the last part mixtures of people's codes are drawn along, which shall be, blurred,
+what the mixture of the photos is, with detail as strong as theirs, and with the mean of their features.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+import utils
+from CNN.photos import MIRRORED
+from CNN.training import pyramid_loss
+from stylegan import features
+from stylegan.architecture import Synthesis
+from stylegan.network import to_uint8
+from stylegan.photos import TrainingSet, to_signed
+from stylegan.training import BLURRED, MIXED_SHARE, NEIGHBOURHOOD, mixing_weights, strengths
+
+#: Photos of a batch that are compared by their features, beside the mixtures.
+FEATURED = 6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; weights of the loss are against 1 for the pyramid.
+
+    Attributes
+    ----------
+    images : int
+        Stop after so many photos shown.
+    batch : int
+    scaled_rate, rate, code_rate : float
+        Adam's rates for weights that are stored with variance 1, for all others, and for codes.
+    constant : float
+        Share of the images after which the rates fall by a half cosine to a hundredth.
+    features_from, mixed_from : int
+        Photos shown before features, and mixtures, count.
+    features, strength, blurred : float
+    noise : float
+        Standard deviation of the noise on codes, as a share of theirs.
+    ema : float
+        Decay of the moving average of the weights, which is what is kept.
+    seed : int
+    """
+
+    images: int = 60_000
+    batch: int = 16
+    scaled_rate: float = 0.01
+    rate: float = 2e-3
+    code_rate: float = 0.01
+    constant: float = 0.4
+    features_from: int = 20_000
+    mixed_from: int = 30_000
+    features: float = 0.3
+    strength: float = 0.5
+    blurred: float = 1.0
+    noise: float = 0.05
+    ema: float = 0.995
+    seed: int = 0
+
+
+class AutoDecoder:
+    """A training that can be stopped and continued.
+
+    Parameters
+    ----------
+    photos : TrainingSet
+    synthesis : Synthesis
+        Trained on in place.
+    codes : ndarray, shape (2m, num_layers, w_dim)
+        Where to start for the m training photos and, after them, their mirror images.
+    settings : Settings
+    """
+
+    def __init__(self, photos: TrainingSet, synthesis: Synthesis, codes: np.ndarray, settings: Settings):
+        self.photos, self.synthesis, self.settings = photos, synthesis, settings
+        own = ~photos.held_out
+        self.people = np.tile(photos.people[own], 2)
+        pictures = photos.pictures[own]
+        side = pictures.shape[1]
+        self.pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
+        shapes = photos.shapes[own]
+        self.shapes = np.concatenate([shapes, shapes[:, MIRRORED] * [-1, 1] + [side - 1, 0]])
+        self.codes = tf.Variable(codes, dtype=tf.float32)
+        self.spread = float(np.std(codes - codes.mean(axis=0)))
+        drawing = synthesis.trainable_variables
+        scaled = [
+            v
+            for v in drawing
+            if v.name.endswith("weight") and "Noise" not in v.name and "ToRGB" not in v.name
+        ]
+        names = {v.name for v in scaled}
+        self.groups = {
+            "scaled": ([v.value for v in scaled], settings.scaled_rate),
+            "plain": ([v.value for v in drawing if v.name not in names], settings.rate),
+            "codes": ([self.codes], settings.code_rate),
+        }
+        self.optimizers = {name: keras.optimizers.Adam(beta_2=0.99) for name in self.groups}
+        for name, (variables, _) in self.groups.items():
+            self.optimizers[name].build(variables)
+        self.average = [tf.Variable(v.value, trainable=False) for v in drawing]
+        self.weights = tf.constant(photos.weights()[None])
+        self.seen, self.steps, self.seconds = 0, 0, 0.0
+        self.log: list[tuple[int, float]] = []
+        self._steps: dict = {}
+        self._described: np.ndarray | None = None
+
+    @property
+    def descriptors(self) -> np.ndarray:
+        """What the recogniser says of every training photo and its mirror image: (2m, 128)."""
+        if self._described is None:
+            parts = []
+            for start in utils.progress(range(0, len(self.pictures), 32), "describing faces"):
+                rows = slice(start, start + 32)
+                pictures = tf.constant(self.pictures[rows].astype(np.float32))
+                parts.append(features.describe(pictures, features.chip_transforms(self.shapes[rows])).numpy())
+            self._described = np.concatenate(parts)
+        return self._described
+
+    def _make_step(self, mixed: bool, featured: bool):
+        s, weights = self.settings, self.weights
+        variables = [v for group, _ in self.groups.values() for v in group]
+
+        def on_mixtures(mixtures, pictures, mixing):
+            shrink = (BLURRED, BLURRED, "SAME")
+            wanted = tf.einsum("mn,nhwc->mhwc", mixing, tf.nn.avg_pool2d(pictures, *shrink))
+            coarse = tf.nn.avg_pool2d(weights, *shrink)
+            difference = tf.abs(tf.nn.avg_pool2d(mixtures, *shrink) - wanted)
+            loss = s.blurred * tf.reduce_mean(difference * coarse) / tf.reduce_mean(coarse)
+            for i, (ours, theirs) in enumerate(zip(strengths(mixtures), strengths(pictures), strict=True)):
+                side = NEIGHBOURHOOD << i
+                importance = tf.nn.avg_pool2d(weights, side, side, "SAME")
+                difference = tf.abs(ours - tf.einsum("mn,nhwc->mhwc", mixing, theirs))
+                loss += s.strength * tf.reduce_mean(difference * importance) / tf.reduce_mean(importance)
+            return loss
+
+        def on_features(drawn, wanted, mixing, transforms):
+            n = tf.shape(wanted)[0]
+            chosen, places, targets = drawn[:FEATURED], transforms[:FEATURED], wanted[:FEATURED]
+            if mixed:  # the mean of descriptors is shorter than any of them
+                length = tf.reduce_mean(tf.norm(wanted, axis=1))
+                centres = tf.linalg.normalize(tf.matmul(mixing, wanted), axis=1)[0] * length
+                chosen = tf.concat([chosen, drawn[n:]], axis=0)
+                places = tf.concat([places, transforms[n:]], axis=0)
+                targets = tf.concat([targets, centres], axis=0)
+            found = features.describe((chosen + 1) * 127.5, places)
+            return tf.reduce_mean(tf.norm(found - targets + 1e-6, axis=1))
+
+        @tf.function
+        def step(rows, pictures, noise, mixing, transforms, wanted, ema):
+            with tf.GradientTape() as tape:
+                codes = tf.gather(self.codes, rows)
+                shown = codes + noise
+                if mixed:
+                    shown = tf.concat([shown, tf.einsum("mn,nlw->mlw", mixing, codes)], axis=0)
+                drawn = self.synthesis(shown, self.synthesis.stored_noise())
+                n = tf.shape(pictures)[0]
+                loss = pyramid_loss(drawn[:n] - pictures, weights)
+                total = loss
+                if mixed:
+                    total += on_mixtures(drawn[n:], pictures, mixing)
+                if featured:
+                    total += s.features * on_features(drawn, wanted, mixing, transforms)
+            gradients = [
+                tf.convert_to_tensor(g) for g in tape.gradient(total, variables, unconnected_gradients="zero")
+            ]
+            for name, (group, _) in self.groups.items():
+                own, gradients = gradients[: len(group)], gradients[len(group) :]
+                if name != "codes":  # codes must not move less for a large step of the weights
+                    own, _ = tf.clip_by_global_norm(own, 5.0)
+                self.optimizers[name].apply_gradients(zip(own, group, strict=True))
+            for kept, weight in zip(self.average, self.synthesis.trainable_variables, strict=True):
+                kept.assign(ema * kept + (1 - ema) * weight.value)
+            return loss
+
+        return step
+
+    def step(self) -> float:
+        """Show one batch; returns the loss of its pictures."""
+        s = self.settings
+        random = np.random.default_rng([s.seed, self.steps])
+        phase = (self.seen >= s.mixed_from, self.seen >= s.features_from and s.features > 0)
+        if phase not in self._steps:
+            self._steps[phase] = self._make_step(*phase)
+        people = random.permutation(len(self.photos.identities))[: s.batch]
+        rows = np.array([random.choice(np.flatnonzero(self.people == person)) for person in people])
+        mixing = mixing_weights(len(rows), max(1, int(MIXED_SHARE * len(rows))), random)
+        transforms = wanted = np.zeros((0, 2, 3), dtype=np.float32)
+        if phase[1]:
+            shapes = self.shapes[rows]
+            shapes = np.concatenate([shapes, np.einsum("mn,npj->mpj", mixing, shapes)])
+            transforms, wanted = features.chip_transforms(shapes), self.descriptors[rows]
+        share = self.seen / s.images
+        fall = 0.5 * (1 + np.cos(np.pi * np.clip((share - s.constant) / (1 - s.constant), 0, 1)))
+        rate = min(1.0, (self.steps + 1) / 50) * (0.01 + 0.99 * fall)
+        for name, (_, full) in self.groups.items():
+            self.optimizers[name].learning_rate.assign(full * rate)
+        noise = random.normal(scale=s.noise * self.spread, size=(len(rows), *self.codes.shape[1:]))
+        values = (
+            rows, to_signed(self.pictures[rows]), noise.astype(np.float32), mixing.astype(np.float32),
+            np.asarray(transforms, np.float32), np.asarray(wanted, np.float32),
+            np.float32(min(s.ema, (1 + self.steps) / (10 + self.steps))),
+        )  # fmt: skip
+        loss = self._steps[phase](*map(tf.constant, values))
+        self.seen += len(rows)
+        self.steps += 1
+        return float(loss)
+
+    def train(self, checkpoint: Path, every_seconds: float = 120.0) -> None:
+        """Train until enough photos are shown; Ctrl-C leaves a checkpoint to go on from."""
+        written, losses = time.monotonic(), []
+        bar = utils.progress(None, "training", total=self.settings.images)
+        bar.update(self.seen)
+        try:
+            while self.seen < self.settings.images:
+                started = time.monotonic()
+                losses.append(self.step())
+                bar.update(self.settings.batch)
+                self.seconds += time.monotonic() - started
+                if time.monotonic() - written > every_seconds:
+                    self.log.append((self.seen, float(np.mean(losses))))
+                    bar.set_postfix(loss=f"{self.log[-1][1]:.4f}")
+                    self.save_checkpoint(checkpoint)
+                    Image.fromarray(self.sheet()).save(checkpoint.with_suffix(".png"))
+                    written, losses = time.monotonic(), []
+        finally:
+            bar.close()
+            self.save_checkpoint(checkpoint)
+            Image.fromarray(self.sheet()).save(checkpoint.with_suffix(".png"))
+
+    def averaged(self) -> Synthesis:
+        """The synthesis network with the averaged weights."""
+        result = Synthesis(self.synthesis.architecture)
+        result.load(self.synthesis.arrays())
+        for variable, value in zip(result.trainable_variables, self.average, strict=True):
+            variable.assign(value)
+        return result
+
+    def sheet(self, columns: int = 12) -> np.ndarray:
+        """Photos, what is drawn of them, and mixtures of 2, 3, ... people: uint8 (h, w)."""
+        network = self.averaged()
+        m = self.codes.shape[0] // 2
+        rows = np.linspace(0, m - 1, columns).astype(int)
+        codes = self.codes.numpy()
+        means = np.stack(
+            [codes[rows[: i + 1]].mean(axis=0) for i in range(1, columns)] + [codes[:m].mean(axis=0)]
+        )
+        pairs = (codes[rows] + codes[np.roll(rows, 5)]) / 2
+        drawn = [
+            np.asarray(network(tf.constant(c), network.stored_noise())) for c in (codes[rows], pairs, means)
+        ]
+        lines = [to_signed(self.pictures[rows]), *drawn]
+        return np.concatenate([np.concatenate(list(to_uint8(line[..., 0])), axis=1) for line in lines])
+
+    def _state(self) -> dict:
+        parts = {"codes": self.codes}
+        for i, (kept, v) in enumerate(zip(self.average, self.synthesis.trainable_variables, strict=True)):
+            parts |= {f"average{i}": kept, f"weight{i}": v}
+        for name, optimizer in self.optimizers.items():
+            parts |= {f"{name}{i}": v for i, v in enumerate(optimizer.variables)}
+        return parts
+
+    def save_checkpoint(self, path: Path) -> None:
+        arrays = {name: np.asarray(v) for name, v in self._state().items()}
+        utils.save_arrays(path, {**arrays, "counts": np.array([self.seen, self.steps, self.seconds])})
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go on from where a checkpoint was written, with settings that may differ."""
+        arrays = utils.load_arrays(path)
+        for name, variable in self._state().items():
+            if arrays[name].shape != tuple(variable.shape):
+                raise ValueError(f"{path}: is the checkpoint of another network or other photos")
+            variable.assign(arrays[name])
+        seen, steps, self.seconds = arrays["counts"]
+        self.seen, self.steps = int(seen), int(steps)
