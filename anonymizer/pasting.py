@@ -1,0 +1,367 @@
+"""Surrogates -> back into the photo, so that one sees a person and not a patch.
+
+The surrogate is brought to the place and pose of the face by an affine map, its outline is drawn to the outline that
+the photo shows, and what lies between follows piece by piece. Light and skin tone are taken from the face that it
+covers, as surfaces of few parameters that are fitted robustly: they hold where the light comes from and how dark the
+skin is, and no feature. What is left of a seam is spread inwards as a membrane, as Poisson blending does (Pérez,
+Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of `anonymizer.frame` in place of a
+solver; hair, glasses and whatever else crosses the outline have no say in it, or their colour would run into the face.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+import detection
+from anonymizer import frame
+from anonymizer.aam import Mesh
+
+#: The patch around a face that is worked on, as a share of the outline's size beyond it.
+MARGIN = 0.3
+#: How much of the forehead, of what `frame.add_forehead` adds, is covered; above it lies hair.
+FOREHEAD = 0.72
+#: Softness of the edge, in face widths: at the jaw, and at the forehead.
+JAW_EDGE, FOREHEAD_EDGE = 0.05, 0.12
+#: A seam wider than about this (levels of 0 to 255) is no seam but something else: hair, glasses, a hand.
+SEAM = 18.0
+#: Bounds of the contrast that is taken over from the covered face.
+CONTRAST = (0.75, 1.3)
+#: Lab levels (8-bit scale) of a and b under which a picture is grey.
+GREY = 2.5
+#: Lips are so much redder than skin, where a grey surrogate is given the colour of the skin; eyes have so much of it.
+LIPS, EYES = 7.0, 0.35
+#: An area that is blurred out keeps so many patches of colour on each side.
+BLUR_PATCHES = 4
+
+_OUTER_LIPS, _INNER_LIPS = slice(48, 60), slice(60, 68)
+
+
+def paste(
+    photo: np.ndarray,
+    landmarks: np.ndarray,
+    surrogate: np.ndarray,
+    surrogate_landmarks: np.ndarray,
+    random_state: int = 0,
+) -> np.ndarray:
+    """Replace one face on a photo.
+
+    Parameters
+    ----------
+    photo : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+        Of the face that is to go, in pixels of the photo.
+    surrogate : ndarray of uint8, shape (H, W, 3)
+        A face of any size. Where it is grey and the photo is not, it gets the tone of the skin that it covers.
+    surrogate_landmarks : ndarray, shape (68, 2)
+    random_state : int, default 0
+        For the grain, where the photo has more of it than the surrogate.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+        The photo with the other face; outside the face it is the same.
+    """
+    window = _window(landmarks, photo.shape)
+    top, bottom, left, right = window
+    part = photo[top:bottom, left:right].astype(np.float32)
+    points = landmarks - [left, top]
+    target = fit_shape(points, surrogate_landmarks)
+    texture = _warp(surrogate, surrogate_landmarks, target, *part.shape[:2])
+    alpha = _soft_mask(points, *part.shape[:2])
+    matched = _match_tone(texture, part, target, alpha)
+    matched = _close_seam(matched, part, alpha)
+    matched = _add_grain(matched, part, alpha, np.random.default_rng(random_state))
+    result = photo.copy()
+    mixed = matched * alpha[..., None] + part * (1 - alpha[..., None])
+    result[top:bottom, left:right] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return result
+
+
+def _window(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the patch around a face, inside a photo of this shape."""
+    outline = frame.add_forehead(landmarks)
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    margin = MARGIN * (high - low).max()
+    left, top = np.maximum(np.floor(low - margin), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(high + margin) + 1, shape[1::-1]).astype(int)
+    return top, bottom, left, right
+
+
+def fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndarray:
+    """Where the surrogate's landmarks go on the photo.
+
+    Brows, eyes, nose and mouth keep the surrogate's arrangement, in the photo's pose (an affine map); the jaw line
+    is that of the photo, as what lies beyond it stays.
+
+    Parameters
+    ----------
+    landmarks, surrogate_landmarks : ndarray, shape (68, 2)
+
+    Returns
+    -------
+    ndarray of float64, shape (68, 2)
+    """
+    inner = slice(17, 68)
+    sources = np.column_stack([surrogate_landmarks, np.ones(len(surrogate_landmarks))])
+    affine = np.linalg.lstsq(sources[inner], landmarks[inner], rcond=None)[0]  # (3, 2)
+    target = sources @ affine
+    target[detection.JAW] = landmarks[detection.JAW]
+    return target
+
+
+def _warp(
+    surrogate: np.ndarray, surrogate_landmarks: np.ndarray, target: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Draw the surrogate at other landmarks, piece-wise affine: float32 (height, width, 3)."""
+    mesh = Mesh.over(target, height, width)
+    back = detection.similarity(target, surrogate_landmarks)
+    source = np.vstack([frame.add_forehead(surrogate_landmarks), detection.move_points(mesh.border, back)])
+    positions = mesh.source_positions(target, source, height, width)
+    texture, visible = frame.sample(surrogate, positions)
+    return frame.continue_outward(texture, visible.astype(np.float32))
+
+
+def outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
+    """The outline of a face: jaw line and a share of the forehead, (m, 2)."""
+    arc = frame.add_forehead(landmarks)[68:]
+    up = (landmarks[27] - landmarks[8]) / max(float(np.linalg.norm(landmarks[27] - landmarks[8])), 1e-9)
+    height = (arc - (landmarks[0] + landmarks[16]) / 2) @ up  # over the line between the ends of the jaw line
+    lowered = arc - (1 - forehead) * np.outer(height, up)
+    return cv2.convexHull(np.vstack([landmarks, lowered]).astype(np.float32))[:, 0]
+
+
+def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    area = np.zeros((height, width), dtype=np.uint8)
+    cv2.fillPoly(area, [np.rint(points * 16).astype(np.int32)], 1, shift=4)
+    return area
+
+
+def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """1 on the face, 0 outside, and a soft edge inside the outline: float32 (height, width)."""
+    area = _fill(outline(landmarks, FOREHEAD), height, width)
+    area[0], area[-1], area[:, 0], area[:, -1] = 0, 0, 0, 0
+    inside = cv2.distanceTransform(area, cv2.DIST_L2, 5)
+    face_width = float(np.linalg.norm(landmarks[16] - landmarks[0]))
+    up = landmarks[27] - landmarks[8]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    level = (np.dstack([columns, rows]) - landmarks[27]) @ (up / max(float(up @ up), 1e-9))
+    share = np.clip(level / 0.3, 0, 1)  # 0 at the nose bridge, 1 at the brows and above
+    edge = face_width * (JAW_EDGE + share * (FOREHEAD_EDGE - JAW_EDGE))
+    rise = np.clip(inside / np.maximum(edge, 1.0), 0, 1)
+    return (rise * rise * (3 - 2 * rise)).astype(np.float32)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Colour and light
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _to_lab(rgb: np.ndarray) -> np.ndarray:
+    """RGB of 0 to 255 -> L of 0 to 100, a and b: float32 (h, w, 3)."""
+    return cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+
+
+def _to_rgb(lab: np.ndarray) -> np.ndarray:
+    return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
+
+
+def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Give the surrogate (h, w, 3) light, contrast and skin tone of the face that it covers."""
+    surrogate, photo = _to_lab(texture), _to_lab(part)
+    skin = _skin(target, alpha)
+    if skin.sum() < 16:
+        return texture
+    rows, columns = np.nonzero(skin)
+    scale = max(alpha.shape)
+    places = np.column_stack([columns, rows]) / scale
+    grid = np.dstack(np.meshgrid(np.arange(alpha.shape[1]), np.arange(alpha.shape[0]))) / scale
+    contrast = np.clip(_spread(photo[..., 0][skin]) / max(_spread(surrogate[..., 0][skin]), 1e-3), *CONTRAST)
+    light = np.median(surrogate[..., 0][skin])
+    result = surrogate.copy()
+    result[..., 0] = light + (surrogate[..., 0] - light) * contrast
+    result[..., 0] += _surface(places, (photo[..., 0] - result[..., 0])[skin], grid, degree=2)
+    grey_photo = np.abs(photo[..., 1:][skin]).mean() < GREY
+    grey_surrogate = np.abs(surrogate[..., 1:][skin]).mean() < GREY
+    for channel in (1, 2):
+        if grey_photo:
+            result[..., channel] = 0
+        elif grey_surrogate:
+            result[..., channel] = _surface(places, photo[..., channel][skin], grid, degree=1)
+        else:
+            difference = (photo[..., channel] - surrogate[..., channel])[skin]
+            result[..., channel] += _surface(places, difference, grid, degree=1)
+    if grey_surrogate and not grey_photo:
+        _colour_features(result, target)
+    return _to_rgb(result)
+
+
+def _skin(target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Where there is skin on most faces: inside the edge, without eyes, brows and mouth. Bool (h, w)."""
+    area = (alpha > 0.9).astype(np.uint8)
+    for part in (
+        np.vstack([target[17:22], target[detection.LEFT_EYE]]),
+        np.vstack([target[22:27], target[detection.RIGHT_EYE]]),
+        target[_OUTER_LIPS],
+    ):
+        cv2.fillConvexPoly(area, cv2.convexHull(np.rint(part).astype(np.int32)), 0)
+    return area.astype(bool)
+
+
+def _spread(values: np.ndarray) -> float:
+    low, high = np.percentile(values, [20, 80])
+    return float(high - low)
+
+
+def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: int) -> np.ndarray:
+    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) at places (m, 2); its values on a grid.
+
+    Least squares, weighted anew five times by Tukey's biweight, so that a beard or glasses bend it little.
+    """
+    step = max(1, len(values) // 4000)
+    places, values = places[::step], values[::step].astype(np.float64)
+    centre, size = places.mean(axis=0), max(float(np.ptp(places, axis=0).max()) / 2, 1e-9)
+
+    def terms(points):
+        x, y = np.moveaxis((points - centre) / size, -1, 0)
+        columns = [np.ones_like(x), x, y]
+        return np.stack(columns + ([x * x, x * y, y * y] if degree == 2 else []), axis=-1)
+
+    design, weight = terms(places), np.ones(len(values))
+    for _ in range(5):
+        ridge = 1e-3 * len(values) * np.diag([0.0, *np.ones(design.shape[1] - 1)])
+        gram = (design * weight[:, None]).T @ design + ridge
+        coefficients = np.linalg.solve(gram, (design * weight[:, None]).T @ values)
+        residual = values - design @ coefficients
+        width = 4.685 * max(1.4826 * float(np.median(np.abs(residual))), 1.0)
+        weight = np.maximum(1 - (residual / width) ** 2, 0) ** 2
+    # Beyond the skin that was seen, a paraboloid runs away: hold it at the border.
+    low, high = places.min(axis=0), places.max(axis=0)
+    return (terms(np.clip(grid, low, high)) @ coefficients).astype(np.float32)
+
+
+def _colour_features(lab: np.ndarray, target: np.ndarray) -> None:
+    """Redden the lips and clear the eyes of a face that has the skin's colour all over; in place."""
+    height, width = lab.shape[:2]
+    soft = max(1.0, 0.012 * float(np.linalg.norm(target[16] - target[0])))
+    lips = _fill(target[_OUTER_LIPS], height, width).astype(np.float32)
+    lips -= _fill(target[_INNER_LIPS], height, width)
+    eyes = sum(_fill(target[side], height, width) for side in (detection.LEFT_EYE, detection.RIGHT_EYE))
+    lips = cv2.GaussianBlur(np.clip(lips, 0, 1), (0, 0), soft)
+    eyes = cv2.GaussianBlur(np.clip(eyes, 0, 1).astype(np.float32), (0, 0), soft)
+    lab[..., 1] += LIPS * lips
+    lab[..., 1:] *= (1 - (1 - EYES) * eyes)[..., None]
+
+
+def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Spread what differs along the edge smoothly over the face: float32 (h, w, 3)."""
+    edge = 4 * alpha * (1 - alpha)
+    difference = part - matched
+    largest = np.abs(difference).max(axis=2)
+    believable = 1 / (1 + (largest / SEAM) ** 4)
+    weight = (edge * believable).astype(np.float32)
+    if weight.max() < 0.05:
+        return matched
+    return matched + frame.continue_outward(difference.astype(np.float32), np.clip(weight, 0, 1))
+
+
+def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random) -> np.ndarray:
+    """Add grain where the photo has more of it than the surrogate, the same on all channels."""
+    inside = alpha > 0.9
+    if inside.sum() < 16:
+        return matched
+    missing = _grain(part)[inside], _grain(matched)[inside]
+    strengths = [1.4826 * float(np.median(np.abs(values))) for values in missing]
+    strength = np.sqrt(max(strengths[0] ** 2 - strengths[1] ** 2, 0.0))
+    if strength < 0.3:
+        return matched
+    noise = random.normal(0, 1, alpha.shape).astype(np.float32)
+    noise *= strength / max(1.4826 * float(np.median(np.abs(_grain(noise[..., None])))), 1e-6)
+    return matched + np.minimum(strength, 8.0) / strength * noise[..., None]
+
+
+def _grain(image: np.ndarray) -> np.ndarray:
+    """The finest detail of an image (h, w, c): (h, w)."""
+    level = image.mean(axis=2).astype(np.float32)
+    return level - cv2.GaussianBlur(level, (0, 0), 1.0)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Faces that are not replaced
+# ----------------------------------------------------------------------------------------------------------
+
+
+def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+    """Make a head unrecognisable: of all that lies in an ellipse around it, 4 x 4 patches of colour are left.
+
+    Parameters
+    ----------
+    photo : ndarray of uint8, shape (h, w, 3)
+    box : array of 4 numbers
+        left, top, right, bottom of the face in pixels, brows to chin; may reach past the photo.
+    landmarks : ndarray, shape (68, 2), optional
+        Where they lie outside the box, the ellipse grows to hold them.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+    """
+    low, high = np.array(box[:2], dtype=float), np.array(box[2:], dtype=float)
+    if landmarks is not None:
+        size = (high - low).max()
+        low = np.minimum(low, np.maximum(landmarks.min(axis=0), low - size / 2))
+        high = np.maximum(high, np.minimum(landmarks.max(axis=0), high + size / 2))
+    centre, radius = (low + high) / 2, (high - low) / 2 * [1.35, 1.45]
+    centre = centre - [0, 0.12 * radius[1]]  # the box ends at the brows, the head does not
+    left, top = np.maximum(np.floor(centre - 1.3 * radius), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(centre + 1.3 * radius) + 1, photo.shape[1::-1]).astype(int)
+    part = photo[top:bottom, left:right]
+    if part.size == 0:
+        return photo.copy()
+    coarse = cv2.resize(part, (BLUR_PATCHES, BLUR_PATCHES), interpolation=cv2.INTER_AREA)
+    smooth = cv2.resize(coarse, part.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32)
+    distance = np.hypot((columns - centre[0]) / radius[0], (rows - centre[1]) / radius[1])
+    alpha = np.clip((1.25 - distance) / 0.25, 0, 1)[..., None]  # whole up to the ellipse, soft outside
+    result = photo.copy()
+    result[top:bottom, left:right] = np.rint(smooth * alpha + part * (1 - alpha)).astype(np.uint8)
+    return result
+
+
+def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Put a crop that a filter has changed (blur, mosaic, mask) back over the face.
+
+    Parameters
+    ----------
+    photo : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+        In pixels of the photo.
+    crop : ndarray of uint8, shape (H, W, 3)
+    transform : ndarray, shape (2, 3)
+        From photo to crop.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+    """
+    top, bottom, left, right = _window(landmarks, photo.shape)
+    back = cv2.invertAffineTransform(transform) - [[0, 0, left], [0, 0, top]]
+    height, width = bottom - top, right - left
+    drawn = cv2.warpAffine(
+        crop, back, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    area = _fill(outline(landmarks - [left, top]), height, width).astype(np.float32)[..., None]
+    result = photo.copy()
+    part = result[top:bottom, left:right]
+    part[...] = np.rint(drawn * area + part * (1 - area)).astype(np.uint8)
+    return result
+
+
+def cover(photo: np.ndarray, landmarks: np.ndarray, colour: int = 127) -> np.ndarray:
+    """Paint over a face from chin to hair line, as an attacker on its surroundings would: uint8 (h, w, 3)."""
+    result = photo.copy()
+    points = outline(landmarks)
+    centre = points.mean(axis=0)
+    wider = centre + 1.08 * (points - centre)
+    cv2.fillPoly(result, [np.rint(wider).astype(np.int32)], (colour,) * 3)
+    return result
