@@ -23,6 +23,8 @@ EPSILON = 1e-8
 MAPPING_RATE = 0.01
 #: From this output resolution on the official code enlarges by a transposed convolution, which turns the kernel.
 FUSED_FROM = 128
+#: Up to this output resolution repetition and convolution are faster than a transposed convolution.
+REPEATED_TO = 8
 SMALLEST, LARGEST = 4, 1024
 
 
@@ -182,17 +184,21 @@ def he_factor(shape: Sequence[int], gain: float) -> float:
 
 
 class _Named(keras.layers.Layer):
-    """A layer whose variables go by their official names."""
+    """A layer whose variables go by their official names; random ones unless arrays are given."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], **options):
+    def __init__(
+        self, shapes: dict[str, tuple[int, ...]], arrays: Dictionary[str, np.ndarray] | None, **options
+    ):
         super().__init__(**options)
         self.shapes = dict(shapes)
+        if arrays is not None:
+            check_arrays(arrays, self.shapes)
         self.named = {
             name: self.add_weight(
                 shape=shape,
                 name=name.replace("/", "."),
                 dtype="float32",
-                initializer=self._start(name),
+                initializer=self._start(name) if arrays is None else _values(arrays[name]),
                 trainable=not name.startswith("noise"),
             )
             for name, shape in shapes.items()
@@ -205,13 +211,10 @@ class _Named(keras.layers.Layer):
             return keras.initializers.RandomNormal(stddev=1.0)
         return keras.initializers.Ones() if name.endswith("const") else keras.initializers.Zeros()
 
-    def weight(self, name: str, gain: float, rate: float = 1.0) -> tf.Tensor:
-        """A stored weight as it is used, in the precision of the computation."""
-        scaled = self.named[name].value * (he_factor(self.shapes[name], gain) * rate)
-        return tf.cast(scaled, self.compute_dtype)
-
-    def plain(self, name: str, rate: float = 1.0) -> tf.Tensor:
-        return tf.cast(self.named[name].value * rate, self.compute_dtype)
+    def weight(self, name: str, factor: float = 1.0) -> tf.Tensor:
+        """A stored weight times a factor, in the precision of the computation."""
+        stored = tf.convert_to_tensor(self.named[name].value)
+        return tf.cast(stored if factor == 1 else stored * factor, self.compute_dtype)
 
     def load(self, arrays: Dictionary[str, np.ndarray]) -> None:
         """Fill the variables; names and shapes must be those of `shapes`."""
@@ -224,39 +227,48 @@ class _Named(keras.layers.Layer):
         return {name: keras.ops.convert_to_numpy(variable) for name, variable in self.named.items()}
 
 
+def _values(array: np.ndarray):
+    """An initialiser that gives a copy of an array."""
+    return lambda shape, dtype: tf.constant(np.array(array, dtype=dtype))
+
+
 class Mapping(_Named):
     """z -> w: eight dense layers on the normalised latent vector (section 2 of the paper)."""
 
-    def __init__(self, architecture: Architecture, **options):
-        super().__init__(architecture.mapping_shapes(), **options)
+    def __init__(
+        self, architecture: Architecture, arrays: Dictionary[str, np.ndarray] | None = None, **options
+    ):
+        super().__init__(architecture.mapping_shapes(), arrays, **options)
         self.architecture = architecture
-        for name, variable in self.named.items():
-            if name.endswith(
-                "/weight"
-            ):  # stored weights are as much larger as their learning rate is smaller
-                variable.assign(variable / MAPPING_RATE)
+        if arrays is None:  # stored weights are as much larger as their learning rate is smaller
+            for name in self.named:
+                if name.endswith("/weight"):
+                    self.named[name].assign(self.named[name] / MAPPING_RATE)
 
     def call(self, z: tf.Tensor) -> tf.Tensor:
         """Map latent vectors (n, z_dim) to w (n, w_dim)."""
         x = tf.cast(z, self.compute_dtype)
         x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=1, keepdims=True) + EPSILON)
         for i in range(len(self.architecture.mapping_widths)):
-            x = tf.matmul(x, self.weight(f"Dense{i}/weight", np.sqrt(2), MAPPING_RATE))
-            x = tf.nn.leaky_relu(x + self.plain(f"Dense{i}/bias", MAPPING_RATE), SLOPE)
+            name = f"Dense{i}/weight"
+            x = tf.matmul(x, self.weight(name, he_factor(self.shapes[name], np.sqrt(2)) * MAPPING_RATE))
+            x = tf.nn.leaky_relu(x + self.weight(f"Dense{i}/bias", MAPPING_RATE), SLOPE)
         return x
 
 
 class Synthesis(_Named):
     """Styles and noise -> picture (figure 1b of the paper)."""
 
-    def __init__(self, architecture: Architecture, **options):
-        super().__init__(architecture.synthesis_shapes() | architecture.noise_shapes(), **options)
+    def __init__(
+        self, architecture: Architecture, arrays: Dictionary[str, np.ndarray] | None = None, **options
+    ):
+        super().__init__(architecture.synthesis_shapes() | architecture.noise_shapes(), arrays, **options)
         self.architecture = architecture
 
     def call(
         self, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None, resolution: int | None = None
     ) -> tf.Tensor:
-        """Draw pictures.
+        """Draw pictures; gradients flow to w, noise and weights.
 
         Parameters
         ----------
@@ -272,46 +284,39 @@ class Synthesis(_Named):
         tensor of float32, shape (n, resolution, resolution, colours)
             Nominally -1..1, not clipped.
         """
+        return draw(self.ready_weights(resolution), w, noise)
+
+    def ready_weights(self, resolution: int | None = None) -> ReadyWeights:
+        """Weights as they are used, in the precision of the computation, for pictures of this resolution."""
         a = self.architecture
         last = a.resolution if resolution is None else resolution
-        w = tf.cast(w, self.compute_dtype)
-        constant = tf.transpose(self.plain("4x4/Const/const"), (0, 2, 3, 1))
-        x = tf.repeat(constant, tf.shape(w)[0], axis=0)  # (n, 4, 4, channels)
-        for i, scope in enumerate(a.scopes[: 2 * (a.resolutions.index(last) + 1)]):
-            if i >= 2 and i % 2 == 0:
-                x = blur(self._enlarge(x, scope, a.resolutions[i // 2]))
-            elif i:
-                x = tf.nn.conv2d(x, self.weight(f"{scope}/weight", np.sqrt(2)), 1, "SAME")
-            x = self._epilogue(x, scope, w[:, i], None if noise is None else noise[i])
-        name = f"ToRGB_lod{a.lod(last)}"
-        picture = tf.nn.conv2d(x, self.weight(f"{name}/weight", 1), 1, "SAME") + self.plain(f"{name}/bias")
-        return tf.cast(picture, tf.float32)
-
-    def _enlarge(self, x: tf.Tensor, scope: str, side: int) -> tf.Tensor:
-        """Double the picture and convolve: (n, h, w, in) -> (n, 2h, 2w, out)."""
-        kernel = self.weight(f"{scope}/weight", np.sqrt(2))  # (3, 3, in, out)
-        if (
-            side < FUSED_FROM
-        ):  # enlarging by repetition, then convolving, is the same with the kernel turned around
-            kernel = kernel[::-1, ::-1]
-        padded = tf.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
-        kernel = padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]  # (4, 4, in, out)
-        shape = tf.stack([tf.shape(x)[0], side, side, kernel.shape[3]])
-        enlarged = tf.nn.conv2d_transpose(x, tf.transpose(kernel, (0, 1, 3, 2)), shape, 2, "SAME")
-        return tf.ensure_shape(enlarged, (None, side, side, kernel.shape[3]))
-
-    def _epilogue(self, x: tf.Tensor, scope: str, w: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
-        """Noise, bias, leaky ReLU, then adaptive instance normalisation by the style (equation 1 of the paper)."""
-        if noise is not None:
-            x += tf.cast(noise, x.dtype) * self.plain(f"{scope}/Noise/weight")
-        x = tf.nn.leaky_relu(x + self.plain(f"{scope}/bias"), SLOPE)
-        style = tf.matmul(w, self.weight(f"{scope}/StyleMod/weight", 1)) + self.plain(
-            f"{scope}/StyleMod/bias"
+        scopes = a.scopes[: 2 * a.resolutions.index(last) + 2]
+        colours = f"ToRGB_lod{a.lod(last)}"
+        # He's factor of a kernel is given to the features that it meets, with the style that these get anyway.
+        factors = [he_factor(self.shapes[f"{scope}/weight"], np.sqrt(2)) for scope in scopes[1:]]
+        factors.append(he_factor(self.shapes[f"{colours}/weight"], 1))
+        return ReadyWeights(
+            constant=tf.transpose(self.weight("4x4/Const/const"), (0, 2, 3, 1)),
+            layers=[self._ready_layer(i, scopes[i], factor) for i, factor in enumerate(factors)],
+            colour_kernel=self.weight(f"{colours}/weight"),
+            colour_bias=self.weight(f"{colours}/bias"),
         )
-        scale, shift = tf.split(tf.cast(style, tf.float32)[:, None, None], 2, axis=3)  # (n, 1, 1, channels)
-        mean, variance = tf.nn.moments(tf.cast(x, tf.float32), (1, 2), keepdims=True)
-        scale = (scale + 1) * tf.math.rsqrt(variance + EPSILON)
-        return x * tf.cast(scale, x.dtype) + tf.cast(shift - mean * scale, x.dtype)
+
+    def _ready_layer(self, i: int, scope: str, factor: float) -> ReadyLayer:
+        side, width = self.architecture.resolutions[i // 2], self.architecture.channels[i // 2]
+        enlarges = i >= 2 and i % 2 == 0
+        kernel = self.weight(f"{scope}/weight") if i else None  # (3, 3, in, out)
+        style = f"{scope}/StyleMod/weight"
+        constant = tf.cast(tf.repeat((1.0, 0.0), width), self.compute_dtype)  # stored scales lie around 0
+        return ReadyLayer(
+            side=side,
+            enlarges=enlarges,
+            kernel=_enlarging_kernel(kernel, side) if enlarges else kernel,
+            noise=self.weight(f"{scope}/Noise/weight")[None],
+            bias=self.weight(f"{scope}/bias"),
+            style=self.weight(style, he_factor(self.shapes[style], 1) * factor),
+            style_bias=(self.weight(f"{scope}/StyleMod/bias") + constant) * factor,
+        )
 
     def stored_noise(self) -> list[tf.Tensor]:
         """The noise that belongs to the network: num_layers tensors (1, h, w, 1)."""
@@ -327,6 +332,128 @@ class Synthesis(_Named):
             tf.random.stateless_normal((n, side, side, 1), seed + tf.constant([0, i], seed.dtype))
             for i, side in enumerate(sides)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyLayer:
+    """Weights of one layer as they are used.
+
+    Attributes
+    ----------
+    side : int
+        Of the layer's output.
+    enlarges : bool
+    kernel : tensor or None
+        (3, 3, in, out); of a transposed convolution (4, 4, out, in); None in the first layer. As stored: the factor
+        of the next layer's kernel is part of `style` and `style_bias`.
+    noise : tensor, shape (1, out)
+    bias : tensor, shape (out,)
+    style : tensor, shape (w_dim, 2 out)
+    style_bias : tensor, shape (2 out,)
+    """
+
+    side: int
+    enlarges: bool
+    kernel: tf.Tensor | None
+    noise: tf.Tensor
+    bias: tf.Tensor
+    style: tf.Tensor
+    style_bias: tf.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyWeights:
+    """Weights of a synthesis network as they are used; see `Synthesis.ready_weights`.
+
+    Attributes
+    ----------
+    constant : tensor, shape (1, 4, 4, channels)
+    layers : list of ReadyLayer
+    colour_kernel : tensor, shape (1, 1, channels, colours)
+    colour_bias : tensor, shape (colours,)
+    """
+
+    constant: tf.Tensor
+    layers: list[ReadyLayer]
+    colour_kernel: tf.Tensor
+    colour_bias: tf.Tensor
+
+
+def draw(weights: ReadyWeights, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+    """Draw pictures, in the precision of the weights; see `Synthesis.call`."""
+    w = tf.cast(w, weights.constant.dtype)
+    x = weights.constant
+    x = x if w.shape[0] == 1 else tf.repeat(x, tf.shape(w)[0], axis=0)  # (n, 4, 4, channels)
+    for i, layer in enumerate(weights.layers):
+        if layer.enlarges:
+            x = blur(_enlarge(x, layer))
+        elif layer.kernel is not None:
+            x = tf.nn.conv2d(x, layer.kernel, 1, "SAME")
+        x = _epilogue(x, layer, w[:, i], None if noise is None else noise[i])
+    picture = tf.nn.conv2d(x, weights.colour_kernel, 1, "SAME") + weights.colour_bias
+    return tf.cast(picture, tf.float32)
+
+
+def _enlarging_kernel(kernel: tf.Tensor, side: int) -> tf.Tensor:
+    """Build the kernel with which `_enlarge` comes to an output of this side from (3, 3, in, out)."""
+    if side <= REPEATED_TO:
+        return kernel
+    if (
+        side < FUSED_FROM
+    ):  # repetition and convolution are a transposed convolution with the kernel turned around
+        kernel = kernel[::-1, ::-1]
+    padded = tf.pad(tf.transpose(kernel, (0, 1, 3, 2)), ((1, 1), (1, 1), (0, 0), (0, 0)))
+    return padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]  # (4, 4, out, in)
+
+
+def _enlarge(x: tf.Tensor, layer: ReadyLayer) -> tf.Tensor:
+    """Double the picture and convolve: (n, h, w, in) -> (n, 2h, 2w, out).
+
+    A transposed convolution needs 4 products for each that repetition and convolution need 9 for.
+    """
+    side = layer.side
+    if side <= REPEATED_TO:
+        repeated = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+        return tf.nn.conv2d(repeated, layer.kernel, 1, "SAME")
+    width = layer.kernel.shape[2]
+    shape = tf.stack([tf.shape(x)[0], side, side, width])
+    enlarged = tf.nn.conv2d_transpose(x, layer.kernel, shape, 2, "SAME")
+    return tf.ensure_shape(enlarged, (x.shape[0], side, side, width))
+
+
+def _epilogue(x: tf.Tensor, layer: ReadyLayer, w: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
+    """Noise, bias, leaky ReLU, then adaptive instance normalisation by the style (equation 1 of the paper)."""
+    x = tf.nn.bias_add(x, layer.bias)
+    if noise is not None:
+        with tf.control_dependencies([x]):  # or the noise of all layers is spread first, and kept
+            x += spread(tf.cast(noise, x.dtype), layer.noise)
+    x = tf.nn.leaky_relu(x, SLOPE)
+    style = tf.cast(tf.matmul(w, layer.style) + layer.style_bias, tf.float32)
+    scale, shift = tf.split(style, 2, axis=1)  # (n, channels)
+    return normalise(x, scale, shift)
+
+
+def spread(noise: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Noise (m, h, w, 1) times a weight for each channel (1, c): a product of matrices, faster than broadcasting."""
+    m, height, width, _ = noise.shape
+    shape = [tf.shape(noise)[0] if m is None else m, height, width, weight.shape[1]]
+    return tf.reshape(tf.matmul(tf.reshape(noise, (-1, 1)), weight), shape)
+
+
+def normalise(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Give each feature map (n, h, w, c) a standard deviation and a mean (n, c), which are float32.
+
+    For one picture that is what batch normalisation does in training, of which there is a fast kernel on the CPU.
+    """
+    if x.shape[0] == 1 and not tf.config.list_physical_devices("GPU"):
+        nothing = tf.zeros((0,))
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale[0], offset=shift[0], mean=nothing, variance=nothing, epsilon=EPSILON
+        ).y
+    mean, variance = tf.nn.moments(tf.cast(x, tf.float32), (1, 2), keepdims=True)
+    scale = scale[:, None, None] * tf.math.rsqrt(variance + EPSILON)
+    shift = shift[:, None, None] - mean * scale
+    return x * tf.cast(scale, x.dtype) + tf.cast(shift, x.dtype)
 
 
 #: Binomial filter by which enlarged features are smoothed, in each direction.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import utils
-from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays
+from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays, draw
 
 #: Defaults of the official generator: truncation towards the average in the first 8 layers.
 TRUNCATION_PSI, TRUNCATION_CUTOFF = 0.7, 8
@@ -22,8 +22,12 @@ NOISES = ("stored", "random", "none")
 
 FORMAT = 1
 
-#: Largest picture area that is drawn at once, in pixels: a batch at 1024 is one picture, at 128 it is 16.
-PIXELS_AT_ONCE = 16 * 256**2 // 4
+#: Largest picture area that is drawn at once, in pixels: 16 pictures of 128, 1 of 512 and more. On a processor more at
+#: once are hardly faster; a GPU needs more to do.
+PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_GPU = 4 * 256**2, 4 * 1024**2
+
+#: By so many values of each variable changes of the weights are noticed.
+WITNESSES = 64
 
 
 @dataclass(eq=False, repr=False)
@@ -69,9 +73,10 @@ class StyleNetwork:
         architecture = Architecture.of(parts["mapping"], parts["synthesis"])
         check_arrays(parts[""], {"dlatent_avg": (architecture.w_dim,)})
         average = np.array(arrays["dlatent_avg"], dtype=np.float32)
-        mapping, synthesis = Mapping(architecture), Synthesis(architecture)
-        mapping.load(parts["mapping"])
-        synthesis.load(parts["synthesis"])
+        mapping = Mapping(
+            architecture, parts["mapping"], dtype="float32"
+        )  # cheap, and all else depends on it
+        synthesis = Synthesis(architecture, parts["synthesis"])
         return cls(mapping, synthesis, average, dict(description or {}))
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -117,22 +122,47 @@ class StyleNetwork:
         return tf.function(self.mapping_layer, input_signature=signature)
 
     @cached_property
-    def _draw(self) -> dict:
-        """A compiled function of w and a seed for each kind of noise."""
+    def _witness(self):
+        """A compiled function that gives a few values of each variable of the synthesis network."""
+        variables = list(self.synthesis_layer.named.values())
+
+        def witness():
+            parts = [tf.reshape(variable.value, (-1,))[:WITNESSES] for variable in variables]
+            return tf.concat(parts, axis=0)
+
+        return tf.function(witness, input_signature=[])
+
+    def _drawing(self) -> Callable:
+        """How pictures are drawn with the weights as they are now; see `_compile`."""
+        witness = self._witness().numpy()
+        if not np.array_equal(witness, self.__dict__.get("_drawn_with")):
+            self._compiled, self._drawn_with = self._compile(), witness
+        return self._compiled
+
+    def _compile(self) -> Callable:
+        """Compile functions of w, a seed and the kind of noise, for weights that are made ready once.
+
+        A single picture has a function of its own, as it is drawn faster; each is traced at its first use.
+        """
         layer = self.synthesis_layer
+        weights, stored = layer.ready_weights(), layer.stored_noise()
         noises = {
-            "stored": lambda w, seed: layer.stored_noise(),
+            "stored": lambda w, seed: stored,
             "random": lambda w, seed: layer.random_noise(tf.shape(w)[0], seed),
             "none": lambda w, seed: None,
         }
-        signature = [
-            tf.TensorSpec((None, self.num_layers, self.w_dim), tf.float32),
-            tf.TensorSpec((2,), tf.int32),
-        ]
-        return {
-            name: tf.function(lambda w, seed, make=make: layer(w, make(w, seed)), input_signature=signature)
-            for name, make in noises.items()
-        }
+
+        def compiled(n: int | None, noise: str):
+            signature = [
+                tf.TensorSpec((n, self.num_layers, self.w_dim), tf.float32),
+                tf.TensorSpec((2,), tf.int32),
+            ]
+            return tf.function(
+                lambda w, seed: draw(weights, w, noises[noise](w, seed)), input_signature=signature
+            )
+
+        functions = {(n, noise): compiled(n, noise) for n in (1, None) for noise in NOISES}
+        return lambda w, seed, noise: functions[1 if len(w) == 1 else None, noise](w, seed)
 
     def mapping(self, z: np.ndarray) -> np.ndarray:
         """Map latent vectors to codes.
@@ -209,13 +239,14 @@ class StyleNetwork:
             raise ValueError(f"noise must be one of {', '.join(map(repr, NOISES))}, not {noise!r}")
         w = self._checked_codes(w)
         random = utils.check_random_state(random_state)
-        at_once = max(1, PIXELS_AT_ONCE // self.resolution**2)
+        drawing = self._drawing()
+        most = PIXELS_AT_ONCE_ON_GPU if tf.config.list_physical_devices("GPU") else PIXELS_AT_ONCE
+        at_once = max(1, most // self.resolution**2)
         pictures = np.empty((len(w), self.resolution, self.resolution, 3), dtype=np.float32)
         for start in range(0, len(w), at_once):
+            rows = slice(start, start + at_once)
             seed = tf.constant(random.randint(2**31 - 1, size=2), tf.int32)
-            pictures[start : start + at_once] = self._draw[noise](
-                tf.constant(w[start : start + at_once]), seed
-            )
+            pictures[rows] = drawing(tf.constant(w[rows]), seed, noise)
         return pictures
 
     def generate(
