@@ -17,19 +17,23 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
 import pandas as pd
 
 import anonymizer
+import attacks
 import balancing
 import datasets
 import detection
 import embedding
 import partitioning
+import utility
 import utils
 from datasets import Faces
+from release import AuditReport, audit_release
 
 OUTPUTS = Path(__file__).resolve().parent / "outputs"
 
@@ -597,6 +601,176 @@ def _code_key() -> str:
     return utils.source_key(__file__, balancing, detection, embedding, partitioning)[:16]
 
 
+class Combination(NamedTuple):
+    """What a release is made by; an anonymizer that changes each photo by itself has "-", "-" and k = 1."""
+
+    embedding: str
+    partitioner: str
+    anonymizer: str
+    k: int
+
+
+#: What ``make experiments`` attacks and looks into, the most telling first: one thing varied at a time, and baselines.
+NAMED_COMBINATIONS = (
+    Combination("dlib", "ward", "aam", 5),
+    Combination(NOT_APPLICABLE, NOT_APPLICABLE, NO_ANONYMIZATION, 1),
+    *(Combination("dlib", "ward", name, 5) for name in ("stylegan", "cnn", "pixel", "stylegan_adjusted")),
+    *(Combination("dlib", "ward", "aam", k) for k in (2, 10)),
+    *(Combination("dlib", name, "aam", 5) for name in (RANDOM_PARTITION, "balanced")),
+    *(Combination(NOT_APPLICABLE, NOT_APPLICABLE, name, 1) for name in ("blur", "pixelate")),
+)
+
+
+def fitting(faces: Faces, combinations: Iterable[Combination] = NAMED_COMBINATIONS) -> list[Combination]:
+    """The combinations that can be made for these faces without further files: see `Anonymizer.fits`."""
+    return [c for c in combinations if c.k <= faces.n_people and anonymizer.kind(c.anonymizer).fits(faces)]
+
+
+def all_combinations(faces: Faces, k_values: Iterable[int] = range(2, 20)) -> list[Combination]:
+    """Every partition with every anonymizer, on dlib, at every k that fits; and those that take no partition."""
+    kinds = {name: cls for name, cls in anonymizer.ANONYMIZERS.items() if cls.fits(faces)}
+    shared = [name for name, cls in kinds.items() if cls.k_anonymous]
+    single = [name for name, cls in kinds.items() if not cls.k_anonymous]
+    k_values = [k for k in k_values if k <= faces.n_people]
+    grid = itertools.product(["dlib"], partitioning.PARTITIONERS, shared, k_values)
+    return [Combination(*c) for c in grid] + [Combination("-", "-", name, 1) for name in single]
+
+
+#: Which releases are attacked and looked into, by the name of the grid.
+LOOKED_INTO: dict[str, Callable] = {
+    "quick": lambda faces, k_values: fitting(faces),
+    "full": all_combinations,
+}
+
+
+def make_release(
+    faces: Faces, combination: Combination, random_state: int = 0
+) -> tuple[anonymizer.Anonymizer, list[np.ndarray], np.ndarray]:
+    """Make the images of a combination.
+
+    Returns
+    -------
+    model : Anonymizer
+    images : list of c uint8 arrays (h, w, 3)
+    labels : ndarray of int, shape (n,)
+        Which image each photo gets.
+    """
+    model = _model(combination.anonymizer, faces)
+    labels = None
+    if model.k_anonymous:
+        labels = partitioner(combination.partitioner)(
+            embedding.embed(faces, combination.embedding),
+            combination.k,
+            identities=faces.identities,
+            random_state=random_state,
+        )
+    return model, *release_images(faces, model, labels)
+
+
+def attack_table(
+    faces: Faces,
+    combinations: Iterable[Combination] | None = None,
+    *,
+    recognisers: Sequence[str] = attacks.RECOGNISERS,
+    random_state: int = 0,
+    n_jobs: int = -1,
+    **options,
+) -> pd.DataFrame:
+    """Make every attack on several releases.
+
+    Surrogates are also attacked with a second release of the same people, in clusters of one more, by composition and
+    linking.
+
+    Parameters
+    ----------
+    faces : Faces
+    combinations : iterable of Combination, optional
+        By default those of `NAMED_COMBINATIONS` that fit.
+    recognisers : sequence of str
+        See `recognition.prepare`.
+    random_state : int, default 0
+    n_jobs : int, default -1
+        Processes, as for `sweep`.
+    **options
+        Passed to `attacks.attack_release`.
+
+    Returns
+    -------
+    DataFrame
+        ``embedding partitioner anonymizer k seed`` and the columns of `attacks.attack_release`.
+    """
+    return _over_releases(
+        _attack, faces, combinations, random_state, n_jobs, "attacking", recognisers=recognisers, **options
+    )
+
+
+def utility_table(
+    faces: Faces,
+    combinations: Iterable[Combination] | None = None,
+    *,
+    random_state: int = 0,
+    n_jobs: int = -1,
+    **options,
+) -> pd.DataFrame:
+    """Measure what the surrogates of several releases still tell.
+
+    Parameters as for `attack_table`; `options` are those of `utility.measure_utility`.
+
+    Returns
+    -------
+    DataFrame
+        ``embedding partitioner anonymizer k seed`` and the columns of `utility.measure_utility`.
+    """
+    return _over_releases(_use, faces, combinations, random_state, n_jobs, "utility", **options)
+
+
+def _over_releases(
+    function, faces, combinations, random_state, n_jobs, description, **options
+) -> pd.DataFrame:
+    """Tables of a function of several releases, joined, in the order of the combinations."""
+    chosen = fitting(faces) if combinations is None else [Combination(*c) for c in combinations]
+    if not chosen:
+        raise ValueError("there is no combination to look into; give at least one")
+    for c in chosen:
+        anonymizer.kind(c.anonymizer)
+        if c.partitioner != NOT_APPLICABLE:
+            partitioner(c.partitioner)
+    tasks = (joblib.delayed(function)(faces, c, random_state, options) for c in chosen)
+    jobs = n_jobs if len(chosen) >= PARALLEL_COMBINATIONS else 1
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        tables = list(utils.progress(results, description, total=len(chosen)))
+    for c, table in zip(chosen, tables, strict=True):
+        for place, (name, value) in enumerate({**c._asdict(), "seed": random_state}.items()):
+            table.insert(place, name, value)
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def _attack(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
+    model, images, labels = make_release(faces, combination, random_state)
+    further = []
+    if model.k_anonymous and combination.k < faces.n_people:
+        other = combination._replace(k=combination.k + 1)
+        _, more, their_labels = make_release(faces, other, random_state)
+        further = [attacks.Published(more, their_labels, faces.identities)]
+    return attacks.attack_release(
+        faces, images, labels, model=model, further=further, random_state=random_state, **options
+    )
+
+
+def _use(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
+    _, images, labels = make_release(faces, combination, random_state)
+    return utility.measure_utility(faces, images, labels, random_state=random_state, **options)
+
+
+def audit(
+    folder: str | Path, originals: Faces | None = None, ledger: str | Path | None = None
+) -> AuditReport:
+    """Check a folder of released images; see `release.audit_release`."""
+    return audit_release(folder, originals, ledger)
+
+
 def compare(table: pd.DataFrame, by: str, **fixed: str) -> pd.DataFrame:
     """Pick the rows of a sweep in which one thing varies and the others are fixed, with both baselines.
 
@@ -813,14 +987,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         k_values = parse_k(chosen.k)
         faces = datasets.load_faces(chosen.source, per_identity=1, random_state=chosen.seed)
         print(faces)
-        path = chosen.output / f"{faces.source}_{chosen.grid}.csv"
-        table = run_grid(faces, chosen.grid, k_values=k_values, random_state=chosen.seed, n_jobs=chosen.jobs)
+        seed, jobs = chosen.seed, chosen.jobs
+        table = run_grid(faces, chosen.grid, k_values=k_values, random_state=seed, n_jobs=jobs)
+        released = LOOKED_INTO[chosen.grid](faces, k_values)
+        tables = {
+            chosen.grid: table,
+            f"{chosen.grid}_attacks": attack_table(faces, released, random_state=seed, n_jobs=jobs),
+            f"{chosen.grid}_utility": utility_table(faces, released, random_state=seed, n_jobs=jobs),
+        }
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; finished combinations are kept, run the same command again to go on")
-    save_table(table, path)
-    print(f"{len(table)} combinations -> {path}")
+    for name, table in tables.items():
+        path = chosen.output / f"{faces.source}_{name}.csv"
+        save_table(table, path)
+        print(f"{len(table)} rows -> {path}")
 
 
 if __name__ == "__main__":

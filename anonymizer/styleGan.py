@@ -220,7 +220,10 @@ class StyleMixing(Surrogates):
         """Draw one code (num_layers, w_dim): uint8 (h, w, 3), cut to the photo."""
         import stylegan
 
-        picture = stylegan.to_uint8(self.network.synthesis(code[None]))[0]
+        return self.cut(stylegan.to_uint8(self.network.synthesis(code[None]))[0])
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """The part of the network's picture (r, r, 3) that is the photo: (h, w, 3)."""
         top, left, height, width = self.network.description.get("frame") or (0, 0, *picture.shape[:2])
         return np.ascontiguousarray(picture[top : top + height, left : left + width])
 

@@ -1,4 +1,4 @@
-"""StyleGAN from the command line: ``python -m stylegan project | generate | convert | train``."""
+"""StyleGAN from the command line: ``python -m stylegan project | generate | convert | train | refine``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "generate": ("stylegan.mixing", "draw random people"),
     "convert": ("stylegan.official", "rewrite an official pickle as a safe .npz"),
     "train": ("stylegan.training", "train a small network and its encoder on photos"),
+    "refine": ("stylegan.autodecoding", "go on with a free code for each photo: sharper pictures"),
 }
 
 

@@ -9,8 +9,9 @@ what the mixture of the photos is, with detail as strong as theirs, and with the
 
 from __future__ import annotations
 
+import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import keras
@@ -22,13 +23,17 @@ import utils
 from CNN.photos import MIRRORED
 from CNN.training import pyramid_loss
 from stylegan import features
+from stylegan import photos as preparation
 from stylegan.architecture import Synthesis
-from stylegan.network import to_uint8
+from stylegan.encoder import Encoder, load_encoder
+from stylegan.network import StyleNetwork, load_npz, to_uint8
 from stylegan.photos import TrainingSet, to_signed
-from stylegan.training import BLURRED, MIXED_SHARE, NEIGHBOURHOOD, mixing_weights, strengths
+from stylegan.training import BLURRED, NEIGHBOURHOOD, encoder_path, fit_mapping, mixing_weights, strengths
 
 #: Photos of a batch that are compared by their features, beside the mixtures.
-FEATURED = 6
+FEATURED = 4
+#: Mixtures drawn beside each batch.
+MIXTURES = 4
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,7 @@ class AutoDecoder:
             self._steps[phase] = self._make_step(*phase)
         people = random.permutation(len(self.photos.identities))[: s.batch]
         rows = np.array([random.choice(np.flatnonzero(self.people == person)) for person in people])
-        mixing = mixing_weights(len(rows), max(1, int(MIXED_SHARE * len(rows))), random)
+        mixing = mixing_weights(len(rows), MIXTURES, random)
         transforms = wanted = np.zeros((0, 2, 3), dtype=np.float32)
         if phase[1]:
             shapes = self.shapes[rows]
@@ -284,3 +289,178 @@ class AutoDecoder:
             variable.assign(arrays[name])
         seen, steps, self.seconds = arrays["counts"]
         self.seen, self.steps = int(seen), int(steps)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# After it: codes of further photos, an encoder, random people
+# ----------------------------------------------------------------------------------------------------------
+
+#: Steps for the codes of photos that the network was not trained on, their rate, and weight of the features.
+FIT_STEPS, FIT_RATE, FIT_FEATURES = 100, 0.05, 0.3
+#: Batches in which the encoder learns, and its rate.
+ENCODER_STEPS, ENCODER_RATE = 1500, 1e-3
+#: Weight of the difference of pixels against that of codes, in units of their spread, for the encoder.
+ENCODER_PIXELS = 1.0
+
+
+def fit_codes(
+    synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, known: np.ndarray, batch: int = 16
+) -> np.ndarray:
+    """Find the codes of photos that the network was not trained on, the network staying as it is.
+
+    Parameters
+    ----------
+    synthesis : Synthesis
+    photos : TrainingSet
+    rows : ndarray of int
+        Of the photos.
+    known : ndarray of float32, shape (m, num_layers, w_dim)
+        Codes of the training photos. Each photo starts from that of the training photo with the least different pixels,
+        whoever is on it.
+    batch : int, default 16
+
+    Returns
+    -------
+    ndarray of float32, shape (len(rows), num_layers, w_dim)
+    """
+    training = np.flatnonzero(~photos.held_out)
+    weights = tf.constant(photos.weights()[None])
+    flat = (photos.pictures * np.sqrt(photos.weights())).reshape(len(photos.pictures), -1).astype(np.float32)
+    nearest = np.array([np.abs(flat[training] - flat[row]).sum(axis=1).argmin() for row in rows])
+    noise = synthesis.stored_noise()
+
+    @tf.function(reduce_retracing=True)
+    def gradient(codes, pictures, transforms, wanted):
+        with tf.GradientTape() as tape:
+            tape.watch(codes)
+            drawn = synthesis(codes, noise)
+            loss = tf.cast(tf.shape(codes)[0], tf.float32) * pyramid_loss(drawn - pictures, weights)
+            found = features.describe((drawn + 1) * 127.5, transforms)
+            loss += FIT_FEATURES * tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
+        return tape.gradient(loss, codes)
+
+    result = np.empty((len(rows), *known.shape[1:]), dtype=np.float32)
+    for start in utils.progress(range(0, len(rows), batch), "fitting codes"):
+        part = rows[start : start + batch]
+        pictures = tf.constant(to_signed(photos.pictures[part]))
+        transforms = tf.constant(features.chip_transforms(photos.shapes[part]))
+        wanted = features.describe((pictures + 1) * 127.5, transforms)
+        codes = tf.Variable(known[nearest[start : start + batch]])
+        optimizer = keras.optimizers.Adam(FIT_RATE, beta_2=0.99)
+        for step in range(FIT_STEPS):
+            optimizer.learning_rate.assign(FIT_RATE * 0.5 * (1 + np.cos(np.pi * step / FIT_STEPS)))
+            optimizer.apply_gradients([(gradient(codes.value(), pictures, transforms, wanted), codes)])
+        result[start : start + batch] = codes.numpy()
+    return result
+
+
+def learn_encoder(
+    encoder: Encoder,
+    synthesis: Synthesis,
+    photos: TrainingSet,
+    codes: np.ndarray,
+    seed: int = 0,
+    steps: int = ENCODER_STEPS,
+) -> None:
+    """Teach an encoder the codes of the training photos and their mirror images, in place; the network stays as it is.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    synthesis : Synthesis
+    photos : TrainingSet
+    codes : ndarray, shape (2m, num_layers, w_dim)
+        As `AutoDecoder.codes`.
+    seed, steps : int
+    """
+    own = np.flatnonzero(~photos.held_out)
+    spread = float(np.std(codes - codes.mean(axis=0)))
+    weights, noise = tf.constant(photos.weights()[None]), synthesis.stored_noise()
+    variables = [v.value for v in encoder.model.trainable_variables]
+    optimizer = keras.optimizers.Adam(ENCODER_RATE, beta_2=0.99)
+    optimizer.build(variables)
+
+    @tf.function
+    def step(pictures, wanted):
+        with tf.GradientTape() as tape:
+            base, offsets = encoder.model(pictures, training=True)
+            found = base[:, None] + offsets
+            loss = tf.reduce_mean(tf.abs(found - wanted)) / spread
+            loss += ENCODER_PIXELS * pyramid_loss(synthesis(found, noise) - pictures, weights)
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 5.0)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    for number in utils.progress(range(steps), "teaching the encoder"):
+        random = np.random.default_rng([seed, number])
+        places = random.choice(len(own), 16, replace=False)
+        pictures, _, mirrored = preparation.vary(
+            photos.pictures[own[places]], photos.shapes[own[places]], random
+        )
+        optimizer.learning_rate.assign(
+            ENCODER_RATE * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * number / steps)))
+        )
+        step(tf.constant(pictures), tf.constant(codes[places + len(own) * mirrored].astype(np.float32)))
+
+
+def finish(trainer: AutoDecoder, encoder: Encoder, description: dict, out: Path) -> StyleNetwork:
+    """Make network, encoder and codes of all photos, and write them: ``NAME.npz``, ``-encoder``, ``-codes``."""
+    photos, synthesis, learnt = trainer.photos, trainer.averaged(), trainer.codes.numpy()
+    m = len(learnt) // 2
+    codes = np.empty((len(photos), *learnt.shape[1:]), dtype=np.float32)
+    codes[~photos.held_out] = learnt[:m]
+    held_out = np.flatnonzero(photos.held_out)
+    if len(held_out):
+        codes[held_out] = fit_codes(synthesis, photos, held_out, learnt[:m])
+    learn_encoder(encoder, synthesis, photos, learnt, trainer.settings.seed)
+    mapping = fit_mapping(synthesis.architecture, learnt[:m].mean(axis=1), trainer.settings.seed)
+    training = {"settings": asdict(trainer.settings), "images_seen": trainer.seen}
+    held_out_names = [str(photos.names[row]) for row in held_out]
+    described = {**description, "training": {**training, "held_out": held_out_names}}
+    average = learnt[:m].mean(axis=(0, 1)).astype(np.float32)
+    network = StyleNetwork(mapping, synthesis, average, described)
+    network.save(out, "float16")
+    encoder.description = {"dataset": photos.source, "training": training}
+    encoder.save(encoder_path(out), "float16")
+    utils.save_arrays(
+        out.with_name(f"{out.stem}-codes.npz"),
+        {"names": np.array(photos.names), "codes": codes.astype(np.float16)},
+    )
+    return network
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``python -m stylegan refine`` takes."""
+    parser.add_argument("source", help="'orl' or a folder of photos, as for train")
+    parser.add_argument("start", type=Path, help="network to start from, NAME.npz, its encoder beside it")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="file of weights; encoder and codes beside it"
+    )
+    parser.add_argument(
+        "--held-out", type=int, default=2, help="photos of each person kept out (%(default)s)"
+    )
+    for setting in fields(Settings):
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}", type=type(setting.default), default=setting.default,
+            help="see stylegan.autodecoding.Settings (%(default)s)",
+        )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="continue from NAME.checkpoint.npz")
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Go on training a network with a free code for each photo; Ctrl-C stops it, --resume goes on."""
+    import datasets
+
+    settings = Settings(**{setting.name: getattr(chosen, setting.name) for setting in fields(Settings)})
+    checkpoint = chosen.out.with_suffix(".checkpoint.npz")
+    network, encoder = load_npz(chosen.start), load_encoder(encoder_path(chosen.start))
+    faces = datasets.load_faces(chosen.source)
+    photos = preparation.prepare(faces, network.resolution, chosen.held_out, settings.seed)
+    own = to_signed(photos.pictures[~photos.held_out])
+    codes = encoder.encode(np.concatenate([own, own[:, :, ::-1]]))
+    trainer = AutoDecoder(photos, network.synthesis_layer, codes, settings)
+    if chosen.resume:
+        trainer.load_checkpoint(checkpoint)
+    trainer.train(checkpoint)
+    place = {"landmarks": photos.landmarks.round(3).tolist(), "frame": list(photos.frame)}
+    finish(trainer, encoder, {"dataset": photos.source, **place}, chosen.out)
+    print(f"{chosen.out}: {trainer.seen} photos shown in {trainer.seconds:.0f} s")
