@@ -111,7 +111,9 @@ def _setting(faces: Faces, images: Sequence[np.ndarray], labels, naturalness: st
     random = utils.check_random_state(seed)
     dealt = tuple(Scene(photos, release.images, _deal(labels, random)) for _ in range(N_DEALS))
     pool = faces.others if faces.others is not None else faces
-    partners = _partners(faces, pool, random)  # (N_DEALS, n)
+    partners = _partners(
+        faces, pool, utils.check_random_state(seed)
+    )  # (N_DEALS, n), the same for each release
     rows, places = np.unique(partners, return_inverse=True)
     others = photos if pool is faces and len(rows) == len(faces) else Pictures(pool.select(rows))
     clear = tuple(Scene(photos, others, chosen) for chosen in places.reshape(partners.shape))
@@ -1186,7 +1188,7 @@ def cluster_homogeneity(
         counts = np.bincount(label * shape[1] + group, minlength=shape[0] * shape[1]).reshape(shape)
         sizes = counts.sum(axis=1)
         shares = counts / sizes[:, None]
-        entropies = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)
+        entropies = 0.0 - (shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)
         each = np.stack([shares.max(axis=1), (counts > 0).sum(axis=1), entropies])  # (3, clusters)
         return each @ sizes / sizes.sum(), each
 

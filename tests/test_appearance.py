@@ -87,7 +87,7 @@ def test_age_is_the_mean_of_its_classes(monkeypatch):
 
 def test_orl_people_are_read_as_adults(orl, pictures):
     medians = [np.median(pictures.ages[orl.identities == person]) for person in orl.people]
-    assert 18 < min(medians) and max(medians) < 65
+    assert min(medians) > 18 and max(medians) < 65
 
 
 def test_feature_distance_of_unrelated_features_is_two_a_stage(monkeypatch):

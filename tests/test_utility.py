@@ -453,3 +453,11 @@ def test_age_groups():
 def test_every_metric_says_what_is_better(unchanged):
     assert list(unchanged.index) == list(utility.METRICS)
     assert set(unchanged["better"]) <= {"higher", "lower", "baseline"}
+
+
+def test_releases_of_the_same_photos_have_the_same_baseline(some, unchanged):
+    table = measured(
+        some, [some.images[0], some.images[7]], np.repeat([0, 1], 6), metrics=["age_error", "similarity"]
+    )
+    for name in ("age_error", "similarity"):
+        assert table.loc[name, "baseline"] == unchanged.loc[name, "baseline"]
