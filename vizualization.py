@@ -460,7 +460,7 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
             axis.plot(part["chance"], y, "|", color="black", markersize=7, zorder=3)
         axis.plot([], [], "|", color="black", label="blind guess")
         axis.set_yticks(range(len(down)), [label(name) for name in down])
-        axis.invert_yaxis()
+        axis.set_ylim(len(down) - 0.5, -0.5)
         axis.set_xlim(-0.02, 1.02)
         axis.set_xlabel(label("rate"))
         _legend(figure, axis)
@@ -974,3 +974,33 @@ def contact_sheet_png(faces: Faces) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def explore(faces: Faces):
+    """Try out k, embedding, partition, anonymizer and shrinkage in a panel, in a notebook or as a page.
+
+    Clusters on a map, the chosen cluster's members with their surrogate, and what the release costs and protects. The
+    numbers come at once, simulated from descriptors, and are confirmed when the images are drawn in the background.
+
+    Parameters
+    ----------
+    faces : Faces
+        Of at least two people; `faces.others`, where there are any, are the adversary's gallery.
+
+    Returns
+    -------
+    ipywidgets.VBox
+        The panel; a notebook shows it. Photos that cannot be explored give one that says why.
+
+    Raises
+    ------
+    TypeError
+        If `faces` are none.
+
+    See Also
+    --------
+    explorer.Exploration : the same numbers and pictures, without a panel.
+    """
+    import explorer  # only who explores needs widgets
+
+    return explorer.explore(faces)
