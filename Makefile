@@ -23,7 +23,7 @@ help:
 	@echo "make app               the explorer as a page: sliders, clusters, surrogates, numbers (DATA=folder: your photos)"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
-$(STAMP): requirements.txt requirements-gpu.txt constraints.txt install.sh
+$(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constraints.txt install.sh
 	@./install.sh $(FLAVOUR)
 
 experiments: GRID := quick
