@@ -1079,8 +1079,8 @@ class Panel(widgets.VBox):
             return
         self._ticket += 1
         loop, view, ticket, first = _running_loop(), self.view, self._ticket, self.cluster.index
-        BACKGROUND.submit(partial(self._draw, view, first, ticket, loop))
         self._say(f"Simulated. Next: drawing {len(view.clusters)} surrogates …")
+        BACKGROUND.submit(partial(self._draw, view, first, ticket, loop))
 
     def _draw(self, view: View, first: int, ticket: int, loop: asyncio.AbstractEventLoop | None) -> None:
         """In the background: settle the partition, then draw; results go to the panel's own thread."""

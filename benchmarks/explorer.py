@@ -1,0 +1,71 @@
+"""How long the explorer takes to show another k on 400 faces: ``python benchmarks/explorer.py``.
+
+What happens between slider and screen in Python: partition, mixtures and measures; then map, pictures of the chosen
+cluster and table as HTML. Median and slowest over k = 2 to 20, with every number computed anew; as wall-clock time, and
+as this process's own, which a busy machine does not lengthen. Once with the 40 people of the ORL photos, and once with
+every photo taken for a person of its own, which makes many more clusters.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+import datasets
+import explorer
+from datasets import Faces
+
+K_VALUES = range(2, 21)
+PARTITIONERS = ("balanced", "ward", "mdav", "kmember")
+#: What a change of a slider may take, in seconds.
+LIMIT = 0.3
+
+
+def main():
+    """Print the table."""
+    orl = datasets.load_faces("orl")
+    apart = Faces(orl.images, orl.names, orl.names, source="orl, one person a photo")
+    print(
+        f"{'people':>6} {'partition':10} {'shrinkage':>9}   {'median':>7} {'slowest':>7}   {'own':>7} {'slowest':>7}"
+    )
+    slowest = 0.0
+    for faces in (orl, apart):
+        exploration = explorer.Exploration(faces)
+        first = exploration.first_choice()
+        for partitioner in PARTITIONERS:
+            for shrinkage in (0.0, 0.5):
+                choice = replace(first, partitioner=partitioner, shrinkage=shrinkage)
+                show(exploration, choice)  # what is made once: gallery, projection, crops, compiled code
+                taken = np.array([timed(exploration, replace(choice, k=k)) for k in K_VALUES])  # (19, 2)
+                wall, own = np.median(taken, axis=0), taken.max(axis=0)
+                slowest = max(slowest, own[1])
+                print(
+                    f"{faces.n_people:6} {partitioner:10} {shrinkage:9.1f}   {wall[0]:7.3f} {own[0]:7.3f}   "
+                    f"{wall[1]:7.3f} {own[1]:7.3f}",
+                    flush=True,
+                )
+    print(f"slowest {slowest:.3f} s of own time; {'within' if slowest < LIMIT else 'ABOVE'} {LIMIT} s")
+
+
+def show(exploration, choice):
+    """What a change of a slider does, short of sending it to the browser."""
+    view = exploration.simulate(choice)
+    explorer.map_svg(exploration, view, 0)
+    explorer.members_html(exploration, view, 0)
+    explorer.numbers_html(view, None, exploration.gallery, exploration.threshold)
+
+
+def timed(exploration, choice):
+    """Wall-clock and own seconds of a change to a k that was not shown before."""
+    exploration._labels.clear()
+    wall, own = time.perf_counter(), time.process_time()
+    show(exploration, choice)
+    return time.perf_counter() - wall, time.process_time() - own
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""The model behind the explorer's panel, and the panel without a browser."""
+
+import re
+
+import numpy as np
+import pytest
+
+import anonymizer
+import embedding
+import evaluation
+import explorer
+import partitioning
+import vizualization
+from datasets import Faces
+from explorer import BACKGROUND, Choice, Exploration
+
+
+class Blend(anonymizer.Surrogates):
+    """A surrogate in no time: the weighted mean of the photos' pixels; remembers what it was asked for."""
+
+    name = "blend"
+
+    def __init__(self, faces):
+        super().__init__(faces)
+        self.asked = []
+
+    def _mix(self, members, weights):
+        self.asked.append((tuple(members), tuple(weights)))
+        mean = np.tensordot(weights, np.stack([self.faces.images[i] for i in members]).astype(float), axes=1)
+        return mean.round().astype(np.uint8)
+
+
+class Failing(Blend):
+    name = "failing"
+
+    def _mix(self, members, weights):
+        raise ValueError("the weights' file <b>is missing</b>")
+
+
+@pytest.fixture
+def exploration(orl_people, monkeypatch):
+    """Ten people, one photo each, nine others each."""
+    monkeypatch.setitem(anonymizer.ANONYMIZERS, "blend", Blend)
+    monkeypatch.setitem(anonymizer.ANONYMIZERS, "failing", Failing)
+    faces = orl_people.select(slice(0, 10))
+    others = orl_people.others
+    object.__setattr__(faces, "others", others.select(np.isin(others.identities, faces.identities)))
+    return Exploration(faces)
+
+
+def choice(**changes):
+    return Choice(**{"k": 3, "partitioner": "ward", "anonymizer": "blend", **changes})
+
+
+def test_simulated_is_what_measuring_the_means_gives(exploration):
+    view = exploration.simulate(choice())
+    X = embedding.embed(exploration.faces, "dlib")
+    labels = partitioning.PARTITIONERS["ward"](X, 3)
+    assert np.array_equal(view.labels, labels)
+    assert [list(rows) for rows in view.clusters] == [list(np.flatnonzero(labels == i)) for i in range(3)]
+    means = np.stack([X[labels == i].mean(axis=0) for i in range(3)])
+    assert np.allclose(view.descriptors, means, atol=1e-6)
+    loss = np.mean([np.linalg.norm(X[i] - means[labels[i]]) for i in range(10)])
+    assert view.scores["information_loss"] == pytest.approx(loss, abs=1e-6)
+    assert not view.confirmed and view.settled
+
+
+def test_a_person_counts_once_however_many_photos(orl):
+    faces = orl.select([0, 1, 2, 10, 20, 30])  # three photos of one person, then one each of three
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    rows, weights = Exploration(faces).mixture(labels, 0, 0.0)
+    assert list(rows) == [0, 1, 2, 3]
+    assert np.allclose(weights, [1 / 6, 1 / 6, 1 / 6, 1 / 2])
+
+
+def test_shrinkage_pulls_to_the_average_of_the_others(exploration):
+    labels = exploration.simulate(choice()).labels
+    own, others = np.flatnonzero(labels == 1), np.flatnonzero(labels != 1)
+    for shrinkage in (0.0, 0.25, 1.0):
+        rows, weights = exploration.mixture(labels, 1, shrinkage)
+        dense = np.zeros(10)
+        dense[rows] = weights
+        assert np.allclose(dense[own], (1 - shrinkage) / len(own))
+        assert np.allclose(dense[others], shrinkage / len(others))
+        assert (weights > 0).all()
+
+
+def test_shrinkage_of_everybody_in_one_cluster_changes_nothing(exploration):
+    rows, weights = exploration.mixture(np.zeros(10, dtype=int), 0, 0.5)
+    assert list(rows) == list(range(10))
+    assert np.allclose(weights, 0.1)
+
+
+def test_confirmed_equals_the_evaluation(exploration):
+    view = exploration.simulate(choice())
+    told = []
+    confirmed = exploration.confirm(view, first=2, report=lambda label, done: told.append((label, done)))
+    assert told == [(2, 1), (0, 2), (1, 3)]
+    model = Blend(exploration.faces)
+    expected = evaluation.evaluate(exploration.faces, model, view.labels)
+    assert confirmed.confirmed
+    assert confirmed.scores == {name: expected[name] for name in confirmed.scores}
+    for image, rows in zip(confirmed.images, view.clusters, strict=True):
+        assert np.array_equal(image, model.surrogate(rows))
+
+
+def test_drawn_once_with_the_weights_that_were_simulated(exploration):
+    view = exploration.simulate(choice(shrinkage=0.5))
+    first, second = exploration.draw(view, 0), exploration.draw(view, 0)
+    assert first is second
+    asked = exploration.model("blend").asked
+    rows, weights = exploration.mixture(view.labels, 0, 0.5)
+    assert len(asked) == 1
+    assert asked[0][0] == tuple(rows)
+    assert np.allclose(asked[0][1], weights)
+    assert exploration.draw(exploration.simulate(choice(shrinkage=0.0)), 0) is not first
+
+
+def test_confirming_stops_when_told_and_keeps_what_is_drawn(exploration):
+    view, asked = exploration.simulate(choice()), []
+    assert exploration.confirm(view, stop=lambda: len(asked) == 1, report=lambda *_: asked.append(1)) is None
+    assert exploration.known(view, 0) is not None
+    assert exploration.known(view, 1) is None
+
+
+def test_few_drawn_images_are_kept(exploration, monkeypatch):
+    view = exploration.simulate(choice())
+    monkeypatch.setattr(explorer, "DRAWN_BYTES", 2 * exploration.faces.images[0].nbytes)
+    assert exploration.confirm(view).confirmed  # with all images, though not all are kept
+    assert [exploration.known(view, label) is not None for label in range(3)] == [False, True, True]
+
+
+def test_one_cluster_by_itself(exploration):
+    view = exploration.simulate(choice())
+    cluster = exploration.cluster(view, 1)
+    X = exploration.descriptors()
+    distance = np.linalg.norm(X[view.clusters[1]] - view.descriptors[1], axis=1)
+    assert np.allclose(cluster.distance, distance)
+    assert np.array_equal(cluster.recognised, distance < 0.6)
+    nearest = np.linalg.norm(exploration.gallery.descriptors - view.descriptors[1], axis=1).argmin()
+    assert cluster.nearest == exploration.gallery.identities[nearest]
+    assert cluster.leads_here == (cluster.nearest in exploration.faces.identities[cluster.rows])
+    assert cluster.image is None
+    exploration.draw(view, 1)
+    assert cluster.n_people == len(cluster.rows)
+    assert exploration.cluster(view, 1).image is not None
+
+
+def test_a_surrogate_without_a_face_is_said_to_have_none(exploration):
+    view = exploration.simulate(choice())
+    exploration.model("blend")._mix = lambda members, weights: np.zeros((112, 92, 3), np.uint8)
+    confirmed = exploration.confirm(view)
+    cluster = exploration.cluster(confirmed, 0)
+    assert np.isnan(cluster.distance).all()
+    assert not cluster.recognised.any() and not cluster.leads_here
+    assert "finds no face" in explorer.members_html(exploration, confirmed, 0)
+    table = explorer.numbers_html(view, confirmed, exploration.gallery, 0.6)
+    assert "3 of 3 surrogates show no face" in table
+    assert "RI 100.0 %" in table  # counted as the worst
+    assert explorer.map_svg(exploration, confirmed, 0).startswith("<svg")
+
+
+def test_a_slow_partition_comes_quickly_first(exploration, monkeypatch):
+    monkeypatch.setattr(explorer, "QUICK_PEOPLE", 5)
+    quick = exploration.simulate(choice(partitioner="balanced"))
+    assert not quick.settled
+    X = exploration.descriptors()
+    full = partitioning.PARTITIONERS["balanced"](X, 3, random_state=0)
+    assert np.array_equal(exploration.settle(quick.choice), full)
+    assert exploration.simulate(quick.choice).settled
+
+
+def test_the_map_is_the_plane_of_most_variance(exploration):
+    positions, shares = exploration.plane("dlib")
+    X = exploration.descriptors().astype(float)
+    values = np.linalg.svd(X - X.mean(axis=0), compute_uv=False) ** 2
+    assert np.allclose(shares, values[:2] / values.sum(), atol=1e-6)
+    assert np.allclose((positions**2).sum(axis=0), values[:2], rtol=1e-5)
+    view = exploration.simulate(choice())
+    simulated, drawn = exploration.surrogate_positions(view, 0)
+    assert np.allclose(simulated, positions[view.clusters[0]].mean(axis=0))
+    assert drawn is None
+
+
+def test_preview_is_the_mean_of_upright_faces(exploration):
+    view = exploration.simulate(choice())
+    preview = exploration.preview(view, 0)
+    crops = embedding.crops(exploration.faces, explorer.CROP_SIZE, explorer.PREVIEW_ZOOM)
+    assert np.abs(preview - crops[view.clusters[0]].mean(axis=0)).max() <= 0.51
+    assert preview.dtype == np.uint8
+
+
+def test_photos_in_colour_and_of_any_size(orl):
+    images = [np.ascontiguousarray(orl.images[i][: 112 - 3 * n]) for n, i in enumerate((0, 10, 20, 30))]
+    images = [np.stack([image[..., 0], image[..., 1] // 2, image[..., 2]], axis=2) for image in images]
+    canvas = np.full((300, 400, 3), 90, np.uint8)  # a face that does not fill its photo
+    canvas[100:212, 200:292] = images[0]
+    faces = Faces([canvas, *images[1:]], np.array(list("abcd")), np.array(list("abcd")))
+    exploration = Exploration(faces)
+    view = exploration.simulate(choice(k=2, anonymizer="pixel"))
+    assert exploration.portrait(0).shape == (112, 112, 3)  # cut out
+    assert np.array_equal(exploration.portrait(1), images[1])
+    confirmed = exploration.confirm(view)
+    assert confirmed.images[0].ndim == 3
+    assert "confirmed" in explorer.members_html(exploration, confirmed, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"k": 11}, ValueError, "does not fit 10 people"),
+        ({"k": 1}, ValueError, "between 2 and 10"),
+        ({"k": 2.5}, TypeError, "whole number"),
+        ({"shrinkage": 1.5}, ValueError, "from 0 to 1"),
+        ({"shrinkage": float("nan")}, ValueError, "from 0 to 1"),
+        ({"partitioner": "x"}, ValueError, "unknown partitioner"),
+        ({"embedding": "x"}, ValueError, "unknown embedding"),
+        ({"anonymizer": "x"}, ValueError, "unknown anonymizer"),
+        ({"anonymizer": "blur"}, ValueError, "makes no surrogates"),
+    ],
+)
+def test_choices_that_do_not_fit(exploration, changes, error, message):
+    with pytest.raises(error, match=message):
+        exploration.simulate(choice(**changes))
+
+
+def test_menus_offer_only_what_works(exploration):
+    assert exploration.k_values == range(2, 11)
+    assert "blur" not in exploration.anonymizers
+    assert {"aam", "pixel", "blend"} <= set(exploration.anonymizers)
+    assert not set(exploration.partitioners) & set(partitioning.VARIABLE_SIZE)
+
+
+# -- the panel, without a browser and without an event loop --------------------------------------------------
+
+
+@pytest.fixture
+def panel(exploration, monkeypatch):
+    monkeypatch.setattr(Exploration, "first_choice", lambda self: choice())
+    panel = explorer.Panel(exploration)
+    assert BACKGROUND.wait()
+    return panel
+
+
+def number(panel, measure, state):
+    return re.search(f'data-measure="{measure}" data-state="{state}">([^<]*)<', panel.numbers.value).group(1)
+
+
+def test_panel_shows_simulated_then_confirmed(panel):
+    e = panel.exploration
+    view = e.simulate(choice())
+    assert number(panel, "information_loss", "simulated") == f"{view.scores['information_loss']:.3f}"
+    confirmed = e.confirm(view)
+    assert number(panel, "information_loss", "confirmed") == f"{confirmed.scores['information_loss']:.3f}"
+    assert "Confirmed: 3 surrogates" in panel.message.value
+    assert "data:image/png" in panel.members.value
+
+
+def test_moving_a_slider_changes_everything_at_once(panel):
+    panel.drawing.value = False
+    before = panel.map.value, panel.numbers.value, panel.members.value
+    panel.k.value = 5
+    assert len(panel.cluster.options) == 2
+    after = panel.map.value, panel.numbers.value, panel.members.value
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    assert number(panel, "information_loss", "confirmed") == "…"
+    assert "Nothing is being drawn" in panel.message.value
+    panel.drawing.value = True
+    assert BACKGROUND.wait()
+    assert "Confirmed: 2 surrogates" in panel.message.value
+
+
+def test_the_chosen_cluster_is_followed_by_one_of_its_photos(panel):
+    panel.cluster.index = 2
+    anchor = panel.view.clusters[2][0]
+    for k in (2, 4, 5):
+        panel.k.value = k
+        assert BACKGROUND.wait()
+        assert panel.view.labels[anchor] == panel.cluster.index
+    assert panel.members.value.startswith(f"<h3>Cluster {panel.cluster.index + 1} of 2")
+
+
+def test_errors_are_text_in_the_panel_which_stays_usable(panel):
+    panel.anonymizer.value = "failing"
+    assert BACKGROUND.wait()
+    assert 'role="alert"' in panel.message.value
+    assert "&lt;b&gt;is missing" in panel.message.value  # as text, whatever it contains
+    panel.anonymizer.value = "blend"
+    assert BACKGROUND.wait()
+    assert "Confirmed" in panel.message.value
+
+
+def test_an_error_of_the_partition_is_text_too(panel, monkeypatch):
+    def broken(*_, **__):
+        raise MemoryError("too many people for this one")
+
+    monkeypatch.setitem(partitioning.PARTITIONERS, "mdav", broken)
+    panel.partitioner.value = "mdav"
+    assert "too many people" in panel.message.value
+    panel.partitioner.value = "ward"
+    assert BACKGROUND.wait()
+    assert "Confirmed" in panel.message.value
+
+
+def test_names_from_files_are_text(orl):
+    faces = Faces(orl.images[[0, 10]], np.array(["<script>x", "b"]), np.array(['"><img src=y>', "b"]))
+    exploration = Exploration(faces)
+    page = explorer.members_html(exploration, exploration.simulate(choice(k=2, anonymizer="pixel")), 0)
+    assert "<script>" not in page and "<img src=y>" not in page
+
+
+def test_explore_says_why_it_cannot(orl):
+    panel = vizualization.explore(orl.select(slice(0, 5)))
+    assert "all photos show one person" in panel.children[0].value
+    with pytest.raises(TypeError, match="needs Faces"):
+        vizualization.explore("orl")
+
+
+def test_page_says_what_is_wrong_with_the_photos(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="error: "):
+        explorer.main([str(tmp_path / "nothing")])
