@@ -4,6 +4,10 @@ Faces are found (`anonymizer.photos`), grouped into people, and the people parti
 its person's cluster, pasted back (`anonymizer.pasting`) or by itself. Finished photos wait beside the ledger until all
 are done; then `release.write_release` makes the release, and it is audited. Nothing passes through: a face is
 replaced, or blurred out with a reason, or its photo is suppressed.
+
+Pose and outline follow the photo, the expression is the surrogate's. ``surrogate(members, like=i)`` is not used here:
+what it adds of photo i are all its differences from the person's other photos, and glasses or a beard that sit a little
+elsewhere are among them.
 """
 
 from __future__ import annotations
@@ -36,10 +40,6 @@ METHODS = [name for name in (*anonymizer.ANONYMIZERS, *anonymizer.VARIANTS) if n
 
 #: Photos are written at no more than this many pixels on the longer side.
 LARGEST_SIDE = 2048
-
-#: Only people whose faces are all nearer than this to each other surely are one person: their expressions can be
-#: told from their features.
-SURE_PERSON = 0.45
 
 REPLACED, FILTERED, BLURRED = "replaced", "changed by itself", "blurred out"
 WRITTEN, SUPPRESSED, DAMAGED = "written", "suppressed", "damaged"
@@ -258,8 +258,6 @@ class Plan:
         None where nothing can be replaced.
     surrogates : list of (image, landmarks or None)
         One for each cluster; None where no face was found on it.
-    sure : ndarray of bool, shape (n,)
-        Whether a face's person has other photos, and surely is one person.
     n_doubtful : int
         Pairs of people who might after all be one.
     """
@@ -268,7 +266,6 @@ class Plan:
     labels: np.ndarray | None
     model: anonymizer.Anonymizer | None
     surrogates: list
-    sure: np.ndarray
     n_doubtful: int
 
     @property
@@ -280,24 +277,23 @@ def make_plan(settings: Settings, opened: Sequence[Photo]) -> Plan:
     """Group faces into people, partition them, and make the surrogates."""
     found = photos.gather_faces(opened)
     if found is None:
-        return Plan(None, None, None, [], np.zeros(0, dtype=bool), 0)
+        return Plan(None, None, None, [], 0)
     descriptors = embedding.embed(found.faces, settings.embedding)
     people = photos.group_people(descriptors, settings.same_person, _folders(settings, opened, found))
     faces = Faces(found.faces.images, people, found.faces.names, source="photos")
     found = FoundFaces(faces, found.photo, found.place)
-    sure = _sure(descriptors, people)
     n_doubtful = photos.doubtful_pairs(descriptors, people, 1.2 * settings.same_person)
     if not anonymizer.kind(settings.method).k_anonymous:
         model = anonymizer.load(settings.method, faces, **settings.options)
-        return Plan(found, None, model, [], sure, n_doubtful)
+        return Plan(found, None, model, [], n_doubtful)
     if faces.n_people < settings.k:
-        return Plan(found, None, None, [], sure, n_doubtful)
+        return Plan(found, None, None, [], n_doubtful)
     partition = partitioning.PARTITIONERS[settings.partitioner]
     labels = partition(descriptors, settings.k, identities=people, random_state=settings.seed)
     model = anonymizer.load(settings.method, faces, **settings.options)
     clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     images = [model.surrogate(c) for c in utils.progress(clusters, "making surrogates")]
-    return Plan(found, labels, model, [_with_landmarks(image) for image in images], sure, n_doubtful)
+    return Plan(found, labels, model, [_with_landmarks(image) for image in images], n_doubtful)
 
 
 def _with_landmarks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -321,16 +317,6 @@ def _folders(settings: Settings, opened: Sequence[Photo], found: FoundFaces) -> 
         folder = opened[i].path.relative_to(settings.source).parts[0]
         names.append(folder if j == int(np.argmax(heights)) else None)
     return names
-
-
-def _sure(descriptors: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """Whose faces are several, and all alike."""
-    sure = np.zeros(len(people), dtype=bool)
-    for person in np.unique(people):
-        rows = np.flatnonzero(people == person)
-        apart = np.linalg.norm(descriptors[rows, None] - descriptors[None, rows], axis=-1)
-        sure[rows] = len(rows) > 1 and apart.max() < SURE_PERSON
-    return sure
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -424,7 +410,7 @@ def _task(
             filtered.append((spot.landmarks, plan.model.apply(row), spot.transform))
         elif row is not None:
             label = int(plan.labels[row])
-            surrogate, surrogate_landmarks = _surrogate_for(plan, row, label)
+            surrogate, surrogate_landmarks = plan.surrogates[label]
             if surrogate_landmarks is not None:
                 outcome = REPLACED
                 pasted.append((spot.landmarks, surrogate, surrogate_landmarks))
@@ -438,18 +424,6 @@ def _task(
     record = {"source": source, "status": WRITTEN, "reason": "", "faces": faces}
     parts = tuple(pasted), tuple(filtered), tuple(blurred)
     return Task(photo.path, target, *parts, settings.largest_side, record)
-
-
-def _surrogate_for(plan: Plan, row: int, label: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The cluster's surrogate, with this photo's expression where that can be told from the person's features."""
-    if plan.sure[row]:
-        try:
-            following = _with_landmarks(plan.model.surrogate(np.flatnonzero(plan.labels == label), like=row))
-        except ValueError:  # this method cannot follow, or not this photo
-            return plan.surrogates[label]
-        if following[1] is not None:
-            return following
-    return plan.surrogates[label]
 
 
 def make_photos(settings: Settings, journal: Journal, plan: Plan, opened: Sequence[Photo]) -> None:

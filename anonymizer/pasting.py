@@ -315,9 +315,9 @@ def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = 
     centre = centre - [0, 0.12 * radius[1]]  # the box ends at the brows, the head does not
     left, top = np.maximum(np.floor(centre - 1.3 * radius), 0).astype(int)
     right, bottom = np.minimum(np.ceil(centre + 1.3 * radius) + 1, photo.shape[1::-1]).astype(int)
-    part = photo[top:bottom, left:right]
-    if part.size == 0:
+    if right <= left or bottom <= top:
         return photo.copy()
+    part = photo[top:bottom, left:right]
     coarse = cv2.resize(part, (BLUR_PATCHES, BLUR_PATCHES), interpolation=cv2.INTER_AREA)
     smooth = cv2.resize(coarse, part.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32)

@@ -1,0 +1,547 @@
+"""A folder of ordinary photos -> a folder that can be handed on: `python -m anonymizer`."""
+
+import hashlib
+import json
+import stat
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import detection
+import release
+from anonymizer import folder, pasting, photos, report
+from anonymizer.__main__ import main, parse
+from datasets.faces import is_grey, read_image
+
+SKIN = np.array([1.0, 0.8, 0.66])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Everything is computed here and now, once for the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANONFACES_QUIET", "1")
+        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def scene(images, places, size=(260, 520), seed=0):
+    """Faces on a coloured ground: places are (x, y, height of the head, angle) in pixels and degrees."""
+    height, width = size
+    random = np.random.default_rng(seed)
+    canvas = np.ones((height, width, 3)) * random.uniform(60, 190, 3)
+    canvas += cv2.GaussianBlur(random.normal(0, 90, (height, width, 3)), (0, 0), 9)
+    for image, (x, y, tall, angle) in zip(images, places, strict=True):
+        move = cv2.getRotationMatrix2D((46, 56), angle, tall / 112)
+        move[:, 2] += np.array([x, y]) - (46, 56)
+        soft = cv2.GaussianBlur(
+            cv2.ellipse(np.zeros((112, 92)), (46, 56), (42, 53), 0, 0, 360, 1, -1), (0, 0), 2
+        )
+        drawn = cv2.warpAffine(image * SKIN, move, (width, height), flags=cv2.INTER_CUBIC)
+        alpha = cv2.warpAffine(soft, move, (width, height))[..., None]
+        canvas = canvas * (1 - alpha) + drawn * alpha
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+PLACES = [(120, 130, 190, 8), (370, 125, 210, -10)]
+
+#: Who is on each photo: rows of the ORL photos, ten a person.
+ON_PHOTO = {
+    "anna-beth.jpg": (0, 70),
+    "beth-carl.jpg": (73, 140),
+    "dora-emil.jpg": (200, 310),
+    "anna-emil.jpg": (2, 312),
+}
+
+
+@pytest.fixture(scope="module")
+def source(orl, tmp_path_factory):
+    """Four photos of five people, one without a face, one cut short, and a text."""
+    place = tmp_path_factory.mktemp("photos")
+    for number, (name, rows) in enumerate(ON_PHOTO.items()):
+        image = Image.fromarray(scene([orl.images[i] for i in rows], PLACES, seed=number))
+        exif = Image.Exif()
+        exif[0x010E] = "taken by somebody"
+        image.save(place / name, quality=95, exif=exif)
+    Image.fromarray(scene([], [], seed=9)).save(place / "meadow.png")
+    (place / "cut.jpg").write_bytes((place / "anna-beth.jpg").read_bytes()[:2000])
+    (place / "notes.txt").write_text("no photo")
+    return place
+
+
+def run(source, out, *options):
+    """Run the command with one detector, as the tests' faces are seen from the front."""
+    main([str(source), str(out), "--quick", *options])
+
+
+def journal_of(out):
+    lines = (out.with_name(out.name + "-private") / "ledger-faces.jsonl").read_text().splitlines()
+    return {record["source"]: record for record in map(json.loads, lines[1:])}
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    """One release, pasted back, at k = 2."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    run(source, out, "--k", "2", "--method", "aam")
+    return out
+
+
+def pairs(source, out):
+    """Originals and what they became, by the journal and the ledger: name -> (before, after)."""
+    ledger = json.loads((out.with_name(out.name + "-private") / "ledger.json").read_text())
+    return {
+        entry["photo"]: (read_image(source / entry["photo"]), read_image(out / entry["file"]))
+        for entry in ledger["photos"]
+        if entry["file"]
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------
+# A whole run
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_face_is_replaced_in_its_place(source, finished):
+    made = pairs(source, finished)
+    assert set(made) == set(ON_PHOTO)
+    records = journal_of(finished)
+    for name, (before, after) in made.items():
+        assert before.shape == after.shape
+        assert len(records[name]["faces"]) == 2
+        changed = np.abs(before.astype(int) - after).max(axis=2)
+        for face in records[name]["faces"]:
+            assert face["outcome"] == folder.REPLACED
+            left, top, right, bottom = (int(side) for side in face["box"])
+            assert changed[top:bottom, left:right].mean() > 4
+            changed[max(top - 60, 0) : bottom + 60, max(left - 60, 0) : right + 60] = 0
+        assert not changed.any()  # PNG: nothing else moves by a single level
+
+
+def test_people_are_told_apart_and_share_clusters(finished):
+    records = journal_of(finished)
+    people = {name: [face["person"] for face in records[name]["faces"]] for name in ON_PHOTO}
+    (anna, beth), (beth_again, carl) = people["anna-beth.jpg"], people["beth-carl.jpg"]
+    dora, emil = people["dora-emil.jpg"]
+    assert people["anna-emil.jpg"] == [anna, emil]
+    assert beth_again == beth
+    assert len({anna, beth, carl, dora, emil}) == 5
+    clusters = {}
+    for record in records.values():
+        for face in record["faces"]:
+            clusters.setdefault(face["cluster"], set()).add(face["person"])
+    assert sorted(map(len, clusters.values())) == [2, 3]
+    assert not set.intersection(*clusters.values())
+
+
+def test_release_passes_its_audit_and_holds_no_metadata(finished):
+    assert release.audit_release(finished).passed
+    for path in finished.glob("*.png"):
+        with Image.open(path) as image:
+            assert not image.getexif() and not image.info
+        assert b"somebody" not in path.read_bytes()
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["mode"] == "per_photo" and manifest["k"] is None
+
+
+def test_private_files_are_for_their_owner_alone(finished):
+    private = finished.with_name("out-private")
+    assert {path.name for path in private.iterdir()} == {
+        "ledger.json",
+        "ledger-faces.jsonl",
+        "ledger-report.html",
+    }
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in private.iterdir())
+
+
+def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
+    records = journal_of(finished)
+    assert (records["meadow.png"]["status"], records["meadow.png"]["reason"]) == (
+        "suppressed",
+        folder.NO_FACE,
+    )
+    assert records["cut.jpg"]["status"] == "damaged"
+    assert "truncated" in records["cut.jpg"]["reason"]
+
+
+def test_report_shows_no_original_unless_asked(source, finished):
+    page = (finished.with_name("out-private") / "ledger-report.html").read_text()
+    assert page.count('alt="after"') == 4
+    assert "no k-anonymity" in page.lower() and report.CONTEXT in page
+    assert "--show-originals shows them" in page
+    assert not any(name in page for name in ON_PHOTO)
+    opened = photos.open_photos([source / "anna-beth.jpg"], thorough=False)
+    shown = [
+        report.make_sheet(None, opened, {0: source / "anna-beth.jpg"}, "per_photo", originals)[0]
+        for originals in (False, True)
+    ]
+    assert shown[1]["before"] == shown[1]["after"] != shown[0]["before"]  # the file stands for both here
+
+
+def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
+    run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
+    printed = capsys.readouterr().out
+    assert (
+        "6 photos, 8 faces, of them 8 that can be replaced: 5 people in 2 clusters of at least 2." in printed
+    )
+    assert "8 faces were replaced, 0 blurred out; 4 photos come out." in printed
+    assert "1 photos on which no face was found: suppressed." in printed
+    assert "1 damaged files and 1 other files were left out." in printed
+    assert "No k-anonymity is claimed" in printed
+    assert "cut.jpg" in printed and "notes.txt" in printed
+    assert not any(name in printed for name in [*ON_PHOTO, "meadow.png"])
+
+
+def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsys):
+    made, original = [], folder.make_photo
+
+    def stop_after_two(task):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(task.path.name)
+        return original(task)
+
+    monkeypatch.setattr(folder, "make_photo", stop_after_two)
+    with pytest.raises(SystemExit, match="finished photos are kept"):
+        run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
+    assert not (tmp_path / "out").exists()  # a half-made release cannot be mistaken for a whole one
+    first = list(made)
+    monkeypatch.setattr(folder, "make_photo", lambda task: made.append(task.path.name) or original(task))
+    run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
+    assert sorted(made) == sorted(ON_PHOTO)
+    assert made[:2] == first
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+    capsys.readouterr()
+    run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
+    assert "nothing is left to do" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="begun with other photos, other settings"):
+        run(source, tmp_path / "out", "--k", "3", "--method", "pixel")
+
+
+def test_a_changed_unfinished_file_is_made_again(source, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal = folder.Journal(path, "key")
+    target = tmp_path / "photo.png"
+    target.write_bytes(b"content")
+    journal.add({"source": "a", "status": folder.WRITTEN, "sha256": hashlib.sha256(b"content").hexdigest()})
+    with path.open("a") as file:
+        file.write('{"source": "b", "sta')  # cut short
+    again = folder.Journal(path, "key")
+    assert set(again.done) == {"a"} and again.finished("a", target)
+    again.add({"source": "c", "status": folder.SUPPRESSED})
+    assert set(folder.Journal(path, "key").done) == {"a", "c"}
+    target.write_bytes(b"changed")
+    assert not again.finished("a", target)
+
+
+def test_shared_mode_writes_one_copy_a_person(source, tmp_path):
+    run(source, tmp_path / "out", "--k", "2", "--method", "aam", "--mode", "shared")
+    files = list((tmp_path / "out").glob("*.png"))
+    contents = [path.read_bytes() for path in files]
+    assert sorted(contents.count(content) for content in set(contents)) == [2, 3]
+    audit = release.audit_release(tmp_path / "out")
+    assert audit.passed and audit["k-anonymity"].passed
+
+
+def test_too_few_people_are_suppressed(source, tmp_path, capsys):
+    run(source, tmp_path / "out", "--k", "6")
+    printed = capsys.readouterr().out
+    assert "Only 5 people could be told apart, fewer than k = 6" in printed
+    assert "Nothing could be released" in printed
+    assert not (tmp_path / "out").exists()
+    reasons = {name: record["reason"] for name, record in journal_of(tmp_path / "out").items()}
+    assert {reasons[name] for name in ON_PHOTO} == {folder.TOO_FEW}
+
+
+def test_faceless_photos_are_kept_on_request(source, tmp_path):
+    run(source, tmp_path / "out", "--k", "2", "--method", "pixel", "--keep-faceless")
+    before, after = pairs(source, tmp_path / "out")["meadow.png"]
+    assert np.array_equal(before, after)
+
+
+def test_filters_change_the_face_alone_and_claim_nothing(source, tmp_path, capsys):
+    run(source, tmp_path / "out", "--method", "mask")
+    assert "That is not k-anonymous" in capsys.readouterr().out
+    for name, (before, after) in pairs(source, tmp_path / "out").items():
+        for face in journal_of(tmp_path / "out")[name]["faces"]:
+            assert face["outcome"] == folder.FILTERED
+            x, y = (int(v) for v in np.add(face["box"][:2], face["box"][2:]) / 2)
+            assert (after[y, x] == 127).all()
+        assert np.array_equal(before[:8], after[:8])
+
+
+def test_people_can_be_named_by_folders(orl, tmp_path):
+    for name, row in (("anna", 0), ("anna", 5), ("ben", 200)):
+        (tmp_path / "in" / name).mkdir(parents=True, exist_ok=True)
+        big, small = orl.images[row], orl.images[310]
+        image = scene([big, small], [(130, 130, 220, 0), (400, 130, 150, 0)], seed=row)
+        Image.fromarray(image).save(tmp_path / "in" / name / f"{row}.png")
+    run(tmp_path / "in", tmp_path / "out", "--k", "3", "--method", "pixel", "--people", "folders")
+    records = journal_of(tmp_path / "out")
+    people = {name: [face["person"] for face in record["faces"]] for name, record in records.items()}
+    assert people["anna/0.png"][0] == people["anna/5.png"][0] != people["ben/200.png"][0]
+    assert len({faces[1] for faces in people.values()}) == 1  # who has no name is known by the face
+    assert len({person for faces in people.values() for person in faces}) == 3
+
+
+# ----------------------------------------------------------------------------------------------------------
+# What is refused
+# ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "message"),
+    [
+        ("in/out", [], "OUT lies in PHOTOS"),
+        ("in", [], "OUT lies in PHOTOS"),
+        (".", [], "PHOTOS lies in OUT"),
+        ("out", ["--ledger", "out/ledger.json"], "the ledger would lie in OUT"),
+        ("out", ["--ledger", "in/ledger.json"], "the ledger would lie in PHOTOS"),
+        ("out", ["--k", "1"], "--k is 1"),
+        ("out", ["--workers", "0"], "--workers is 0"),
+        ("out", ["--same-person", "0"], "--same-person"),
+        ("out", ["--largest-side", "10"], "--largest-side"),
+        ("out", ["--mode", "shared", "--method", "blur"], "no surrogate to share"),
+        ("out", ["--option", "proxy"], "NAME=VALUE"),
+        ("full", [], "is not empty"),
+        ("file", [], "is a file"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_work(tmp_path, out, options, message):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    options = [str(tmp_path / option) if "/" in option else option for option in options]
+    with pytest.raises(SystemExit, match=message):
+        main([str(tmp_path / "in"), str(tmp_path / out), *options])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_missing_or_empty_folders_are_refused(tmp_path):
+    with pytest.raises(SystemExit, match="there is no such folder"):
+        main([str(tmp_path / "nowhere"), str(tmp_path / "out")])
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SystemExit, match="holds no photo"):
+        main([str(tmp_path / "in"), str(tmp_path / "out")])
+
+
+def test_the_unchanged_photo_is_no_method(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SystemExit):
+        parse([str(tmp_path / "in"), str(tmp_path / "out"), "--method", "none"])
+    settings = parse(
+        [str(tmp_path / "in"), str(tmp_path / "out"), "--option", "keep=0.9", "--option", "show=members"]
+    )
+    assert settings.options == {"keep": 0.9, "show": "members"}
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Finding faces
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_tilted_faces_are_turned_upright(orl):
+    image = scene([orl.images[0], orl.images[70]], [(150, 150, 190, 60), (420, 150, 190, -90)], (300, 580))
+    spots = photos.find_spots(image, thorough=False)
+    assert [spot.reason for spot in spots] == ["", ""]
+    for spot in spots:
+        eyes = photos._eyes(detection.detect([spot.crop]).landmarks[0])
+        across, down = eyes[1] - eyes[0]
+        assert across > 0 and abs(down) < 0.12 * across
+        moved = detection.move_points(spot.landmarks, spot.transform)
+        assert np.abs(photos._eyes(moved) - eyes).max() < 0.05 * across
+
+
+def test_faces_that_cannot_be_replaced_say_why(orl):
+    image = scene([orl.images[0], orl.images[70]], [(110, 118, 200, 0), (330, 118, 70, 0)], (260, 420))
+    cut_off = image[:, 50:]
+    reasons = [spot.reason for spot in photos.find_spots(cut_off, thorough=False)]
+    assert photos.AT_BORDER in reasons or photos.NO_LANDMARKS in reasons
+    tiny = scene([orl.images[70]], [(60, 60, 62, 0)], (120, 160))
+    small = photos.find_spots(
+        cv2.resize(tiny, None, fx=0.55, fy=0.55, interpolation=cv2.INTER_AREA), thorough=False
+    )
+    assert all(spot.reason for spot in small)
+
+
+def test_spots_come_back_from_the_cache(source):
+    path = source / "anna-beth.jpg"
+    first, again = photos.open_photo(path, thorough=False), photos.open_photo(path, thorough=False)
+    direct = photos.find_spots(read_image(path), thorough=False)
+    for spots in (first.spots, again.spots):
+        for spot, other in zip(spots, direct, strict=True):
+            assert np.array_equal(spot.landmarks, other.landmarks)
+            assert np.array_equal(spot.crop, other.crop)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Telling people apart
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_small_distances_is_one_person():
+    line = np.array([[0.0], [0.4], [0.8], [5.0], [1.2]])
+    assert photos.group_people(line, 0.5).tolist() == [
+        "person 1",
+        "person 1",
+        "person 1",
+        "person 2",
+        "person 1",
+    ]
+    assert photos.group_people(line, 0.3).tolist() == [f"person {i}" for i in range(1, 6)]
+
+
+def test_names_of_folders_outweigh_distances():
+    line = np.array([[0.0], [0.1], [9.0], [0.2], [20.0], [20.1]])
+    names = ["anna", "ben", "anna", None, None, None]
+    people = photos.group_people(line, 0.5, names)
+    assert people[0] == people[2] != people[1]
+    assert people[3] == people[1]  # the nearest name
+    assert people[4] == people[5] not in people[:4]
+
+
+@pytest.mark.parametrize(("threshold", "folders"), [(0, None), (True, None), ("1", None), (0.5, ["a"])])
+def test_bad_groupings_are_refused(threshold, folders):
+    with pytest.raises(ValueError, match="above 0|folders"):
+        photos.group_people(np.zeros((2, 3)), threshold, folders)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.floats(0.01, 3), st.floats(0.01, 3))
+def test_a_larger_distance_only_joins(values, a, b):
+    line = np.array(values)[:, None]
+    fine, coarse = (photos.group_people(line, threshold) for threshold in sorted((a, b)))
+    for person in np.unique(fine):
+        assert len(np.unique(coarse[fine == person])) == 1
+
+
+def test_pairs_of_people_who_look_alike_are_counted_once():
+    line = np.array([[0.0], [0.1], [0.55], [0.6], [9.0]])
+    people = np.array(["a", "a", "b", "b", "c"])
+    assert photos.doubtful_pairs(line, people, 0.6) == 1
+    assert photos.doubtful_pairs(line, people, 0.4) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Pasting
+# ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def portrait(orl):
+    """A coloured photo, its landmarks, and another face with landmarks."""
+    photo = scene([orl.images[0]], [(130, 130, 200, 12)], (260, 260))
+    other = np.ascontiguousarray(orl.images[145])
+    there = detection.detect([photo, other])
+    return photo, there.landmarks[0], other, there.landmarks[1]
+
+
+def _chroma(image, landmarks):
+    """Mean colour (a, b) of the cheeks, in Lab."""
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    x, y = np.rint((landmarks[30] + landmarks[[3, 13]]) / 2).astype(int).T
+    return np.mean(
+        [lab[v - 5 : v + 6, u - 5 : u + 6, 1:].mean(axis=(0, 1)) for u, v in zip(x, y, strict=True)], axis=0
+    )
+
+
+def test_pasting_leaves_callers_arrays_and_surroundings_alone(portrait):
+    photo, landmarks, other, points = portrait
+    copies = [part.copy() for part in portrait]
+    result = pasting.paste(photo, landmarks, other, points)
+    assert all(np.array_equal(part, copy) for part, copy in zip(portrait, copies, strict=True))
+    assert result.dtype == np.uint8 and result.shape == photo.shape
+    outside = np.ones(photo.shape[:2], np.uint8)
+    cv2.fillPoly(outside, [np.rint(pasting.outline(landmarks)).astype(np.int32)], 0)
+    outside = cv2.erode(outside, np.ones((5, 5), np.uint8)).astype(bool)
+    assert np.array_equal(result[outside], photo[outside])
+    assert np.abs(result.astype(int) - photo)[~outside].mean() > 4
+    assert np.array_equal(result, pasting.paste(photo, landmarks, other, points))
+
+
+def test_a_face_pasted_over_itself_stays(portrait):
+    photo, landmarks, _, _ = portrait
+    result = pasting.paste(photo, landmarks, photo, landmarks)
+    assert np.abs(result.astype(int) - photo).mean() < 0.5
+
+
+def test_a_grey_surrogate_takes_the_skin_tone(portrait):
+    photo, landmarks, other, points = portrait
+    assert is_grey(other)
+    before, after = (
+        _chroma(image, landmarks) for image in (photo, pasting.paste(photo, landmarks, other, points))
+    )
+    assert np.linalg.norm(before) > 10  # the photo is no grey one
+    assert np.linalg.norm(after - before) < 4
+
+
+def test_a_coloured_surrogate_greys_in_a_grey_photo(portrait):
+    photo, landmarks, other, points = portrait
+    grey = np.repeat(photo.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    coloured = np.clip(other * SKIN, 0, 255).astype(np.uint8)
+    result = pasting.paste(grey, landmarks, coloured, points).astype(int)
+    assert np.ptp(result, axis=2).max() <= 1
+
+
+def test_brightness_follows_the_photo(portrait):
+    photo, landmarks, other, points = portrait
+    inside = np.zeros(photo.shape[:2], np.uint8)
+    cv2.fillPoly(inside, [np.rint(landmarks[[2, 14, 8]]).astype(np.int32)], 1)
+    for level in (0.5, 1.0):
+        dimmed = (photo * level).astype(np.uint8)
+        result = pasting.paste(dimmed, landmarks, other, points)
+        means = [image[inside > 0].mean() for image in (dimmed, result)]
+        assert abs(means[0] - means[1]) < 0.15 * means[0]
+
+
+def test_features_keep_the_surrogates_shape_and_the_outline_the_photos(portrait):
+    _, landmarks, _, points = portrait
+    target = pasting.fit_shape(landmarks, points)
+    assert np.array_equal(target[:17], landmarks[:17])
+    design = np.column_stack([points[17:], np.ones(51)])
+    fitted = design @ np.linalg.lstsq(design, target[17:], rcond=None)[0]
+    assert np.allclose(fitted, target[17:], atol=1e-6)  # an affine map of the surrogate's
+    assert np.linalg.norm(target[17:] - landmarks[17:], axis=1).mean() > 1  # and not the photo's own
+
+
+def test_blurring_out_leaves_sixteen_patches():
+    random = np.random.default_rng(0)
+    photo = random.integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    box = np.array([80, 60, 150, 130])
+    result = pasting.blur_out(photo, box)
+    assert np.array_equal(result[:, :20], photo[:, :20]) and np.array_equal(result[190:], photo[190:])
+    inside = result[70:120, 90:140].astype(float)
+    assert np.abs(np.diff(inside, axis=0)).max() < 4 and np.abs(np.diff(inside, axis=1)).max() < 4
+
+
+@given(st.integers(-60, 200), st.integers(-60, 200), st.integers(4, 120))
+def test_blurring_out_holds_everywhere(left, top, side):
+    photo = np.full((120, 160, 3), 90, dtype=np.uint8)
+    result = pasting.blur_out(photo, np.array([left, top, left + side, top + side]))
+    assert result.shape == photo.shape and np.array_equal(
+        result, photo
+    )  # of one colour nothing but it is left
+
+
+def test_a_covered_face_leaves_no_trace_in_the_context(portrait):
+    photo, landmarks, other, points = portrait
+    pasted = pasting.paste(photo, landmarks, other, points)
+    contexts = [report.describe_context(image, landmarks) for image in (photo, pasted)]
+    assert np.array_equal(*contexts)
+    elsewhere = report.describe_context(255 - photo, landmarks)
+    assert np.linalg.norm(elsewhere - contexts[0]) > 50
+
+
+def test_halves_share_people_and_no_photo():
+    people, photo = np.array(list("abcabcabdd")), np.array([0, 0, 0, 1, 1, 1, 2, 3, 4, 4])
+    for seed in range(10):
+        mine, theirs = report._halves(people, photo, seed)
+        assert not set(photo[mine]) & set(photo[theirs])
+        assert set(people[mine]) <= set(people[theirs])
