@@ -299,6 +299,8 @@ class AutoDecoder:
 FIT_STEPS, FIT_RATE, FIT_FEATURES = 100, 0.05, 0.3
 #: Batches in which the encoder learns, and its rate.
 ENCODER_STEPS, ENCODER_RATE = 1500, 1e-3
+#: Random w spread so many times as widely as the photos', as the usual truncation by 0.7 draws them together again.
+SPREAD = 1.45
 #: Weight of the difference of pixels against that of codes, in units of their spread, for the encoder.
 ENCODER_PIXELS = 1.0
 
@@ -412,7 +414,10 @@ def finish(trainer: AutoDecoder, encoder: Encoder, description: dict, out: Path)
     if len(held_out):
         codes[held_out] = fit_codes(synthesis, photos, held_out, learnt[:m])
     learn_encoder(encoder, synthesis, photos, learnt, trainer.settings.seed)
-    mapping = fit_mapping(synthesis.architecture, learnt[:m].mean(axis=1), trainer.settings.seed)
+    mean = learnt[:m].mean(axis=1)  # (m, w_dim): one w for all layers
+    mapping = fit_mapping(
+        synthesis.architecture, mean.mean(axis=0) + SPREAD * (mean - mean.mean(axis=0)), trainer.settings.seed
+    )
     training = {"settings": asdict(trainer.settings), "images_seen": trainer.seen}
     held_out_names = [str(photos.names[row]) for row in held_out]
     described = {**description, "training": {**training, "held_out": held_out_names}}

@@ -11,9 +11,8 @@ import detection
 import embedding
 import utils
 from datasets import Faces
-from stylegan.encoder import Encoder
 from stylegan.network import StyleNetwork, to_uint8
-from stylegan.photos import TrainingSet, to_signed
+from stylegan.photos import TrainingSet
 
 #: Surrogates made for each k, and people drawn from random z.
 SURROGATES, SAMPLES = 20, 100
@@ -34,13 +33,15 @@ def sharpness(image: np.ndarray) -> float:
 
 
 def measure_reconstructions(
-    network: StyleNetwork, encoder: Encoder, photos: TrainingSet, faces: Faces
+    network: StyleNetwork, codes: np.ndarray, photos: TrainingSet, faces: Faces
 ) -> dict[str, float]:
     """Compare photos with what is drawn from their codes, by dlib's descriptor.
 
     Parameters
     ----------
-    network, encoder
+    network : StyleNetwork
+    codes : ndarray, shape (n, num_layers, w_dim)
+        Of the photos: an encoder's, or those that were fitted to them.
     photos : stylegan.photos.TrainingSet
         All of `faces`, in their order.
     faces : Faces
@@ -53,7 +54,7 @@ def measure_reconstructions(
         photo itself, is of the same person; ``..._people_right``, people for whom most pictures are right.
     """
     descriptors = embedding.embed(faces, "dlib")
-    images = list(draw(network, encoder.encode(to_signed(photos.pictures))))
+    images = list(draw(network, codes))
     drawn, found = embedding.embed(images, "dlib"), detection.detect(images).found
     own = np.linalg.norm(drawn - descriptors, axis=1)
     gallery = np.flatnonzero(photos.held_out)
@@ -84,7 +85,7 @@ def random_groups(photos: TrainingSet, k: int, count: int, random: np.random.Ran
 
 def measure_surrogates(
     network: StyleNetwork,
-    encoder: Encoder,
+    codes: np.ndarray,
     photos: TrainingSet,
     faces: Faces,
     k_values: Iterable[int] = range(2, 11),
@@ -103,7 +104,6 @@ def measure_surrogates(
 
     random = utils.check_random_state(random_state)
     descriptors, aam = embedding.embed(faces, "dlib"), anonymizer.load("aam", faces)
-    codes = encoder.encode(to_signed(photos.pictures))
     figures = {}
     for k in utils.progress(list(k_values), "measuring surrogates"):
         groups = random_groups(photos, k, count, random)
@@ -163,11 +163,11 @@ def measure_samples(
 
 
 def measure_network(
-    network: StyleNetwork, encoder: Encoder, photos: TrainingSet, faces: Faces, random_state=0
+    network: StyleNetwork, codes: np.ndarray, photos: TrainingSet, faces: Faces, random_state=0
 ) -> dict:
     """All of the figures: ``reconstructions``, ``surrogates`` for each k, ``samples``."""
     return {
-        "reconstructions": measure_reconstructions(network, encoder, photos, faces),
-        "surrogates": measure_surrogates(network, encoder, photos, faces, random_state=random_state),
+        "reconstructions": measure_reconstructions(network, codes, photos, faces),
+        "surrogates": measure_surrogates(network, codes, photos, faces, random_state=random_state),
         "samples": measure_samples(network, photos, faces, random_state=random_state),
     }

@@ -298,7 +298,7 @@ class StyleNetwork:
             raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
         arrays = self.arrays()
         largest = max(float(np.abs(array).max()) for array in arrays.values())
-        if largest > np.finfo(dtype).max:
+        if largest > float(np.finfo(dtype).max):
             raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save it as float32")
         arrays = {name: array.astype(dtype) for name, array in arrays.items()}
         text = json.dumps({"format": FORMAT, **self.description})

@@ -671,7 +671,9 @@ def run(chosen: argparse.Namespace) -> None:
 def _print_figures(trainer: Trainer, faces) -> None:
     from stylegan.measuring import measure_network
 
-    for name, figures in measure_network(*trainer.result(), trainer.photos, faces).items():
+    network, encoder = trainer.result()
+    codes = encoder.encode(to_signed(trainer.photos.pictures))
+    for name, figures in measure_network(network, codes, trainer.photos, faces).items():
         print(name)
         for key, value in figures.items():
             print(f"  {key}: {value}")

@@ -1,0 +1,368 @@
+"""The bundled StyleGAN network's training: photos on squares, the encoder, the trainer, the mapping network."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import embedding
+import stylegan
+import utils
+from stylegan import encoder as encoding
+from stylegan import measuring, training
+from stylegan import photos as preparation
+
+SMALL = training.Settings(
+    images=32, grow_at=8, mix_at=12, features_at=10**6, batch=4, variants=1, evaluate_every=8, decay_at=24
+)
+
+
+@pytest.fixture(scope="module")
+def few(orl):
+    """Five photos of each of four people."""
+    rows = [i for person in orl.people[:4] for i in np.flatnonzero(orl.identities == person)[:5]]
+    return orl.select(rows)
+
+
+@pytest.fixture(scope="module")
+def photos(few):
+    return preparation.prepare(few, resolution=32, held_out=1)
+
+
+def make_trainer(photos, chosen=SMALL):
+    return training.Trainer(photos, chosen, (8, 8, 8, 8), 8, (4, 6, 8))
+
+
+@pytest.fixture(scope="module")
+def trained(photos):
+    """A trainer that went through all phases but the last."""
+    trainer = make_trainer(photos)
+    losses = [trainer.step() for _ in range(8)]
+    return trainer, losses
+
+
+@pytest.fixture
+def small_encoder():
+    sizes = encoding.Sizes(32, 1, 8, 6, (4, 5, 6), 7)
+    return encoding.Encoder(sizes, encoding.build(sizes), {"dataset": "none"})
+
+
+# Photos
+
+
+def test_prepare_keeps_photos_of_fitting_size_pixel_for_pixel(few):
+    import CNN.photos
+
+    photos, plain = preparation.prepare(few, held_out=2), CNN.photos.prepare(few, held_out=2)
+    top, left, height, width = photos.frame
+    assert photos.frame == (8, 18, 112, 92)
+    np.testing.assert_array_equal(photos.pictures[:, top : top + height, left : left + width], plain.pictures)
+    np.testing.assert_array_equal(photos.held_out, plain.held_out)
+    np.testing.assert_allclose(photos.shapes - [18, 8], plain.shapes)
+
+
+def test_prepare_shrinks_photos_that_are_too_large(photos):
+    top, left, height, width = photos.frame
+    assert photos.pictures.shape == (20, 32, 32, 1)
+    assert (height, width) == (32, 26)
+    assert (photos.landmarks > [left, top]).all()
+    assert (photos.landmarks < [left + width, top + height]).all()
+
+
+def test_on_square_continues_the_border():
+    flat = np.full((4, 2, 1), 77, dtype=np.uint8)
+    np.testing.assert_array_equal(
+        preparation.on_square(flat, preparation.centred((4, 2), 8), 8), np.full((8, 8, 1), 77)
+    )
+    with pytest.raises(ValueError, match="4 x 2"):
+        preparation.on_square(flat[:3], preparation.centred((4, 2), 8), 8)
+
+
+def test_weights_are_highest_on_the_face_and_lowest_in_the_padding(photos):
+    weights = photos.weights()[..., 0]
+    x, y = np.rint(photos.landmarks[30]).astype(int)  # the nose
+    assert weights[y, x] == pytest.approx(1, abs=0.05)
+    assert weights[16, 0] == pytest.approx(preparation.PADDING)
+    assert ((weights >= 0.049) & (weights <= 1.001)).all()
+
+
+def test_varied_landmarks_stay_on_their_pixels():
+    rng = np.random.default_rng(0)
+    pictures = np.zeros((6, 128, 128, 1), dtype=np.uint8)
+    shapes = rng.uniform(30, 98, size=(6, 68, 2))
+    shapes[:, 30] = np.rint(shapes[:, 30])  # the nose tip is its own mirror image
+    for picture, shape in zip(pictures, shapes, strict=True):
+        x, y = shape[30].astype(int)
+        cv2.circle(picture, (x, y), 4, 255, -1)
+    before = pictures.copy()
+    varied, moved, mirrored = preparation.vary(pictures, shapes, rng)
+    np.testing.assert_array_equal(pictures, before)
+    assert 0 < mirrored.sum() < 6
+    assert varied.min() >= -1 and varied.max() <= 1
+    for picture, shape in zip(varied, moved, strict=True):
+        bright = np.argwhere(picture[..., 0] > picture.min() + 0.9)
+        np.testing.assert_allclose(bright.mean(axis=0)[::-1], shape[30], atol=0.4)
+
+
+def test_bent_photos_differ_from_theirs_and_lie_between_shapes(photos):
+    pictures, shapes = preparation.reshaped(photos, 2, random_state=0)
+    own = np.repeat(np.flatnonzero(~photos.held_out), 2)
+    assert pictures.shape == (32, 32, 32, 1) and pictures.dtype == np.uint8
+    assert not np.array_equal(pictures, photos.pictures[own])
+    moved = np.linalg.norm(shapes - photos.shapes[own], axis=(1, 2))
+    farthest = max(np.linalg.norm(a - b) for a in photos.shapes for b in photos.shapes)
+    assert (moved > 0).all() and (moved < preparation.MOST_RESHAPED * farthest).all()
+    again = preparation.reshaped(photos, 2, random_state=0)[0]
+    np.testing.assert_array_equal(pictures, again)
+
+
+# The encoder
+
+
+def test_encoder_files_keep_every_weight(small_encoder, tmp_path):
+    pictures = np.random.default_rng(0).uniform(-1, 1, size=(3, 32, 32, 1)).astype(np.float32)
+    small_encoder.save(tmp_path / "a.npz")
+    loaded = encoding.load_encoder(tmp_path / "a.npz")
+    assert loaded.sizes == small_encoder.sizes
+    assert loaded.description == {"dataset": "none"}
+    np.testing.assert_array_equal(loaded.encode(pictures), small_encoder.encode(pictures))
+    small_encoder.save(tmp_path / "half.npz", "float16")
+    half = encoding.load_encoder(tmp_path / "half.npz")
+    np.testing.assert_allclose(half.encode(pictures), small_encoder.encode(pictures), atol=0.02)
+
+
+def test_encoding_many_photos_is_encoding_each(small_encoder, monkeypatch):
+    pictures = np.random.default_rng(1).uniform(-1, 1, size=(5, 32, 32, 1))
+    together = small_encoder.encode(pictures)
+    monkeypatch.setattr(encoding, "BATCH", 2)
+    assert together.shape == (5, 8, 6) and together.dtype == np.float32
+    np.testing.assert_allclose(small_encoder.encode(pictures), together, atol=1e-5)
+    assert small_encoder.encode(pictures[:0]).shape == (0, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        (np.zeros((2, 32, 32, 3)), "shape"),
+        (np.zeros((32, 32, 1)), "shape"),
+        (np.full((1, 32, 32, 1), np.nan), "NaN"),
+    ],
+)
+def test_encoder_refuses_other_pictures(small_encoder, pictures, words):
+    with pytest.raises(ValueError, match=words):
+        small_encoder.encode(pictures)
+
+
+def spoil(arrays, how):
+    name = "halve0/kernel"
+    if how == "missing":
+        del arrays[name]
+    elif how == "surplus":
+        arrays["more"] = np.zeros(1)
+    elif how == "shape":
+        arrays[name] = arrays[name][:1]
+    elif how == "whole numbers":
+        arrays[name] = arrays[name].astype(int)
+    elif how == "infinite":
+        arrays[name] = np.full_like(arrays[name], np.inf)
+    elif how == "no description":
+        del arrays["description"]
+    else:
+        description = json.loads(str(arrays["description"][0]))
+        description |= how
+        arrays["description"] = np.array([json.dumps(description)])
+
+
+HUGE = {"resolution": 32, "colours": 1, "num_layers": 8, "w_dim": 6, "widths": [4096] * 3, "hidden": 4096}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "missing",
+        "surplus",
+        "shape",
+        "whole numbers",
+        "infinite",
+        "no description",
+        {"format": 2},
+        {"sizes": 3},
+        {"sizes": {}},
+        {"sizes": {**HUGE, "widths": "abc"}},
+        {"sizes": {**HUGE, "resolution": 48}},
+        {"sizes": {**HUGE, "hidden": 10**9}},
+        {"sizes": HUGE},
+    ],
+    ids=str,
+)
+def test_spoilt_encoder_files_are_refused_with_a_sentence(small_encoder, tmp_path, how):
+    path = tmp_path / "encoder.npz"
+    small_encoder.save(path)
+    arrays = utils.load_arrays(path)
+    spoil(arrays, how)
+    utils.save_arrays(path, arrays)
+    with pytest.raises(ValueError, match=r"encoder\.npz: "):
+        encoding.load_encoder(path)
+
+
+def test_cut_and_missing_encoder_files(small_encoder, tmp_path):
+    path = tmp_path / "encoder.npz"
+    small_encoder.save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="damaged"):
+        encoding.load_encoder(path)
+    with pytest.raises(FileNotFoundError):
+        encoding.load_encoder(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="npz"):
+        small_encoder.save(tmp_path / "encoder.keras")
+
+
+@pytest.mark.parametrize("side", [32, 64, 128, 256])
+def test_usual_widths_fit_every_resolution(side):
+    assert encoding.Sizes(side, 1, 8, 6, encoding.usual_widths(side)).resolution == side
+
+
+# Training
+
+
+def test_strength_of_known_patterns():
+    rows, columns = np.indices((32, 32))
+    checkers = np.where((rows + columns) % 2, 1.0, -1.0)[None, ..., None].astype(np.float32)
+    finest, *others = [part.numpy() for part in training.strengths(checkers)]
+    np.testing.assert_allclose(finest, 1)  # every 2 x 2 square has the mean 0
+    for part in [*others, *training.strengths(np.ones_like(checkers))]:
+        np.testing.assert_allclose(part, 0, atol=1e-6)
+
+
+@given(st.integers(2, 24), st.integers(1, 9), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_mixing_weights_are_means_of_2_to_10(batch, mixtures, seed):
+    weights = training.mixing_weights(batch, mixtures, np.random.default_rng(seed))
+    members = (weights > 0).sum(axis=1)
+    assert weights.shape == (mixtures, batch)
+    assert ((members >= 2) & (members <= min(10, batch))).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    for row, count in zip(weights, members, strict=True):
+        np.testing.assert_allclose(row[row > 0], 1 / count)
+
+
+def test_batches_show_different_people_and_no_held_out_photo(trained):
+    trainer, _ = trained
+    shown = [trainer.photos.pictures[i] for i in np.flatnonzero(trainer.photos.held_out)]
+    assert not any((picture == trainer.pictures).all(axis=(1, 2, 3)).any() for picture in shown)
+    rows = trainer._random_batch()[2] % len(trainer.pictures)
+    assert len(set(trainer.people[rows])) == 4
+
+
+def test_training_passes_through_its_phases(trained):
+    trainer, losses = trained
+    assert list(trainer._steps) == [(16, False, False), (32, False, False), (32, True, False)]
+    assert np.isfinite(losses).all()
+
+
+def test_resumed_training_is_the_same(photos, tmp_path):
+    chosen = replace(SMALL, grow_at=0, mix_at=10**6)
+    straight = make_trainer(photos, chosen)
+    for _ in range(3):
+        straight.step()
+    straight.save_checkpoint(tmp_path / "state.npz")
+    again = make_trainer(photos, chosen)
+    again.load_checkpoint(tmp_path / "state.npz")
+    assert (again.seen, again.steps) == (12, 3)
+    losses = [[trainer.step() for _ in range(3)] for trainer in (straight, again)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    for ours, theirs in zip(straight.average_encoder.weights, again.average_encoder.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    stranger = make_trainer(photos, replace(chosen, seed=1))
+    with pytest.raises(ValueError, match="other photos or settings"):
+        stranger.load_checkpoint(tmp_path / "state.npz")
+
+
+def test_training_learns_and_writes_network_encoder_log_and_sheet(photos, tmp_path):
+    chosen = replace(SMALL, images=320, grow_at=10**6, decay_at=320, variants=0, evaluate_every=80)
+    trainer = make_trainer(photos, chosen)
+    trainer.train(tmp_path / "small.npz", tmp_path / "state.npz")
+    network = stylegan.load_network(tmp_path / "small.npz")
+    encoder = encoding.load_encoder(tmp_path / "small-encoder.npz")
+    assert (network.num_layers, network.w_dim) == (encoder.sizes.num_layers, encoder.sizes.w_dim)
+    assert network.description["frame"] == list(photos.frame)
+    np.testing.assert_allclose(network.description["landmarks"], photos.landmarks, atol=1e-3)
+    assert sorted(network.description["training"]["held_out"]) == sorted(
+        name for name, apart in zip(photos.names, photos.held_out, strict=True) if apart
+    )
+    pictures = measuring.draw(network, encoder.encode(preparation.to_signed(photos.pictures[:2])))
+    assert pictures.shape == (2, 32, 26, 3)
+    lines = (tmp_path / "small.csv").read_text().splitlines()
+    assert lines[0] == ",".join(training.LOG_COLUMNS) and len(lines) == 5
+    assert trainer.log[-1]["loss"] < 0.7 * trainer.log[0]["loss"]
+    assert cv2.imread(str(tmp_path / "small.png")).shape == (4 * 32, 12 * 32, 3)
+
+
+@pytest.mark.full
+def test_features_count_in_the_last_phase(photos):
+    trainer = make_trainer(photos, replace(SMALL, grow_at=0, mix_at=0, features_at=0))
+    assert np.isfinite(trainer.step())
+    assert list(trainer._steps) == [(32, True, True)]
+    n = len(trainer.pictures)
+    lengths = np.linalg.norm(trainer.descriptors, axis=1)
+    assert trainer.descriptors.shape == (2 * n, 128)
+    assert (lengths > 1).all() and (lengths < 2).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": 0},
+        {"images": 1.5},
+        {"batch": 1},
+        {"noise": -0.1},
+        {"noise": float("nan")},
+        {"ema": 1.0},
+        {"without_offsets": 1.5},
+        {"precision": "float8"},
+        {"seed": True},
+    ],
+    ids=str,
+)
+def test_settings_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        training.Settings(**wrong)
+
+
+def test_fitted_mapping_has_the_moments_of_the_codes():
+    architecture = stylegan.Architecture(32, (4, 4, 4, 4), 8, 8, (32, 32, 8), 1)
+    rng = np.random.default_rng(0)
+    codes = (rng.normal(size=(500, 8)) @ rng.normal(size=(8, 8)) + rng.normal(size=8) * 3).astype(np.float32)
+    mapping = training.fit_mapping(architecture, codes, steps=600)
+    found = mapping(rng.normal(size=(4000, 8)).astype(np.float32)).numpy()
+    spread = codes.std()
+    np.testing.assert_allclose(found.mean(axis=0), codes.mean(axis=0), atol=0.15 * spread)
+    np.testing.assert_allclose(np.cov(found.T), np.cov(codes.T), atol=0.15 * spread**2)
+
+
+def test_sharpness_of_known_images():
+    image = np.full((5, 5, 3), 10, dtype=np.uint8)
+    assert measuring.sharpness(image) == 0
+    image[2, 2] += 8  # the Laplacian is -32 there and 8 at its four neighbours: mean 0
+    assert measuring.sharpness(image) == pytest.approx((32**2 + 4 * 8**2) / 25)
+
+
+# The bundled network
+
+
+def test_bundled_network_and_encoder_draw_the_people(orl):
+    network = stylegan.load_network()
+    encoder = encoding.load_encoder(training.encoder_path(stylegan.BUNDLED))
+    assert (encoder.sizes.num_layers, encoder.sizes.w_dim) == (network.num_layers, network.w_dim)
+    photos = preparation.prepare(orl)
+    rows = np.flatnonzero(photos.held_out)[::8]
+    drawn = measuring.draw(network, encoder.encode(preparation.to_signed(photos.pictures[rows])))
+    found = embedding.embed(list(drawn), "dlib")
+    wanted = embedding.embed([orl.images[i] for i in rows], "dlib")
+    distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)
+    assert (distances.argmin(axis=1) == np.arange(len(rows))).mean() >= 0.9
+    assert np.diagonal(distances).mean() < 0.5
