@@ -314,10 +314,20 @@ class Projector:
             Those of the smallest loss among all that were drawn (without the term of `one_code`).
         trace : DataFrame
             See `Projection`; `photo` counts the photos of this batch.
+
+        Raises
+        ------
+        ValueError
+            For too many photos, pictures or a start of other sizes than the network's, or where the search diverges.
         """
         n, s = len(aligned), self.settings
         if not 1 <= n <= self.batch:
             raise ValueError(f"this projector takes 1 to {self.batch} photos at once, not {n}")
+        wanted = (n, *self.state["target"].shape[1:])
+        if aligned.pictures.shape != wanted or not np.isfinite(aligned.pictures).all():
+            raise ValueError(
+                f"aligned pictures must be finite, of shape {wanted}, not {aligned.pictures.shape}"
+            )
         transforms = features.chip_transforms(aligned.landmarks)
         n_halvings = features.halvings(transforms)
         advance = self._advance(n_halvings)
@@ -331,6 +341,10 @@ class Projector:
             count = min(STRIDE, s.n_steps - done)
             terms = advance(tf.constant(done), tf.constant(count)).numpy()  # (4, batch)
             done += count
+            if not np.isfinite(terms[0]).all():
+                raise ValueError(
+                    f"the search left the finite numbers before step {done}; give a shorter step, or check the network"
+                )
             rows.append(np.column_stack([np.full(self.batch, done), terms.T]))
             if on_steps:
                 on_steps(count * n)
@@ -339,8 +353,6 @@ class Projector:
                 saved = time.monotonic()
         codes = self.network.average + self.spread * self.state["best"].numpy()[:n]
         kept.unlink(missing_ok=True)
-        if not np.isfinite(codes).all():
-            raise ValueError("the search left the finite numbers; give a smaller step")
         return codes.astype(np.float32), _trace(rows, n, s.descriptors > 0)
 
     def _begin(self, aligned, transforms, n_halvings, start) -> None:

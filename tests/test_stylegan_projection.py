@@ -296,6 +296,19 @@ def test_more_steps_never_leave_a_worse_code(network, landmarks):
     assert (distance(codes) <= distance(start) + 1e-6).all()
 
 
+def test_a_search_that_diverges_is_reported(network, landmarks):
+    """Else the code it started from would come back as if it had been found."""
+    target = drawn_by(network, some_codes(network, 1), landmarks)
+    projector = projection.Projector(network, 1, n_steps=20, step=1e30, descriptors=0.0)
+    with pytest.raises(ValueError, match="left the finite numbers before step 10"):
+        projector.fit(target)
+    for pictures in (np.full_like(target.pictures, np.nan), target.pictures[:, :8]):
+        with pytest.raises(ValueError, match="must be finite, of shape"):
+            projector.fit(Aligned(pictures, target.landmarks, target.visible))
+    with pytest.raises(ValueError, match="takes 1 to 1 photos"):
+        projector.fit(drawn_by(network, some_codes(network, 2), landmarks))
+
+
 def test_a_strong_pull_stays_at_the_average(network, landmarks):
     target = drawn_by(network, some_codes(network, 1), landmarks)
     far, near = (
