@@ -972,7 +972,8 @@ class Panel(widgets.VBox):
         self.cluster = widgets.Dropdown(description="Cluster", style=wide, tooltip="The cluster shown below")
         self.cluster.add_class("anonfaces-cluster")
         self._controls = (self.k, self.shrinkage, self.embedding, self.partitioner, self.anonymizer)
-        for control, name in zip(self._controls, Choice.__dataclass_fields__, strict=False):
+        for name in Choice.__dataclass_fields__:
+            control = getattr(self, name)
             control.layout.width = "300px"
             control.add_class(f"anonfaces-{name}")
 

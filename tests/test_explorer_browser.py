@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import vizualization
+
 websocket = pytest.importorskip(
     "websocket", reason="websocket-client, which comes with jupyter, is not installed"
 )
@@ -81,7 +83,9 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def choose(self, selector, value):
-        """Choose an entry of a menu by its text."""
+        """Choose an entry of a menu by what the panel calls it."""
+        options = f"[...document.querySelector({json.dumps(selector)}).options].map(o => o.text)"
+        assert value in self.tell(options)
         self.tell(
             f"(() => {{ const menu = document.querySelector({json.dumps(selector)});"
             f" menu.selectedIndex = [...menu.options].findIndex(o => o.text === {json.dumps(value)});"
@@ -222,10 +226,13 @@ def test_a_click_on_the_map_chooses_a_cluster(page):
 def test_menus_change_map_and_anonymizer(page):
     picture = "document.querySelector('svg[role=img]').outerHTML"
     before = page.tell(picture)
-    page.choose(".anonfaces-partitioner select", "mdav")
+    page.choose(".anonfaces-partitioner select", vizualization.label("mdav"))
     wait_for("another map", lambda: page.tell(picture) != before)
-    page.choose(".anonfaces-anonymizer select", "k-Same (pixel)")
-    wait_for("a surrogate by it", lambda: "drawn by k-Same (pixel)" in page.text("figure.surrogate"))
+    page.choose(".anonfaces-anonymizer select", vizualization.label("pixel"))
+    wait_for(
+        "a surrogate by it",
+        lambda: f"drawn by {vizualization.label('pixel')}" in page.text("figure.surrogate"),
+    )
     wait_for("confirmed numbers", lambda: confirmed(page))
 
 
