@@ -152,7 +152,8 @@ class AutoDecoder:
 
         def on_features(drawn, wanted, mixing, transforms):
             n = tf.shape(wanted)[0]
-            chosen, places, targets = drawn[:FEATURED], transforms[:FEATURED], wanted[:FEATURED]
+            few = tf.minimum(FEATURED, n)
+            chosen, places, targets = drawn[:few], transforms[:few], wanted[:few]
             if mixed:  # the mean of descriptors is shorter than any of them
                 length = tf.reduce_mean(tf.norm(wanted, axis=1))
                 centres = tf.linalg.normalize(tf.matmul(mixing, wanted), axis=1)[0] * length

@@ -309,9 +309,10 @@ class Trainer:
 
         The mean of descriptors is shorter than any of them and is brought to their usual length.
         """
-        chosen, places, targets = drawn[:FEATURED], transforms[:FEATURED], wanted[:FEATURED]
+        n = tf.shape(wanted)[0]
+        few = tf.minimum(FEATURED, n)
+        chosen, places, targets = drawn[:few], transforms[:few], wanted[:few]
         if mixed:
-            n = tf.shape(wanted)[0]
             length = tf.reduce_mean(tf.norm(wanted, axis=1))
             centres = tf.linalg.normalize(tf.matmul(mixing, wanted), axis=1)[0] * length
             chosen = tf.concat([chosen, drawn[n:]], axis=0)
@@ -548,7 +549,7 @@ def encoder_path(network: Path) -> Path:
 def fit_mapping(
     architecture: Architecture, codes: np.ndarray, seed: int = 0, steps: int = MAPPING_STEPS
 ) -> Mapping:
-    """Train a mapping network whose w have the mean and covariance of given ones.
+    """Train a mapping network whose w come near the mean and covariance of given ones.
 
     The w of latent vectors and draws of the normal distribution with these moments are compared along random
     directions (the sliced Wasserstein distance: Bonneel et al., "Sliced and Radon Wasserstein barycenters of measures",

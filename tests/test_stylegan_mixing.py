@@ -5,7 +5,10 @@ import pytest
 
 import anonymizer
 import stylegan
+import utils
 from anonymizer import styleGan as mixing  # noqa: N813
+from datasets import Faces
+from stylegan import projection
 from stylegan.architecture import Architecture, Mapping, Synthesis
 from stylegan.network import StyleNetwork
 
@@ -193,13 +196,31 @@ def test_fingerprint_follows_the_options(few, network_path):
 
 
 def test_codes_from_a_folder(few, network_path, tmp_path):
-    for name, code in zip(few.names, CODES, strict=True):
-        stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        path = tmp_path / name.replace("/", "_")
-        np.save(path.with_name(f"{path.stem}.npy"), code)
-        assert stem
+    for path, code in zip(projection.code_paths(few.names, tmp_path), CODES, strict=True):
+        projection.save_code(path, code)
     model = make(few, network_path, codes=tmp_path)
     assert np.array_equal(model.codes, CODES)
+
+
+def test_kept_codes_serve_known_photos_and_the_encoder_the_others(orl):
+    """The bundled files: photos by name have their kept codes; the same faces from elsewhere are encoded."""
+    some = orl.select([0, 10])
+    kept = utils.load_arrays(mixing._beside(mixing.BUNDLED, "codes"))
+    rows = [list(kept["names"]).index(name) for name in some.names]
+    known = anonymizer.load("stylegan", some)
+    assert np.array_equal(known.codes, kept["codes"][rows].astype(np.float32))
+    elsewhere = Faces(some.images, some.identities, some.names, source="a folder")
+    encoded = anonymizer.load("stylegan", elsewhere)
+    assert not np.array_equal(encoded.codes, known.codes)
+    both = [np.linalg.norm(a.reconstruct(0).astype(float) - orl.images[0]) for a in (known, encoded)]
+    assert both[0] < both[1]  # codes fitted to the photo are nearer than an encoder's
+
+
+def test_damaged_kept_codes_are_refused(few, network_path, tmp_path):
+    for name in ("small.npz", "small-encoder.npz", "small-codes.npz"):
+        (tmp_path / name).write_bytes(network_path.read_bytes())
+    with pytest.raises(ValueError, match="small-codes"):
+        anonymizer.load("stylegan", few, network=tmp_path / "small.npz")
 
 
 @pytest.mark.parametrize(
