@@ -549,7 +549,7 @@ def encoder_path(network: Path) -> Path:
 def fit_mapping(
     architecture: Architecture, codes: np.ndarray, seed: int = 0, steps: int = MAPPING_STEPS
 ) -> Mapping:
-    """Train a mapping network whose w come near the mean and covariance of given ones.
+    """Train a mapping network whose w come near the mean, and nearer to the covariance, of given ones.
 
     The w of latent vectors and draws of the normal distribution with these moments are compared along random
     directions (the sliced Wasserstein distance: Bonneel et al., "Sliced and Radon Wasserstein barycenters of measures",
