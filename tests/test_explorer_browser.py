@@ -84,12 +84,11 @@ class Page:
 
     def choose(self, selector, value):
         """Choose an entry of a menu by what the panel calls it."""
-        options = f"[...document.querySelector({json.dumps(selector)}).options].map(o => o.text)"
-        assert value in self.tell(options)
+        menu = f"document.querySelector({json.dumps(selector)})"
+        texts = self.tell(f"[...{menu}.options].map(option => option.text)")
+        place = [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts].index(value)
         self.tell(
-            f"(() => {{ const menu = document.querySelector({json.dumps(selector)});"
-            f" menu.selectedIndex = [...menu.options].findIndex(o => o.text === {json.dumps(value)});"
-            " menu.dispatchEvent(new Event('change', {bubbles: true})); })()"
+            f"{menu}.selectedIndex = {place}; {menu}.dispatchEvent(new Event('change', {{bubbles: true}}))"
         )
 
     def picture(self, path):
