@@ -8,7 +8,7 @@ SEED ?= 0
 FLAVOUR := $(if $(GPU),gpu,cpu)
 STAMP := .venv/installed-$(FLAVOUR)
 PY := .venv/bin/python
-NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults
+NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults app
 RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 
 .PHONY: help experiments experiments-full test test-full lint lab app notebooks recogniser clean

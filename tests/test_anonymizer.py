@@ -82,7 +82,7 @@ def test_registry_holds_classes_under_their_own_names():
 
 def test_each_kind_offers_only_its_own_verb(models):
     for name, model in models.items():
-        assert hasattr(model, "surrogate") == (name in [*SURROGATES, "cnn"])
+        assert hasattr(model, "surrogate") == (name in [*SURROGATES, "cnn", "stylegan"])
         assert hasattr(model, "apply") == (name in [*FILTERS, "none"])
 
 

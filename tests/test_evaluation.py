@@ -755,6 +755,8 @@ def folder(orl, tmp_path_factory):
 
 def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
+    looked_into = [evaluation.Combination("dlib", "ward", "pixel", 2)]
+    monkeypatch.setattr(evaluation, "LOOKED_INTO", {"tiny": lambda faces, k_values: looked_into})
     output = tmp_path / "results"
     evaluation.main([str(folder), "--grid", "tiny", "--k", "2:4", "--jobs", "1", "--output", str(output)])
     path = output / "office_tiny.csv"
@@ -762,6 +764,70 @@ def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
     table = evaluation.load_table(path)
     assert set(table["k"]) == {1, 2, 3} and set(table["partitioner"]) == {"ward", "random", "-"}
     assert (table["n_people"] == 4).all() and (table["gallery"] == "other photos").all()
+    attacked = evaluation.load_table(output / "office_tiny_attacks.csv")
+    assert set(attacked["anonymizer"]) == {"pixel"} and {"rank-1", "linkability"} <= set(attacked["attack"])
+    useful = evaluation.load_table(output / "office_tiny_utility.csv")
+    assert {"detection_rate", "age_error", "similarity"} <= set(useful["metric"])
+
+
+# Attacks and utility of named releases
+
+
+def test_attack_table_agrees_with_the_sweep(tiny):
+    combinations = [
+        evaluation.Combination("dlib", "ward", "pixel", 6),
+        evaluation.Combination("-", "-", "none", 1),
+    ]
+    table = evaluation.attack_table(
+        tiny, combinations, recognisers=["dlib"], attacks=["identification"], n_jobs=1
+    )
+    swept = evaluation.sweep(tiny, ["dlib"], ["ward"], ["pixel"], [6], n_jobs=1)
+    for row in swept[swept["partitioner"] != "random"].itertuples():
+        mine = table[(table["anonymizer"] == row.anonymizer) & (table["attack"] == "rank-1")].set_index(
+            "level"
+        )
+        assert mine.loc["cluster", "rate"] == pytest.approx(row.rank1_cluster)
+        assert mine.loc["person", "rate"] == pytest.approx(row.rank1_person)
+        assert mine.loc["cluster", "chance"] == pytest.approx(row.chance_cluster, abs=0.05)
+    assert list(table.columns[:5]) == ["embedding", "partitioner", "anonymizer", "k", "seed"]
+
+
+def test_utility_of_clear_photos_is_perfect(tiny):
+    combinations = [("-", "-", "none", 1)]
+    metrics = ["age_error", "sex_agreement", "similarity", "landmark_error"]
+    table = evaluation.utility_table(tiny, combinations, metrics=metrics).set_index("metric")
+    assert table["value"].to_dict() == pytest.approx(dict(zip(metrics, [0, 1, 1, 0], strict=True)), abs=1e-5)
+
+
+def test_named_combinations_fit_or_are_left_out(tiny):
+    named = evaluation.NAMED_COMBINATIONS
+    assert len(named) <= 12 and len(set(named)) == len(named)
+    kept = evaluation.fitting(tiny)
+    assert all(c.k <= tiny.n_people for c in kept) and {c.anonymizer for c in kept} >= {"aam", "blur", "none"}
+    for c in named:
+        anonymizer.kind(c.anonymizer)
+        assert c.partitioner == "-" or evaluation.partitioner(c.partitioner)
+    everything = evaluation.all_combinations(tiny, [6])
+    assert {c.anonymizer for c in everything} == {
+        n for n, k in anonymizer.ANONYMIZERS.items() if k.fits(tiny)
+    }
+    with pytest.raises(ValueError, match="no combination"):
+        evaluation.attack_table(tiny, [])
+    with pytest.raises(ValueError, match="unknown partitioner"):
+        evaluation.attack_table(tiny, [("dlib", "wards", "aam", 5)])
+
+
+def test_an_embedding_fitted_anew_is_no_recogniser(tiny):
+    model = anonymizer.load("blur", tiny)
+    with pytest.raises(ValueError, match="fitted anew"):
+        evaluation.evaluate(tiny, model, recogniser="pca")
+    with pytest.raises(ValueError, match="fitted anew"):
+        evaluation.sweep(tiny, ["dlib"], ["ward"], ["pixel"], [6], recogniser="pca")
+
+
+def test_audit_is_that_of_releases(tmp_path):
+    report = evaluation.audit(tmp_path)
+    assert not report.passed and report.checks
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def experiments(folder):
-    return run("NumericalExperiments", folder, k_range="2:6:3")
+    return run("NumericalExperiments", folder, k_range="2:6:3", n_attacked=2)
 
 
 def outputs_of(notebook, kind):
@@ -53,7 +53,13 @@ def test_numerical_experiments_write_their_tables(experiments, folder):
     table = evaluation.load_table(folder / "orl_quick.csv")
     assert set(table["k"]) == {1, 2, 5}
     assert {"random", "ward", "balanced"} <= set(table["partitioner"])
-    assert {"none", "pixel", "eigen", "aam", "blur"} <= set(table["anonymizer"])
+    assert {"none", "pixel", "eigen", "aam", "cnn", "stylegan", "blur"} <= set(table["anonymizer"])
+    attacked = evaluation.load_table(folder / "orl_quick_attacks.csv")
+    assert set(attacked["anonymizer"]) == {"aam", "none"}
+    clear = attacked[(attacked["anonymizer"] == "none") & (attacked["attack"] == "rank-1")]
+    assert (clear.loc[clear["recogniser"] == "dlib", "rate"] > 0.9).all()
+    assert len(evaluation.load_table(folder / "orl_quick_utility.csv")) > 20
+    assert set(evaluation.load_table(folder / "orl_versions.csv")["anonymizer"]) > {"stylegan_adjusted"}
     distances = evaluation.load_table(folder / "orl_clusters_k5.csv")
     assert len(distances) == 40
     assert distances["label"].nunique() == 8
@@ -63,7 +69,15 @@ def test_numerical_experiments_write_their_tables(experiments, folder):
 def test_visualizing_results_writes_its_figures(experiments, folder):
     notebook = run("VisualizingResults", folder)
     figures = {path.name for path in (folder / "figures").iterdir()}
-    for name in ("by_embedding", "by_partition", "by_generator", "trade_off", "boxes_k5", "clusters_k5"):
+    for name in (
+        "by_embedding",
+        "by_partition",
+        "by_generator",
+        "trade_off",
+        "boxes_k5",
+        "clusters_k5",
+        "style_mixing",
+    ):
         assert {f"orl_{name}.png", f"orl_{name}.pdf"} <= figures
     assert len(outputs_of(notebook, "image/png")) == len(figures) / 2
 
