@@ -19,11 +19,12 @@ utils.import_quietly("tensorflow", "keras")
 from stylegan.architecture import Architecture
 from stylegan.network import StyleNetwork, load_npz, mix_styles, to_uint8
 from stylegan.official import load_official
+from stylegan.projection import project
 
 #: The network that comes with the suite, trained on the ORL faces.
 BUNDLED = Path(__file__).parent / "cache" / "orl128.npz"
 
-__all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "to_uint8"]
+__all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "project", "to_uint8"]
 
 #: How each kind of file is read.
 READERS = {".npz": load_npz, ".pkl": load_official}
