@@ -81,9 +81,10 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.number < 1:
         raise ValueError(f"--number must be at least 1, not {chosen.number}")
     network = stylegan.load_network(*([chosen.network] if chosen.network else []))
-    codes = network.random_codes(chosen.number, chosen.seed, chosen.psi)
+    random = utils.check_random_state(chosen.seed)
+    codes = network.random_codes(chosen.number, random, chosen.psi)
     names = [f"seed{chosen.seed}_{i:04d}" for i in range(chosen.number)]
     for i in utils.progress(range(chosen.number), "drawing"):
-        picture = network.synthesis(codes[i : i + 1], chosen.noise, random_state=[chosen.seed, i])
+        picture = network.synthesis(codes[i : i + 1], chosen.noise, random_state=random)
         save_pictures(chosen.out, to_uint8(picture), names[i : i + 1])
     print(f"{chosen.number} pictures in {chosen.out}")

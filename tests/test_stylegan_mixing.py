@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import anonymizer
 import stylegan
@@ -9,7 +10,9 @@ import utils
 from anonymizer import styleGan as mixing  # noqa: N813
 from datasets import Faces
 from stylegan import projection
+from stylegan.__main__ import main
 from stylegan.architecture import Architecture, Mapping, Synthesis
+from stylegan.mixing import mixing_pictures, style_layers
 from stylegan.network import StyleNetwork
 
 LAYERS, W = 6, 3
@@ -260,3 +263,45 @@ def test_no_surrogate_changes_the_codes(few, network_path):
     for like in (None, 1):
         model.surrogate([0, 1, 2], like=like)
     assert np.array_equal(given, CODES) and np.array_equal(model.codes, CODES)
+
+
+# Random people and style mixing
+
+
+def test_generate_writes_pictures_by_seed(network_path, tmp_path):
+    for folder in ("a", "b"):
+        main(
+            [
+                "generate",
+                str(tmp_path / folder),
+                "--network",
+                str(network_path),
+                "--number",
+                "2",
+                "--noise",
+                "random",
+            ]
+        )
+    first, again = (sorted((tmp_path / folder).iterdir()) for folder in ("a", "b"))
+    assert [path.name for path in first] == ["seed0_0000.png", "seed0_0001.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    assert Image.open(first[0]).size == (16, 16)
+    with pytest.raises(SystemExit, match="at least 1"):
+        main(["generate", str(tmp_path / "c"), "--network", str(network_path), "--number", "0"])
+    with pytest.raises(SystemExit, match="error"):
+        main(["generate", str(tmp_path / "c"), "--network", "nowhere.npz"])
+
+
+def test_mixing_table_has_its_sources_layers(network_path):
+    network = stylegan.load_network(network_path)
+    sources, destinations = codes_of(3, 4), codes_of(5, 6, 7)
+    layers = style_layers(network, "coarse")
+    assert layers == [0, 1, 2, 3] and style_layers(network, "middle") == [4, 5]
+    table = mixing_pictures(network, sources, destinations, layers)
+    assert table.shape == (3, 2, 16, 16, 3)
+    one = np.concatenate([sources[1, :4], destinations[2, 4:]])[None]
+    alone = stylegan.to_uint8(network.synthesis(one))[0]  # a batch may differ by the last bit
+    assert np.abs(table[2, 1].astype(int) - alone).max() <= 1
+    for style, message in (("fine", "no fine layers"), ("blue", "unknown style")):
+        with pytest.raises(ValueError, match=message):
+            style_layers(network, style)
