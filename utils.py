@@ -583,8 +583,9 @@ def load_pickle(path, allowed=None):
 
 def _parse_pickle(data, allowed):
     try:
-        machine = _PickleMachine(_NUMPY_BUILDERS.keys() | allowed.keys())
-        return _Builder({**_NUMPY_BUILDERS, **allowed}, len(data)).build(machine.run(data))
+        content = _PickleMachine(_NUMPY_BUILDERS.keys() | allowed.keys()).run(data)
+        # Python 3 writes bytes at protocol 2 as text that is turned into bytes: they count twice.
+        return _Builder({**_NUMPY_BUILDERS, **allowed}, 2 * len(data)).build(content)
     except _RefusedError as error:
         reason = str(error)
     except Exception as error:  # as in _naming: no message that may quote the file
@@ -838,6 +839,9 @@ class _Builder:
         args = tuple([item if type(item) is _Global else self.build(item, depth) for item in pickled.args])
         state, entries = self.build(pickled.state, depth), self.build(pickled.entries, depth)
         result = self.builders[pickled.name](PickledObject(pickled.name, args, state, entries))
+        if getattr(result, "nbytes", 0) > 2**16:  # a copy of its bytes, which need not be kept beside it
+            self.done.pop(id(pickled.state), None)
+            pickled.state = None
         self.budget -= getattr(result, "nbytes", 0) + (len(result) if isinstance(result, bytes) else 0)
         if self.budget < 0:
             raise _RefusedError("its arrays need more bytes than the file has, do not trust it")

@@ -1411,3 +1411,13 @@ def test_data_files_of_the_suite(distribution, pattern, count):
 
 def test_random_state_is_the_one_of_scikit_learn():
     assert utils.check_random_state(3).randint(1000) == np.random.RandomState(3).randint(1000)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_arrays_that_python_3_pickled_at_protocol_2(tmp_path, n):
+    """Their bytes are written as text that is turned back: no more bytes than the file has, though counted twice."""
+    values = np.random.default_rng(0).random(n)
+    path = tmp_path / "old.pkl"
+    path.write_bytes(pickle.dumps({"values": values, "again": [values]}, protocol=2))
+    read = utils.load_pickle(path)
+    assert np.array_equal(read["values"], values) and np.array_equal(read["again"][0], values)
