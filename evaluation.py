@@ -1006,4 +1006,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import evaluation  # workers get functions by name, not with all that this process has loaded
+
+    evaluation.main()
