@@ -1,6 +1,9 @@
 """Measures worked out by hand and by brute force; the sweep, its baselines and its resumption."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -768,6 +771,30 @@ def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
     assert set(attacked["anonymizer"]) == {"pixel"} and {"rank-1", "linkability"} <= set(attacked["attack"])
     useful = evaluation.load_table(output / "office_tiny_utility.csv")
     assert {"detection_rate", "age_error", "similarity"} <= set(useful["metric"])
+
+
+@pytest.mark.full
+def test_command_as_make_runs_it(tmp_path):
+    """As a program of its own, with workers: what is loaded here, networks above all, must not have to reach them."""
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation",
+        "orl",
+        "--k",
+        "5:6",
+        "--jobs",
+        "2",
+        "--output",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, cwd=Path(evaluation.__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"orl_quick{part}.csv" for part in ("", "_attacks", "_utility")
+    }
 
 
 # Attacks and utility of named releases
