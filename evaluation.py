@@ -636,6 +636,33 @@ def all_combinations(faces: Faces, k_values: Iterable[int] = range(2, 20)) -> li
     return [Combination(*c) for c in grid] + [Combination("-", "-", name, 1) for name in single]
 
 
+def restrict(
+    combinations: Iterable[Combination],
+    embeddings: Sequence[str] | None = None,
+    partitioners: Sequence[str] | None = None,
+    anonymizers: Sequence[str] | None = None,
+) -> list[Combination]:
+    """Combinations made of what is chosen; None chooses everything.
+
+    The first chosen embedding or partition stands in for one that is not chosen. Anonymizers that are not chosen are
+    left out. The baselines, random partition and no anonymization, stay.
+    """
+    kept = []
+    for c in combinations:
+        if anonymizers is not None and c.anonymizer not in [*anonymizers, NO_ANONYMIZATION]:
+            continue
+        if embeddings is not None and c.embedding not in [*embeddings, NOT_APPLICABLE]:
+            c = c._replace(embedding=embeddings[0])
+        if partitioners is not None and c.partitioner not in [
+            *partitioners,
+            RANDOM_PARTITION,
+            NOT_APPLICABLE,
+        ]:
+            c = c._replace(partitioner=partitioners[0])
+        kept.append(c)
+    return list(dict.fromkeys(kept))
+
+
 #: Which releases are attacked and looked into, by the name of the grid.
 LOOKED_INTO: dict[str, Callable] = {
     "quick": lambda faces, k_values: fitting(faces),
@@ -811,6 +838,20 @@ def compare(table: pd.DataFrame, by: str, **fixed: str) -> pd.DataFrame:
     return pd.concat([rows, random, table[table["anonymizer"] == NO_ANONYMIZATION]], ignore_index=True)
 
 
+#: What is held fixed while one of the three varies.
+REFERENCE = {"embedding": "dlib", "partitioner": "ward", "anonymizer": "aam"}
+
+
+def reference(table: pd.DataFrame) -> dict[str, str]:
+    """What to hold fixed in a table of a sweep: dlib, Ward and AAM; for one that is not in it, the first that is."""
+    rows = table[(table["k"] > 1) & (table["partitioner"] != RANDOM_PARTITION)]
+    rows = rows if len(rows) else table
+    return {
+        part: name if (rows[part] == name).any() else str(rows[part].iloc[0])
+        for part, name in REFERENCE.items()
+    }
+
+
 #: Distances of all pairs are taken among at most so many photos.
 N_PAIR_PHOTOS = 2000
 
@@ -883,6 +924,26 @@ def parse_k(text: str) -> range:
     return range(*numbers)
 
 
+def parse_names(text: str) -> list[str] | None:
+    """Names from text such as ``"dlib,pca"``; None, which means all, from an empty one or ``"all"``."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return None if names in ([], ["all"]) else list(dict.fromkeys(names))
+
+
+def parse_seeds(text: str | int) -> list[int]:
+    """Seeds from text such as ``"0"`` or ``"0,1,2"``.
+
+    Raises
+    ------
+    ValueError
+        If the text has another form.
+    """
+    parts = [part.strip() for part in str(text).split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"seeds must look like 0 or 0,1,2, not {text!r}")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
 def quick_grid(embeddings: Sequence[str], k_values: Iterable[int] = ALL_K) -> list[dict]:
     """The sweeps of ``make experiments``: one thing varied at a time, every k.
 
@@ -929,7 +990,15 @@ GRIDS = {"quick": quick_grid, "full": full_grid}
 
 
 def run_grid(
-    faces: Faces, grid: str = "quick", *, k_values: Iterable[int] = ALL_K, random_state=0, **options
+    faces: Faces,
+    grid: str = "quick",
+    *,
+    embeddings: Sequence[str] | None = None,
+    partitioners: Sequence[str] | None = None,
+    anonymizers: Sequence[str] | None = None,
+    k_values: Iterable[int] = ALL_K,
+    random_state=0,
+    **options,
 ) -> pd.DataFrame:
     """Run all sweeps of a grid and return one table without doubles.
 
@@ -940,28 +1009,48 @@ def run_grid(
     faces : Faces
     grid : str, default "quick"
         A name in `GRIDS`.
+    embeddings, partitioners, anonymizers : sequence of str, optional
+        Vary over these; by default over all that the grid names. Where the grid holds one fixed that is not among
+        them, the first of them takes its place.
     k_values : iterable of int
         Those above the number of people are left out.
     random_state : int or sequence of int
     **options
         Passed to `sweep`.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, cluster sizes of which none fits, or anonymizers of which none can be made for these faces.
     """
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}; there is {', '.join(map(repr, GRIDS))}")
+    for name in partitioners or ():
+        partitioner(name)
+    for name in anonymizers or ():
+        anonymizer.kind(name)
     k_values = list(k_values)
     fitting = [k for k in k_values if k <= faces.n_people]
     if not fitting:
         raise ValueError(
             f"no cluster size of {k_values} fits {faces.n_people} people; choose one from 2 to that number"
         )
-    unfit = {name for name, cls in anonymizer.ANONYMIZERS.items() if not cls.fits(faces)}
+    unfit = {name for name in anonymizers or anonymizer.ANONYMIZERS if not anonymizer.kind(name).fits(faces)}
+    if anonymizers is not None and unfit >= set(anonymizers):
+        raise ValueError(f"for these faces {', '.join(sorted(unfit))} need further files or options")
     if unfit:
         warnings.warn(
             f"left out, as they need further files or options for these faces: {', '.join(sorted(unfit))}",
             stacklevel=2,
         )
     tables = []
-    for one in GRIDS[grid](embedding.available(), fitting):
+    fit = None if anonymizers is None else [name for name in anonymizers if name not in unfit]
+    chosen = {"embeddings": embeddings, "partitioners": partitioners, "anonymizers": fit}
+    for one in GRIDS[grid](embeddings or embedding.available(), fitting):
+        for part, names in chosen.items():
+            if names is not None:
+                fixed = one[part] if len(one[part]) == 1 else []
+                one[part] = fixed if set(fixed) & set(names) else list(names[:1] if fixed else names)
         one["anonymizers"] = [name for name in one["anonymizers"] if name not in unfit]
         tables.append(sweep(faces, **one, random_state=random_state, **options))
     return pd.concat(tables, ignore_index=True).drop_duplicates(
@@ -977,7 +1066,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--k", default="2:20", metavar="FROM:TO[:STEP]", help="cluster sizes, TO not included (2:20)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    for part in ("embeddings", "partitioners", "anonymizers"):
+        parser.add_argument(f"--{part}", default="all", metavar="NAMES", help="separated by commas (all)")
+    parser.add_argument(
+        "--seed", type=parse_seeds, default="0", metavar="SEEDS", help="such as 0 or 0,1,2 (0)"
+    )
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default: all cores)")
     parser.add_argument(
         "--output", type=Path, default=OUTPUTS, help="folder for the table (default: outputs)"
@@ -985,11 +1078,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         k_values = parse_k(chosen.k)
-        faces = datasets.load_faces(chosen.source, per_identity=1, random_state=chosen.seed)
+        seeds, jobs = chosen.seed, chosen.jobs
+        names = {
+            part: parse_names(getattr(chosen, part)) for part in ("embeddings", "partitioners", "anonymizers")
+        }
+        seed = seeds[0]  # of the photos, and of what is attacked
+        faces = datasets.load_faces(chosen.source, per_identity=1, random_state=seed)
         print(faces)
-        seed, jobs = chosen.seed, chosen.jobs
-        table = run_grid(faces, chosen.grid, k_values=k_values, random_state=seed, n_jobs=jobs)
-        released = LOOKED_INTO[chosen.grid](faces, k_values)
+        table = run_grid(faces, chosen.grid, **names, k_values=k_values, random_state=seeds, n_jobs=jobs)
+        released = restrict(LOOKED_INTO[chosen.grid](faces, k_values), **names)
         tables = {
             chosen.grid: table,
             f"{chosen.grid}_attacks": attack_table(faces, released, random_state=seed, n_jobs=jobs),

@@ -745,6 +745,66 @@ def test_run_grid_has_no_doubles_and_leaves_out_large_k(tiny, monkeypatch):
         evaluation.run_grid(tiny, "huge")
 
 
+def test_run_grid_varies_over_what_is_chosen(tiny, monkeypatch):
+    """What the quick grid asks for, with sweeps that only remember it."""
+    asked = []
+
+    def remember(faces, embeddings, partitioners, anonymizers, k_values, random_state):
+        asked.append((embeddings, partitioners, anonymizers))
+        row = {"embedding": embeddings[0], "partitioner": partitioners[0], "anonymizer": anonymizers[0]}
+        return pd.DataFrame([{**row, "k": 2, "seed": random_state}])
+
+    monkeypatch.setattr(evaluation, "sweep", remember)
+    evaluation.run_grid(
+        tiny, embeddings=["pca"], partitioners=["mdav", "random"], anonymizers=["eigen", "pixel"]
+    )
+    assert asked == [
+        (["pca"], ["mdav", "random"], ["eigen"]),
+        (["pca"], ["mdav"], ["eigen"]),
+        (["pca"], ["mdav"], ["eigen", "pixel"]),
+    ]
+    asked.clear()
+    evaluation.run_grid(tiny, embeddings=["pca", "dlib"], partitioners=["mdav", "ward"])
+    assert [one[0] for one in asked] == [["dlib"], ["pca", "dlib"], ["dlib"]]
+    assert [one[1] for one in asked] == [["mdav", "ward"], ["ward"], ["ward"]]
+    assert asked[0][2] == ["aam"]
+    for wrong in ({"partitioners": ["ward", "x"]}, {"anonymizers": ["x"]}):
+        with pytest.raises(ValueError, match="unknown"):
+            evaluation.run_grid(tiny, **wrong)
+
+
+def test_named_releases_of_what_is_chosen():
+    of = evaluation.Combination
+    named = [of("dlib", "ward", "aam", 5), of("-", "-", "none", 1), of("dlib", "random", "aam", 5)]
+    named += [of("dlib", "ward", "pixel", 5), of("-", "-", "blur", 1)]
+    assert evaluation.restrict(named) == named
+    assert evaluation.restrict(named, ["pca"], ["mdav"], ["aam"]) == [
+        of("pca", "mdav", "aam", 5), of("-", "-", "none", 1), of("pca", "random", "aam", 5)
+    ]  # fmt: skip
+    assert evaluation.restrict(named, None, ["mdav", "ward"], ["pixel", "blur"]) == [
+        of("-", "-", "none", 1), of("dlib", "ward", "pixel", 5), of("-", "-", "blur", 1)
+    ]  # fmt: skip
+
+
+def test_what_is_held_fixed_is_in_the_table():
+    table = pd.DataFrame(
+        [("pca", "random", "eigen", 2), ("pca", "mdav", "eigen", 2), ("pca", "ward", "pixel", 2)],
+        columns=["embedding", "partitioner", "anonymizer", "k"],
+    )
+    expected = {"embedding": "pca", "partitioner": "ward", "anonymizer": "eigen"}
+    assert evaluation.reference(table) == expected
+    assert evaluation.reference(table.iloc[:1])["partitioner"] == "random"
+
+
+def test_names_and_seeds_from_text():
+    assert evaluation.parse_names("") is None and evaluation.parse_names("all") is None
+    assert evaluation.parse_names("pca, dlib,pca") == ["pca", "dlib"]
+    assert evaluation.parse_seeds(3) == [3] and evaluation.parse_seeds("0, 2,0") == [0, 2]
+    for text in ("", "a", "1.5", "-1", "0,,1"):
+        with pytest.raises(ValueError, match="seeds must look like"):
+            evaluation.parse_seeds(text)
+
+
 @pytest.fixture(scope="module")
 def folder(orl, tmp_path_factory):
     """Two photos of each of four people, one folder a person."""
@@ -887,6 +947,13 @@ def test_command_refuses_unknown_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         evaluation.main(arguments)
     assert stop.value.code == 2 and "error" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_sweep")
+def test_command_says_which_names_are_unknown(folder):
+    for option in ("--partitioners", "--anonymizers"):
+        with pytest.raises(SystemExit, match="error: unknown"):
+            evaluation.main([str(folder), option, "ward,x" if option == "--partitioners" else "x"])
 
 
 @pytest.mark.parametrize("k", ["1:3", "5:9"])
