@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 
@@ -1013,3 +1014,178 @@ def explore(faces: Faces):
     import explorer  # only who explores needs widgets
 
     return explorer.explore(faces)
+
+
+#: Fills of the chart's boxes: pale enough for black text and a grey printer, far apart in lightness or hue.
+CHART_FILLS = {"in": "#DCEBF7", "method": "#FFFFFF", "judge": "#FBE3D0", "out": "#E4E4E4"}
+
+#: Boxes of the chart: column, row (from the top), columns spanned, kind, what it is, where it is, in a few words.
+CHART_BOXES = {
+    "descriptors": (2, 0, 1, "in", "Own descriptors", "encoding_data/", ".npz .npy .csv .pickle"),
+    "networks": (4, 0, 1, "method", "Networks", "CNN/  stylegan/", "bundled, trained, brought"),
+    "photos": (0, 1, 1, "in", "Photos", "datasets/", "ORL, folder,\nRaFD, CelebA"),
+    "detection": (1, 1, 1, "method", "Detection", "detection.py", "box, 68 landmarks,\naligned crop"),
+    "embedding": (2, 1, 1, "method", "Embedding", "embedding.py", "one row of numbers\na face"),
+    "partitioning": (3, 1, 1, "method", "Partitioning", "partitioning.py", "clusters of k people,\nall of one size"),
+    "anonymizer": (4, 1, 1, "method", "Anonymizer", "anonymizer/", "one surrogate face\na cluster"),
+    "release": (5, 1, 1, "out", "Release", "release.py", "random names,\nledger apart, audit"),
+    "gallery": (0, 2, 1, "in", "Gallery", "faces.others", "what an adversary\nholds"),
+    "attacks": (2, 2, 1, "judge", "Attacks", "attacks.py", "search, parrot,\nreversal, insider"),
+    "utility": (3, 2, 1, "judge", "Utility", "utility.py", "age, sex, pose,\nlikeness, FID"),
+    "measures": (4, 2, 1, "judge", "Distances", "evaluation.py", "IL, RI, rank 1,\nover every k"),
+    "tuning": (5, 2, 1, "judge", "Tuning", "tuning.py", "least loss that keeps\na privacy bound"),
+    "notebooks": (0, 3, 2, "method", "Notebooks run it all", "*.ipynb", "experiments, partitions, figures"),
+    "recognisers": (2, 3, 1, "judge", "Recognisers", "recognition.py", "apart from the one\nthat clusters"),
+    "appearance": (3, 3, 1, "judge", "Appearance", "appearance.py", "what networks read\nin a face"),
+    "tables": (4, 3, 1, "out", "Tables", "outputs/*.csv", "one row a\ncombination"),
+    "figures": (5, 3, 1, "out", "Figures, explorer", "vizualization.py", "PNG, PDF,\na panel, a page"),
+}  # fmt: skip
+
+#: A frame around the boxes of one task: first and last column, row, its title.
+CHART_FRAME = (2, 4, 2, "Evaluation: originals against surrogates")
+
+#: Arrows of the chart: from a box, to a box; "frame" is the frame.
+CHART_ARROWS = [
+    ("photos", "detection"), ("detection", "embedding"), ("descriptors", "embedding"), ("embedding", "partitioning"),
+    ("partitioning", "anonymizer"), ("networks", "anonymizer"), ("anonymizer", "release"), ("photos", "gallery"),
+    ("gallery", "frame"), ("anonymizer", "frame"), ("recognisers", "attacks"), ("appearance", "utility"),
+    ("measures", "tables"), ("frame", "tuning"), ("tuning", "anonymizer"), ("tables", "figures"),
+]  # fmt: skip
+
+#: Inches: a box, the room between two of them, and the margin.
+CHART_BOX = (1.42, 0.82)
+CHART_GAP = (0.32, 0.44)
+CHART_MARGIN = 0.12
+
+
+def _chart_rectangle(name: str) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of a box of the chart, or of the frame, in inches."""
+    if name == "frame":
+        first, last, row, _ = CHART_FRAME
+        left, bottom, _, top = _grid_rectangle(first, row, last - first + 1)
+        pad = 0.1
+        return left - pad, bottom - pad, _grid_rectangle(last, row, 1)[2] + pad, top + 0.26
+    return _grid_rectangle(*CHART_BOXES[name][:3])
+
+
+def _grid_rectangle(column: int, row: int, span: int) -> tuple[float, float, float, float]:
+    n_rows = 1 + max(box[1] for box in CHART_BOXES.values())
+    (width, height), (gap, line) = CHART_BOX, CHART_GAP
+    left = CHART_MARGIN + column * (width + gap)
+    bottom = CHART_MARGIN + (n_rows - 1 - row) * (height + line)
+    return left, bottom, left + span * width + (span - 1) * gap, bottom + height
+
+
+def _chart_ends(start: str, end: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where an arrow leaves one box and meets another: sides that face each other, or corners."""
+    (l0, b0, r0, t0), (l1, b1, r1, t1) = _chart_rectangle(start), _chart_rectangle(end)
+    low, high = max(b0, b1), min(t0, t1)
+    if low < high:  # side by side
+        middle = (low + high) / 2
+        return ((r0, middle), (l1, middle)) if r0 <= l1 else ((l0, middle), (r1, middle))
+    inner, outer = max(l0, l1), min(r0, r1)
+    if inner < outer:  # one above the other
+        middle = (inner + outer) / 2
+        return ((middle, b0), (middle, t1)) if b0 >= t1 else ((middle, t0), (middle, b1))
+    return ((l0 if l0 > r1 else r0), t0 if b1 > t0 else b0), ((r1 if l0 > r1 else l1), b1 if b1 > t0 else t1)
+
+
+def system_architecture() -> Figure:
+    """Draw the whole suite as a flow chart: from photos to a release, and how it is judged.
+
+    Returns
+    -------
+    Figure
+        Every box names the module or folder that does it. Blue comes in, white works, orange judges, grey goes out;
+        nothing is told by colour alone.
+    """
+    rectangles = {name: _chart_rectangle(name) for name in (*CHART_BOXES, "frame")}
+    width, height = (max(r[i] for r in rectangles.values()) + CHART_MARGIN for i in (2, 3))
+    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
+        figure = Figure(figsize=(width, height))
+        axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+        axis.axis("off")
+        left, bottom, right, top = rectangles["frame"]
+        axis.add_patch(
+            Rectangle((left, bottom), right - left, top - bottom, fill=False, linestyle="--", linewidth=0.9)
+        )
+        axis.text(left + 0.08, top - 0.05, CHART_FRAME[3], fontsize=8, style="italic", va="top")
+        for name, (*_, kind, title, place, words) in CHART_BOXES.items():
+            left, bottom, right, top = rectangles[name]
+            axis.add_patch(
+                FancyBboxPatch(
+                    (left, bottom), right - left, top - bottom,
+                    boxstyle="round,pad=0,rounding_size=0.06", facecolor=CHART_FILLS[kind], linewidth=0.9,
+                )
+            )  # fmt: skip
+            middle = (left + right) / 2
+            axis.text(middle, top - 0.05, title, fontsize=8.5, weight="bold", ha="center", va="top")
+            axis.text(middle, top - 0.22, place, fontsize=7.5, family="monospace", ha="center", va="top")
+            axis.text(middle, bottom + 0.23, words, fontsize=7.5, ha="center", va="center", linespacing=1.1)
+        for start, end in CHART_ARROWS:
+            tail, head = _chart_ends(start, end)
+            arrow = FancyArrowPatch(
+                tail,
+                head,
+                arrowstyle="-|>",
+                mutation_scale=9,
+                shrinkA=0,
+                shrinkB=0,
+                linewidth=1.1,
+                color="black",
+            )
+            axis.add_patch(arrow)
+    return figure
+
+
+def mixing(
+    faces: Faces, models: Sequence[anonymizer.Surrogates], clusters: Sequence[Sequence[int]]
+) -> Figure:
+    """Show members mixed into surrogates: one cluster a row, its members at the left, then one face by each generator.
+
+    Parameters
+    ----------
+    faces : Faces
+    models : sequence of Surrogates
+        From `anonymizer.load`, made for `faces`; each gets a column, under its name in figures.
+    clusters : sequence of sequences of int
+        Rows of the members of each cluster.
+
+    Raises
+    ------
+    ValueError
+        If there is no model or no cluster.
+    """
+    if not len(models) or not len(clusters):
+        raise ValueError("a sheet of mixtures needs at least one model and one cluster")
+    widest, gap, room = max(map(len, clusters)), 0.35, 0.42  # inches, the latter two
+    aspect = float(np.median([image.shape[0] / image.shape[1] for image in faces.images[:10]]))
+    face = 1.1 * FACE_SIZE
+    pitch = face * 1.06
+    width = (widest + len(models)) * pitch + gap + 0.05
+    height = len(clusters) * pitch * aspect + room
+    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
+        figure = Figure(figsize=(width, height))
+
+        def show(image: np.ndarray, left: float, row: int) -> None:
+            bottom = height - room - row * pitch * aspect - face * aspect
+            axis = figure.add_axes((left / width, bottom / height, face / width, face * aspect / height))
+            axis.axis("off")
+            axis.imshow(image, interpolation="lanczos", aspect="auto")
+
+        for row, members in enumerate(clusters):
+            for position, i in enumerate(members):
+                show(faces.images[i], position * pitch, row)
+            for position, model in enumerate(models):
+                show(model.surrogate(members), (widest + position) * pitch + gap, row)
+        heads = [("members of one cluster", widest * pitch / 2)]
+        heads += [
+            (
+                label(model.name).replace(" (", "\n(").replace("), ", ")\n"),
+                (widest + position) * pitch + gap + face / 2,
+            )
+            for position, model in enumerate(models)
+        ]
+        for text, left in heads:
+            figure.text(left / width, 1 - room / 2 / height, text, fontsize=7, ha="center", va="center")
+    return figure
