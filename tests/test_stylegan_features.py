@@ -33,7 +33,7 @@ def chips(faces, landmarks):
 
 
 def dlib_descriptors(chips):
-    recogniser = embedding._recogniser()
+    recogniser = dlib.face_recognition_model_v1(str(FILE))
     return np.stack([np.array(recogniser.compute_face_descriptor(chip)) for chip in chips])
 
 
