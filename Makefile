@@ -11,7 +11,7 @@ PY := .venv/bin/python
 NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults app
 RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 
-.PHONY: help experiments experiments-full test test-full lint lab app notebooks recogniser clean
+.PHONY: help experiments experiments-full test test-full lint lab app notebooks docs recogniser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make lab               JupyterLab with the three notebooks"
 	@echo "make recogniser        fetch a further recogniser for the attacks (npm; optional)"
 	@echo "make app               the explorer as a page: sliders, clusters, surrogates, numbers (DATA=folder: your photos)"
+	@echo "make docs              the API reference and the pictures of README and docs, made anew"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
 $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constraints.txt install.sh
@@ -65,6 +66,11 @@ notebooks: $(STAMP)
 	@for name in $(NOTEBOOKS); do \
 		ANONFACES_QUIET=1 $(PY) -m jupyter nbconvert --to notebook --execute --inplace $$name.ipynb || exit 1; \
 	done
+
+# The pages in docs/api come from docstrings, the pictures from docs/figures.py.
+docs: $(STAMP)
+	@$(PY) -m docs.build_api
+	@ANONFACES_QUIET=1 $(PY) -m docs.figures
 
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
