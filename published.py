@@ -7,7 +7,7 @@ whatever a file names, is never used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +157,121 @@ def _with_k(table: pd.DataFrame) -> pd.DataFrame:
     k = table.pop("k").to_numpy(dtype=int) if "k" in table else np.arange(FIRST_K, FIRST_K + len(table))
     table.index = pd.Index(k, name="k")
     return table
+
+
+#: The paper's figures over k: what a curve of each is called in our tables -> the column of ``IL_results`` and
+#: ``RI_results`` that shows it, or a file with the columns ``IL`` and ``FailProb``.
+FIGURES: dict[str, dict[str, str]] = {
+    "embedding": {
+        "dlib": "hier_dlib_adjust",
+        "pca": "hier_pca_adjust",
+        "facenet": "hier_facenet_adjust",
+        "random": "random_clt",
+    },
+    "partitioner": {
+        "ward": "hier_dlib_adjust",
+        "kmeans_elki": "kmeans_dlib_adjust",
+        "knn_max": "knn_dlib_adjust",
+        "random": "random_clt",
+    },
+    "anonymizer": {
+        "pixel": "k_same_k20",
+        "aam": "aam_rafd",
+        "cnn": "cnn_rafd",
+        "stylegan_adjusted": "stylegan_rafd",
+    },
+}
+
+#: The versions of AnonFACES, as in ``AnonFACES_ILs`` and ``AnonFACES_RIs``, by what they are called in our tables.
+VERSIONS = {
+    "stylegan": "Naive",
+    "stylegan_adjusted_published": "Weight Adjusted",
+    "stylegan_random_published": "Random Weight",
+}
+
+#: Their partitions (strategy, method) at k = 20, by what they are called in our tables.
+PARTITIONS = {
+    ("hierarchical partition", "ward"): "ward",
+    ("hierarchical partition", "average"): "average",
+    ("hierarchical partition", "complete"): "complete",
+    ("k-means variance", "elki"): "kmeans_elki",
+    ("k-means variance", "random"): "kmeans_random",
+    ("k-means variance", "OTP"): "oka_published",
+    ("knn variance", "k-same"): "knn_random",
+    ("knn variance", "max dist"): "knn_max",
+    ("knn variance", "kmember"): "kmember_published",
+}
+
+
+def figure(results: Mapping[str, pd.DataFrame], by: str) -> pd.DataFrame:
+    """Put together the authors' curves of one of the paper's figures.
+
+    Parameters
+    ----------
+    results : mapping of str to DataFrame
+        From `load_results`.
+    by : {"embedding", "partitioner", "anonymizer", "version"}
+        What varies in the figure.
+
+    Returns
+    -------
+    DataFrame
+        ``k information_loss re_identification`` and the column `by`, "anonymizer" for versions, with the names of our
+        own tables. Curves whose files are missing are left out; so the table can be empty.
+    """
+    column = "anonymizer" if by == "version" else by
+    if by == "version":
+        curves, pair = VERSIONS, ("AnonFACES_ILs", "AnonFACES_RIs")
+    elif by in FIGURES:
+        curves, pair = FIGURES[by], ("IL_results", "RI_results")
+    else:
+        raise ValueError(f"unknown figure {by!r}; there is {', '.join(map(repr, [*FIGURES, 'version']))}")
+    joined = over_k(*(results[name] for name in pair)) if set(pair) <= set(results) else None
+    parts = []
+    for ours, theirs in curves.items():
+        part = None
+        if joined is not None and (joined["experiment"] == theirs).any():
+            part = joined[joined["experiment"] == theirs]
+        elif theirs in results and {"IL", "FailProb"} <= set(results[theirs]):
+            part = over_k(results[theirs][["IL"]], results[theirs][["FailProb"]].set_axis(["IL"], axis=1))
+        if part is not None:
+            parts.append(part[["k", "information_loss", "re_identification"]].assign(**{column: ours}))
+    columns = [column, "k", "information_loss", "re_identification"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def cluster_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The authors' mean distances between surrogate and members at k = 5, a row for each cluster.
+
+    Returns
+    -------
+    DataFrame
+        ``label distance``, as `vizualization.cluster_means` draws it; empty where ``avg_per_cluster_k5`` is missing.
+    """
+    means = results.get("avg_per_cluster_k5")
+    if means is None:
+        return pd.DataFrame(columns=["label", "distance"])
+    return means.rename(columns={"avg_dist": "distance"})[["label", "distance"]]
+
+
+def partitions(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The authors' statistics of clusters at k = 20, a row for each cluster.
+
+    Returns
+    -------
+    DataFrame
+        ``partitioner`` and columns of `partitioning.cluster_stats`; empty where ``df_final`` is missing. What they call
+        OTP is taken for OKA: `partitioning.VARIABLE_SIZE` has it as released, and it gives the same means.
+    """
+    stats = results.get("df_final")
+    if stats is None:
+        return pd.DataFrame(columns=["partitioner", "max_dist", "min_dist", "mean_dist", "mean_silhouette"])
+    stats = stats.rename(columns=lambda name: name.replace(" ", "_"))
+    names = [
+        PARTITIONS.get(pair, " ".join(pair)) for pair in zip(stats["strategy"], stats["method"], strict=True)
+    ]
+    stats.insert(0, "partitioner", names)
+    return stats.drop(columns=["strategy", "method"])
 
 
 # A pickled frame, part by part: pandas 0.20 to 1.2 write a manager with a state, later ones with arguments

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from scipy.cluster import hierarchy
 
 import anonymizer
@@ -93,10 +94,21 @@ FACE_SIZE = 0.75
 def _teach_notebook() -> None:
     """Tell a running notebook how to show figures; else it learns that only when pyplot makes one."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is not None and Figure not in shell.display_formatter.formatters["image/png"].type_printers:
-        from IPython.core.pylabtools import select_figure_formats
+    if shell is not None:
+        shell.display_formatter.formatters["image/png"].for_type(Figure, notebook_png)
 
-        select_figure_formats(shell, {"png"})
+
+def notebook_png(figure: Figure) -> bytes:
+    """PNG of a figure as a notebook keeps it: no transparency, and one channel where all is grey, which halves it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
+    picture = Image.open(buffer).convert("RGB")
+    red, green, blue = picture.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        picture = red
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 _teach_notebook()
@@ -159,6 +171,17 @@ def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _published_curves(axis: Axes, table: pd.DataFrame, measure: str, by: str, names: Sequence[str]) -> None:
+    """Draw published curves dashed and hollow; `names` are those of the whole figure, which give the colours."""
+    for name in _names(table, by):
+        rows = table[table[by] == name].sort_values("k")
+        style = {**_style(name, names.index(name)), "linestyle": "--", "linewidth": 1.0, "markersize": 4}
+        axis.plot(
+            rows["k"], rows[measure], markerfacecolor="white", markeredgewidth=0.8, alpha=0.9,
+            label=f"{label(name)}, published", **style,
+        )  # fmt: skip
+
+
 def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
     """Draw what the clear photos give, where the table has that row; far off the curves only the legend says it."""
     clear = table[table["anonymizer"] == "none"] if "anonymizer" in table else table.iloc[:0]
@@ -185,7 +208,9 @@ def _check_rows(table: pd.DataFrame, by: str, columns: Sequence[str]) -> pd.Data
     return rows
 
 
-def loss_and_reidentification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
+def loss_and_reidentification(
+    table: pd.DataFrame, by: str, title: str = "", published: pd.DataFrame | None = None
+) -> Figure:
     """The paper's pair of curves: information loss and re-identification rate over k.
 
     Parameters
@@ -195,19 +220,29 @@ def loss_and_reidentification(table: pd.DataFrame, by: str, title: str = "") -> 
     by : str
         Column whose values get a curve each: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
     title : str, optional
+    published : DataFrame, optional
+        Curves to lay over ours, with the same columns, such as `published.figure` gives.
 
     Returns
     -------
     Figure
         Left information loss; right re-identification, with the 1/k that the paper aims for. What the clear photos
-        give (0 and 1) stands in the legend, where the table has that row.
+        give (0 and 1) stands in the legend, where the table has that row. Published curves are dashed, with hollow
+        markers, in the colour of ours of the same name.
     """
-    rows = _check_rows(table, by, ["information_loss", "re_identification"])
+    measures = ["information_loss", "re_identification"]
+    rows = _check_rows(table, by, measures)
+    names = _names(rows, by)
+    if published is not None:
+        published = _check_rows(published, by, measures)
+        names += [name for name in _names(published, by) if name not in names]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 3.2))
+        figure = Figure(figsize=(8.5, 3.2 if published is None else 3.6))
         left, right = figure.subplots(1, 2)
         for axis, measure in ((left, "information_loss"), (right, "re_identification")):
             _curves(axis, rows, measure, by)
+            if published is not None:
+                _published_curves(axis, published, measure, by, names)
             axis.set_title(label(measure), fontsize=9)
         right.set_ylim(-0.02, 1.05)
         for axis, measure in ((left, "information_loss"), (right, "re_identification")):
@@ -322,6 +357,10 @@ def distance_histogram(
     return figure
 
 
+#: Of more clusters than this a page gives each panel its whole width.
+CLUSTERS_A_PANEL = 25
+
+
 def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
     """Distances between surrogate and members, a box for each cluster, with the threshold.
 
@@ -333,51 +372,145 @@ def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = 
         Members below the line count as re-identified.
     title : str, optional
     """
-    clusters = [group["distance"].dropna().to_numpy() for _, group in distances.groupby("label")]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.0, 0.35 * len(clusters) + 1.5), 3.2))
-        axis = figure.subplots()
-        axis.boxplot(
-            clusters,
-            positions=range(len(clusters)),
-            widths=0.6,
-            medianprops={"color": COLOURS[1]},
-            flierprops={"markersize": 3},
-        )
-        axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
-        _cluster_axis(axis, [len(cluster) > 0 for cluster in clusters])
+        figure, axis = _cluster_figure(distances, title)
+        _boxes(axis, distances, threshold)
         _legend(figure, axis)
-        figure.suptitle(title)
     return figure
 
 
 def cluster_means(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
     """Mean distance between surrogate and members of each cluster, with the threshold and the overall mean."""
-    means = distances.groupby("label")["distance"].mean()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.0, 0.35 * len(means) + 1.5), 3.2))
-        axis = figure.subplots()
-        axis.bar(means.index, means, width=0.6, color=COLOURS[0])
-        axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
-        overall = distances["distance"].mean()
-        axis.axhline(overall, color=COLOURS[1], linewidth=1.0, label=f"mean {overall:.3f}")
-        _cluster_axis(axis, means.notna())
+        figure, axis = _cluster_figure(distances, title)
+        _means(axis, distances, threshold)
         _legend(figure, axis)
+    return figure
+
+
+def pairwise_page(
+    distances: pd.DataFrame,
+    threshold: float = 0.6,
+    title: str = "",
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """The paper's page of pair-wise distances: for each cluster a box and a mean, with the threshold.
+
+    Parameters
+    ----------
+    distances : DataFrame
+        From `evaluation.cluster_distances`; with a column ``anonymizer`` there is a pair of panels for each.
+    threshold : float, default 0.6
+        Members below the line count as re-identified.
+    title : str, optional
+    published : DataFrame, optional
+        The means that the authors published, a row for each cluster: ``distance``; see `published.cluster_means`.
+
+    Returns
+    -------
+    Figure
+        For each anonymizer a box of the distances from the surrogate to each member, for every cluster, and beside it
+        the mean of every cluster and over all. With `published` a last panel: the share of clusters whose mean lies
+        below a distance, published and ours.
+    """
+    _check_columns(distances, "label", "distance")
+    parts = {"": distances}
+    if "anonymizer" in distances:
+        parts = dict(list(distances.groupby("anonymizer", sort=False)))
+    has_published = published is not None and len(published) > 0
+    columns = 2 if distances["label"].nunique() <= CLUSTERS_A_PANEL else 1
+    n_rows = 2 * len(parts) // columns + has_published
+    top = 1.08 * max(distances["distance"].max(), threshold)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 2.5 * n_rows + 0.6))
+        axes = list(figure.subplots(n_rows, columns, squeeze=False).flat)
+        for position, (name, part) in enumerate(parts.items()):
+            pair = axes[2 * position : 2 * position + 2]
+            _boxes(pair[0], part, threshold)
+            _means(pair[1], part, threshold, name="mean over all members")
+            overall = part["distance"].mean()
+            for axis, what in zip(pair, ("each member", f"means (all: {overall:.3f})"), strict=True):
+                axis.set_ylim(0, top)
+                axis.set_title(f"{label(name)} – {what}".lstrip(" –"), fontsize=8)
+        if has_published:
+            last, *empty = axes[2 * len(parts) :]
+            _spread_of_means(last, parts, published, threshold)
+            for axis in empty:
+                axis.axis("off")
+            place = {"loc": "center left"} if empty else {"loc": "lower right"}
+            (*empty, last)[0].legend(*last.get_legend_handles_labels(), **place)
+        handles = dict(zip(*reversed(axes[1].get_legend_handles_labels()), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
         figure.suptitle(title)
     return figure
 
 
-def _cluster_axis(axis: Axes, drawn: Sequence[bool]) -> None:
+def _spread_of_means(
+    axis: Axes, parts: Mapping[str, pd.DataFrame], published: pd.DataFrame, threshold: float
+) -> None:
+    """Draw the share of clusters whose mean distance lies below a distance: ours, and the published one."""
+    curves = {
+        f"{label(name)}, ours".removeprefix(", "): part.groupby("label")["distance"].mean()
+        for name, part in parts.items()
+    }
+    curves[f"published ({len(published)} clusters)"] = published["distance"]
+    for position, (name, means) in enumerate(curves.items()):
+        values = np.sort(means.dropna())
+        line = "--" if name.startswith("published") else "-"
+        axis.step(
+            [values[0], *values], np.linspace(0, 1, len(values) + 1), where="post", label=name,
+            color=COLOURS[position], linestyle=line, linewidth=1.3,
+        )  # fmt: skip
+    axis.axvline(threshold, color="black", linewidth=0.8, linestyle=":")
+    axis.set_xlabel("Mean distance to surrogate")
+    axis.set_ylabel("Share of clusters below")
+
+
+def _cluster_figure(distances: pd.DataFrame, title: str) -> tuple[Figure, Axes]:
+    """A figure with one axis, wide enough for the clusters."""
+    _check_columns(distances, "label", "distance")
+    figure = Figure(figsize=(min(11.0, max(5.0, 0.35 * distances["label"].nunique() + 1.5)), 3.2))
+    figure.suptitle(title)
+    return figure, figure.subplots()
+
+
+def _boxes(axis: Axes, distances: pd.DataFrame, threshold: float) -> None:
+    clusters = [part.dropna().to_numpy() for _, part in distances.groupby("label")["distance"]]
+    many = len(clusters) > 2 * CLUSTERS_A_PANEL
+    thin = {"linewidth": 0.5 if many else 0.9}
+    axis.boxplot(
+        clusters,
+        positions=range(len(clusters)),
+        widths=0.6,
+        medianprops={**thin, "color": COLOURS[1]},
+        boxprops=thin,
+        whiskerprops=thin,
+        capprops=thin,
+        flierprops={"markersize": 1.5 if many else 3},
+    )
+    axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+    _cluster_axis(axis, sorted(distances["label"].unique()), [len(cluster) > 0 for cluster in clusters])
+
+
+def _means(axis: Axes, distances: pd.DataFrame, threshold: float, name: str | None = None) -> None:
+    means, overall = distances.groupby("label")["distance"].mean(), distances["distance"].mean()
+    axis.bar(range(len(means)), means, width=0.6, color=COLOURS[5])
+    axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+    axis.axhline(overall, color=COLOURS[1], linewidth=1.0, label=name or f"mean {overall:.3f}")
+    _cluster_axis(axis, list(means.index), means.notna())
+
+
+def _cluster_axis(axis: Axes, names: Sequence[int], drawn: Sequence[bool]) -> None:
     """Name the clusters, and say which have no distance because their surrogate shows no face."""
-    n_clusters = len(drawn)
     for cluster in np.flatnonzero(~np.asarray(drawn)):
         place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axis.text(cluster, 0.03, "no face", rotation=90, fontsize=7, **place)
     axis.set_xlabel("Cluster")
     axis.set_ylabel("Distance to surrogate")
-    axis.set_xticks(
-        range(n_clusters), [str(i) for i in range(n_clusters)], fontsize=7 if n_clusters > 25 else 9
-    )
+    step = len(names) / 16
+    every = next(every for every in (1, 2, 5, 10, 25, 50, 100, len(names)) if every >= min(step, len(names)))
+    axis.set_xlim(-0.7, len(names) - 0.3)
+    axis.set_xticks(range(0, len(names), every), [str(name) for name in names[::every]])
     axis.grid(visible=False, axis="x")
 
 

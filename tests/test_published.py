@@ -43,6 +43,55 @@ def test_released_tables_over_k():
     assert list(dict.fromkeys(versions["experiment"])) == ["Naive", "Weight Adjusted", "Random Weight"]
 
 
+@needs_reference
+def test_curves_of_the_papers_figures():
+    results = published.load_results(REFERENCE)
+    expected = {
+        "embedding": ["dlib", "pca", "facenet", "random"],
+        "partitioner": ["ward", "kmeans_elki", "knn_max", "random"],
+        "anonymizer": ["pixel", "aam", "cnn", "stylegan_adjusted"],
+    }
+    for by, names in expected.items():
+        curves = published.figure(results, by)
+        assert list(dict.fromkeys(curves[by])) == names and len(curves) == 18 * len(names)
+    loss = published.figure(results, "embedding").set_index(["embedding", "k"])["information_loss"]
+    assert loss["facenet", 2] == pytest.approx(0.654903) and loss["random", 2] == pytest.approx(0.739515)
+    versions = published.figure(results, "version").set_index(["anonymizer", "k"])["re_identification"]
+    assert versions["stylegan_random_published", 3] == pytest.approx(0.254341)
+
+
+@needs_reference
+def test_cluster_tables_of_the_paper():
+    results = published.load_results(REFERENCE)
+    means = published.cluster_means(results)
+    assert len(means) == 195 and means["distance"].iloc[0] == pytest.approx(0.448518)
+    stats = published.partitions(results).groupby("partitioner")["mean_dist"].mean()
+    assert stats["ward"] == pytest.approx(0.7187, abs=1e-4) and stats["oka_published"] == pytest.approx(
+        0.8434, abs=1e-4
+    )
+    assert len(stats) == 9
+
+
+def test_figures_of_what_is_there():
+    one = pd.DataFrame({"k": [2, 3], "aam_rafd": [0.5, 0.6], "unknown": [1, 1]})
+    results = {
+        "IL_results": one,
+        "RI_results": one,
+        "random_clt": pd.DataFrame({"IL": [0.7], "FailProb": [0.1]}),
+    }
+    curves = published.figure(results, "anonymizer")
+    assert curves["anonymizer"].tolist() == ["aam", "aam"] and curves["k"].tolist() == [2, 3]
+    random = published.figure(results, "partitioner")
+    assert random.iloc[0].tolist() == ["random", 2, 0.7, 0.1] and len(random) == 1
+    for nothing in (published.figure({}, "version"), published.cluster_means({}), published.partitions({})):
+        assert nothing.empty
+    assert published.partitions({"df_final": pd.DataFrame(
+        {"max dist": [1.0], "strategy": ["knn variance"], "method": ["new"]}
+    )})["partitioner"].tolist() == ["knn variance new"]  # fmt: skip
+    with pytest.raises(ValueError, match="unknown figure"):
+        published.figure(results, "pictures")
+
+
 FRAMES = [
     pd.DataFrame({"IL": [0.5, 0.6, 0.7], "FailProb": [0.1, 0.05, 0.0]}),
     pd.DataFrame({"k": [2, 3], "name": ["a", "b"], "IL": [0.5, 0.25]}),

@@ -237,6 +237,70 @@ def test_clusters_without_a_face_are_said_to_be_so(distances, draw):
     assert not draw(distances.dropna()).axes[0].texts
 
 
+def page_of(distances, names=("aam", "pixel")):
+    return pd.concat([distances.assign(anonymizer=name) for name in names], ignore_index=True)
+
+
+def test_the_pairwise_page_has_boxes_and_means_of_each_anonymizer(distances):
+    figure = vizualization.pairwise_page(page_of(distances), threshold=0.55, title="Page")
+    assert figure.get_suptitle() == "Page"
+    titles = [axis.get_title() for axis in figure.axes]
+    assert (
+        len(titles) == 4 and titles[0].startswith("k-Same-M (AAM)") and titles[2].startswith("k-Same (pixel)")
+    )
+    for boxes, means in (figure.axes[:2], figure.axes[2:]):
+        assert [bar.get_height() for bar in means.patches][:2] == pytest.approx([0.3, 0.6])
+        assert "0.480" in means.get_title()  # of five photos, not of clusters
+        for axis in (boxes, means):
+            assert any(line.get_label() == "threshold 0.55" for line in axis.lines)
+            assert [text.get_text() for text in axis.texts] == ["no face"]
+        assert boxes.get_ylim() == means.get_ylim()
+    assert legend_texts(figure) == ["threshold 0.55", "mean over all members"]
+
+
+def test_the_pairwise_page_lays_published_means_beside_ours(distances):
+    published = pd.DataFrame({"label": range(4), "distance": [0.8, 0.5, 0.7, 0.6]})
+    figure = vizualization.pairwise_page(distances, published=published)
+    last = figure.axes[2]
+    curves = {line.get_label(): line.get_xdata().tolist() for line in last.lines[:-1]}
+    assert curves == {
+        "ours": pytest.approx([0.3, 0.3, 0.6]), "published (4 clusters)": [0.5, 0.5, 0.6, 0.7, 0.8]
+    }  # fmt: skip
+    assert last.lines[0].get_ydata().tolist() == [0, 0.5, 1]
+    assert len(vizualization.pairwise_page(distances, published=published.iloc[:0]).axes) == 2
+
+
+def test_the_pairwise_page_of_many_clusters_gives_each_panel_the_whole_width():
+    many = pd.DataFrame({"label": np.repeat(np.arange(120), 2), "row": range(240), "distance": 0.5})
+    figure = vizualization.pairwise_page(page_of(many))
+    assert len({axis.get_subplotspec().colspan.start for axis in figure.axes}) == 1
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert ticks[:3] == ["0", "10", "20"] and len(ticks) == 12
+
+
+def test_published_curves_are_dashed_in_the_colour_of_ours():
+    ours, theirs = table_of(("ward", "mdav")), table_of(("mdav", "knn_max"), clear=False)
+    figure = vizualization.loss_and_reidentification(ours, "partitioner", published=theirs)
+    drawn = curves(figure.axes[0])
+    assert set(drawn) == {"ward", "mdav", "mdav, published", "knn max, published"}
+    colour = {name: to_hex(line.get_color()) for name, line in drawn.items()}
+    assert colour["mdav, published"] == colour["mdav"]
+    assert colour["knn max, published"] not in (colour["ward"], colour["mdav"])
+    line = drawn["mdav, published"]
+    assert line.get_linestyle() == "--" and to_hex(line.get_markerfacecolor()) == "#ffffff"
+    expected = theirs[theirs["partitioner"] == "mdav"]["information_loss"]
+    assert line.get_ydata().tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="no column"):
+        vizualization.loss_and_reidentification(ours, "partitioner", published=theirs.drop(columns="k"))
+
+
+def test_a_notebook_keeps_grey_figures_in_one_channel():
+    grey = vizualization.image_grid([[np.full((20, 20, 3), 90, np.uint8)] * 2])
+    colour = vizualization.image_grid([[np.full((20, 20, 3), (90, 10, 200), np.uint8)] * 2])
+    modes = [Image.open(io.BytesIO(vizualization.notebook_png(figure))).mode for figure in (grey, colour)]
+    assert modes == ["L", "RGB"]
+
+
 # Partitions
 
 
