@@ -232,6 +232,12 @@ class Exploration:
             name for name, cls in anonymizer.ANONYMIZERS.items() if cls.k_anonymous and cls.fits(self.faces)
         ]
 
+    @cached_property
+    def unfit_anonymizers(self) -> list[str]:
+        """Those that would make surrogates, but need further files for these faces."""
+        kinds = {name: cls for name, cls in anonymizer.ANONYMIZERS.items() if cls.k_anonymous}
+        return [name for name in kinds if name not in self.anonymizers]
+
     def first_choice(self) -> Choice:
         """What the panel starts with: clusters of 5 people, or of all if there are fewer; dlib, balanced, AAM."""
         name = "aam" if "aam" in self.anonymizers else self.anonymizers[0]
@@ -666,7 +672,8 @@ def numbers_html(
         "mixed": "other photos where people have any, else the anonymized ones",
     }
     return (
-        '<table><thead><tr><th scope="col">Over the whole release</th><th scope="col">Simulated</th>'
+        '<table><thead><tr><th scope="col">Over the whole release</th><th scope="col">Simulated'
+        "<br><small>loss too low,<br>RI too high</small></th>"
         '<th scope="col">Confirmed</th><th scope="col">Held against</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>{note}"
         f"<p><small>Distances are between {RECOGNISER} descriptors and have no unit; below {threshold:g} two photos "
@@ -801,11 +808,12 @@ def members_html(exploration: Exploration, view: View, label: int) -> str:
         )
     else:
         count = int(cluster.recognised.sum())
+        soon = " (simulated: as a rule fewer once it is drawn)" if cluster.image is None else ""
         where = "somebody of this cluster" if cluster.leads_here else "somebody outside this cluster"
         lines.append(
             f"<p>Mean distance to the surrogate {cluster.distance.mean():.3f}; {count} of {photos} below "
-            f"{exploration.threshold:g}, which counts as re-identified. The nearest gallery face is that of {where} "
-            f"({html.escape(cluster.nearest)}).</p>"
+            f"{exploration.threshold:g}, which counts as re-identified{soon}. The nearest gallery face is that of "
+            f"{where} ({html.escape(cluster.nearest)}).</p>"
         )
     lines.append(_surrogate_figure(exploration, view, cluster))
     rows = _shown_rows(exploration, cluster)
@@ -984,9 +992,11 @@ class Panel(widgets.VBox):
         )
         explain = widgets.HTML(
             "<p><small><b>Simulated</b>: no image yet; a surrogate's descriptor is taken as the weighted mean of those "
-            "mixed into it. That is about as near to its members as a face can be: drawn ones lose more.<br>"
+            "mixed into it. That is about as near to its members as a face can be, so <b>the simulated "
+            "re-identification rate is too high and the loss too low</b>: drawn faces lie farther away.<br>"
             "<b>Confirmed</b>: all images drawn, described and measured.<br><b>Shrinkage</b>: 0 % is the members' own "
-            "mean, 100 % the average of all other people (over 60 photos, if there are more).</small></p>"
+            "mean, 100 % the average of all other people (over 60 photos, if there are more)."
+            f"{self._left_out()}</small></p>"
         )
         for block, width in ((explain, "300px"), (self.message, "300px"), (self.map, "470px")):
             block.layout.width = width
@@ -996,6 +1006,16 @@ class Panel(widgets.VBox):
         self._top = widgets.HBox(
             [left, widgets.VBox([self.cluster, self.map]), self.numbers],
             layout=widgets.Layout(flex_flow="row wrap", grid_gap="14px"),
+        )
+
+    def _left_out(self) -> str:
+        """Which anonymizers the menu does not offer for these photos, as a sentence."""
+        unfit = [vizualization.label(name) for name in self.exploration.unfit_anonymizers]
+        if not unfit:
+            return ""
+        return (
+            f"<br><b>Not offered</b> for these photos: {html.escape(', '.join(unfit))}. Their networks must be trained "
+            "on the people first, see the README."
         )
 
     # -- what the user does --------------------------------------------------------------------------------
@@ -1131,7 +1151,12 @@ class Panel(widgets.VBox):
         self.confirmed = confirmed
         self._show_cluster()
         self._show_numbers()
-        self._say(f"Confirmed: {len(confirmed.clusters)} surrogates drawn and measured.", "confirmed")
+        simulated, drawn = (share(view.scores["re_identification"]) for view in (self.view, confirmed))
+        self._say(
+            f"Confirmed: {len(confirmed.clusters)} surrogates drawn and measured. Re-identification {drawn}; "
+            f"simulated it was {simulated}.",
+            "confirmed",
+        )
 
     def _later(self, name: str, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a rest, in which the same thing asked for again starts the rest anew."""

@@ -224,6 +224,25 @@ def test_choices_that_do_not_fit(exploration, changes, error, message):
         exploration.simulate(choice(**changes))
 
 
+def test_simulated_numbers_are_said_to_be_too_high_or_low(exploration):
+    view = exploration.simulate(choice())
+    assert "RI too high" in explorer.numbers_html(view, None, exploration.gallery, 0.6)
+    assert "fewer once it is drawn" in explorer.members_html(exploration, view, 0)
+    confirmed = exploration.confirm(view)
+    assert "fewer once it is drawn" not in explorer.members_html(exploration, confirmed, 0)
+    assert confirmed.scores["information_loss"] > view.scores["information_loss"]
+
+
+def test_the_panel_says_which_anonymizers_are_left_out(exploration, monkeypatch):
+    monkeypatch.setattr(Exploration, "first_choice", lambda self: choice())
+    monkeypatch.setattr(anonymizer.ANONYMIZERS["cnn"], "fits", classmethod(lambda cls, faces: False))
+    assert "cnn" in exploration.unfit_anonymizers and "cnn" not in exploration.anonymizers
+    panel = explorer.Panel(exploration)
+    assert BACKGROUND.wait()
+    texts = [child.value for child in panel._top.children[0].children if hasattr(child, "value")]
+    assert any("Not offered" in str(text) and "k-Same-Net" in str(text) for text in texts)
+
+
 def test_menus_offer_only_what_works(exploration):
     assert exploration.k_values == range(2, 11)
     assert "blur" not in exploration.anonymizers
@@ -253,6 +272,8 @@ def test_panel_shows_simulated_then_confirmed(panel):
     confirmed = e.confirm(view)
     assert number(panel, "information_loss", "confirmed") == f"{confirmed.scores['information_loss']:.3f}"
     assert "Confirmed: 3 surrogates" in panel.message.value
+    told = [f"{100 * v.scores['re_identification']:.1f} %" for v in (confirmed, view)]
+    assert f"Re-identification {told[0]}; simulated it was {told[1]}" in panel.message.value
     assert "data:image/png" in panel.members.value
 
 
