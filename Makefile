@@ -1,10 +1,14 @@
 # Two commands do everything on a fresh machine: `make experiments` and `make test`.
 # GPU=1 installs TensorFlow with CUDA; PYTHON=... chooses the interpreter.
-# DATA=folder and K=2:20 choose photos and cluster sizes of the experiments.
+# DATA=folder K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1 choose the experiments.
 
 DATA ?= orl
 K ?= 2:20
+EMBEDDING ?= all
+PARTITIONER ?= all
+ANONYMIZER ?= all
 SEED ?= 0
+comma := ,
 FLAVOUR := $(if $(GPU),gpu,cpu)
 STAMP := .venv/installed-$(FLAVOUR)
 PY := .venv/bin/python
@@ -16,6 +20,7 @@ RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 
 help:
 	@echo "make experiments       the experiment on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
+	@echo "                       your photos: DATA=folder; also K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
 	@echo "make experiments-full  every combination (hours)"
 	@echo "make test              lint and tests (10 minutes);  make test-full adds the long ones"
 	@echo "make lab               JupyterLab with the three notebooks"
@@ -31,14 +36,16 @@ experiments: GRID := quick
 experiments-full: GRID := full
 experiments experiments-full: $(STAMP)
 	@echo "[1/3] measuring all combinations (finished ones are kept, should you interrupt)"
-	@$(PY) -m evaluation "$(DATA)" --grid $(GRID) --k $(K) --seed $(SEED)
+	@$(PY) -m evaluation "$(DATA)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
+		--embeddings "$(EMBEDDING)" --partitioners "$(PARTITIONER)" --anonymizers "$(ANONYMIZER)"
 	@mkdir -p outputs/notebooks
 	@echo "[2/3] NumericalExperiments.ipynb"
 	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb \
-		-p source "$(DATA)" -p grid $(GRID) -p k_range $(K) -p seed $(SEED)
+		-r source "$(DATA)" -p grid $(GRID) -r k_range "$(K)" -r seeds "$(SEED)" \
+		-r embeddings "$(EMBEDDING)" -r partitioners "$(PARTITIONER)" -r anonymizers "$(ANONYMIZER)"
 	@echo "[3/3] VisualizingResults.ipynb"
 	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb \
-		-p source "$(DATA)" -p grid $(GRID) -p seed $(SEED)
+		-r source "$(DATA)" -p grid $(GRID) -p seed $(firstword $(subst $(comma), ,$(SEED)))
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
 # An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
