@@ -1,0 +1,588 @@
+"""README and docs say what is true: links lead somewhere, what they name exists, and what they show runs."""
+
+import ast
+import contextlib
+import functools
+import importlib
+import io
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+import anonymizer
+import datasets
+import embedding
+import partitioning
+import vizualization
+from docs import build_api, figures
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Everything a reader may open; the generated reference has tests of its own.
+PAGES = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/experiments/*.md",
+        "*/README.md",
+        "*/*/README.md",
+        "*/*/*/README.md",
+    )
+    for path in ROOT.glob(pattern)
+    if not {".venv", "api", ".pytest_cache", "node_modules"} & set(path.relative_to(ROOT).parts[:-1])
+)
+REFERENCE = sorted((ROOT / "docs" / "api").glob("*.md"))
+
+#: The pages that this suite of documents is made of, where commands and names are checked, too.
+PROSE = [
+    path
+    for path in PAGES
+    if path.parent in (ROOT, ROOT / "docs", ROOT / "docs" / "experiments", ROOT / "outputs")
+]
+
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MODULES = {path.stem: path.stem for path in ROOT.glob("*.py")} | {
+    path.parent.name: path.parent.name for path in ROOT.glob("*/__init__.py")
+}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(path, language):
+    """Fenced code of a language: pairs of the words after the language, and the code."""
+    found = [(info.split(), code) for info, code in FENCE.findall(text_of(path))]
+    return [(info[1:], code) for info, code in found if info[:1] == [language]]
+
+
+def without_code(text):
+    return FENCE.sub("", text)
+
+
+def spans(path):
+    """Inline code of a page."""
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", without_code(text_of(path)))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Links
+# ----------------------------------------------------------------------------------------------------------
+
+
+def anchors(path):
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"(?m)^#+ (.+)$", without_code(text_of(path)))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *REFERENCE], ids=name_of)
+def test_every_link_and_picture_leads_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(text_of(path))):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (path.parent / file).resolve() if file else path
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place), target
+
+
+def test_every_page_is_linked_from_another():
+    linked = {
+        (path.parent / target.partition("#")[0]).resolve()
+        for path in [*PAGES, *REFERENCE]
+        for target in re.findall(r"\]\(([^)\s]+)\)", text_of(path))
+        if "://" not in target
+    }
+    own = [*PROSE, *REFERENCE]
+    assert [name_of(path) for path in own if path not in linked and path != ROOT / "README.md"] == []
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Python
+# ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """Registries that a page may add to; they are as before afterwards."""
+    for module, name in (
+        (embedding, "EMBEDDINGS"),
+        (partitioning, "PARTITIONERS"),
+        (anonymizer, "ANONYMIZERS"),
+    ):
+        registry = getattr(module, name)
+        before = dict(registry)
+        yield_back.append((registry, before))
+    yield
+    while yield_back:
+        registry, before = yield_back.pop()
+        registry.clear()
+        registry.update(before)
+
+
+yield_back = []
+
+
+@pytest.mark.parametrize("path", [path for path in PROSE if blocks(path, "python")], ids=name_of)
+def test_python_on_a_page_runs(path, registries, monkeypatch):
+    """The blocks of a page run one after the other, as a reader would; those marked no-run must be valid at least."""
+    monkeypatch.chdir(ROOT)
+    names = {"__name__": "page"}
+    for position, (words, code) in enumerate(blocks(path, "python")):
+        compiled = compile(code, f"{name_of(path)}, block {position}", "exec")
+        if words == ["no-run"]:
+            continue
+        assert words == [], "a block is marked no-run, or not at all"
+        exec(compiled, names)
+
+
+@pytest.mark.parametrize("path", PROSE, ids=name_of)
+def test_python_on_a_page_names_what_exists(path):
+    """Also in blocks that do not run: module.name, and the keywords they are called with."""
+    for _, code in blocks(path, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in MODULES
+            ):
+                assert hasattr(importlib.import_module(node.value.id), node.attr), ast.unparse(node)
+
+
+EXAMPLES = re.compile(r"<!-- test: (\w+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def example(request, registries):
+    """What the names of an example on the page about extending stand for after it ran."""
+    code = dict(EXAMPLES.findall(text_of(ROOT / "docs" / "extending.md")))[request.param]
+    names = {"__name__": "page"}
+    exec(compile(code, f"extending.md, {request.param}", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("example", ["embedding"], indirect=True)
+def test_the_added_embedding_is_one(example, orl_people):
+    X = example["X"]
+    assert X.shape == (40, 64)
+    assert X.dtype == np.float32
+    assert ((X >= 0) & (X <= 1)).all()
+    assert np.array_equal(X, embedding.embed(orl_people, "cells"))
+    assert example["coarse"].shape == (40, 16)
+    crop = embedding.crops(orl_people, size=64)[7].astype(float).mean(axis=-1)
+    assert X[7, 0] == pytest.approx(crop[:8, :8].mean() / 255)
+    assert "cells" in set(example["table"]["embedding"])
+    assert example["table"]["information_loss"].notna().all()
+
+
+@pytest.mark.parametrize("example", ["partitioner"], indirect=True)
+def test_the_added_partitioner_holds_its_sizes_and_people(example):
+    assert np.bincount(example["labels"]).tolist() == [5] * 8
+    line = partitioning.PARTITIONERS["line"]
+    X = np.array([[0.0], [5.0], [1.0], [4.0], [2.0], [3.0], [9.0]])
+    found = line(X, 3)
+    assert {frozenset(np.flatnonzero(found == label).tolist()) for label in set(found)} in (
+        {frozenset({0, 2, 4, 5}), frozenset({3, 1, 6})},
+        {frozenset({0, 2, 4}), frozenset({5, 3, 1, 6})},
+    )
+    who = ["a", "b", "a", "c", "b", "d", "e"]
+    labels = line(X, 2, identities=who)
+    assert all(
+        len({label for label, name in zip(labels, who, strict=True) if name == one}) == 1 for one in "abcde"
+    )
+    assert "line" in set(example["table"]["partitioner"])
+
+
+@pytest.mark.parametrize("example", ["anonymizer"], indirect=True)
+def test_the_added_anonymizer_takes_the_median(example, orl_people):
+    model = anonymizer.load("median", orl_people)
+    image = example["image"]
+    assert image.dtype == np.uint8
+    assert image.shape == orl_people.images[0].shape
+    members = [0, 3, 8]
+    middle = np.median([model.texture(i) for i in members], axis=0)
+    assert np.abs(image.astype(float) - np.clip(middle, 0, 255)).max() <= 1
+    assert np.array_equal(model.surrogate(members, [0, 1, 0]), model.surrogate([3]))
+    assert "median" in set(example["table"]["anonymizer"])
+
+
+def test_each_example_is_short():
+    examples = dict(EXAMPLES.findall(text_of(ROOT / "docs" / "extending.md")))
+    assert set(examples) == {"embedding", "partitioner", "anonymizer"}
+    assert max(len(code.splitlines()) for code in examples.values()) <= 32
+    assert text_of(ROOT / "docs" / "extending.md").count("```python") == len(examples)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Commands
+# ----------------------------------------------------------------------------------------------------------
+
+MAKEFILE = text_of(ROOT / "Makefile")
+TARGETS = set(re.findall(r"(?m)^\.PHONY: (.+)$", MAKEFILE)[0].split())
+
+
+def commands(path):
+    """Every command that a page names, in a block or in a line."""
+    lines = [line for _, code in blocks(path, "bash") for line in code.splitlines()]
+    lines += re.findall(r"(?m)^    ((?:make|python|\.venv).+)$", without_code(text_of(path)))
+    lines += spans(path)
+    return [re.sub(r"\s+#.*$", "", line).strip() for line in lines]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_make_targets_and_variables_exist(path):
+    for command in commands(path):
+        words = command.split()
+        if words[:1] == ["nohup"]:
+            words = words[1:]
+        if words[:1] != ["make"]:
+            continue
+        for word in words[1:]:
+            name, equals, _ = word.partition("=")
+            if equals:
+                assert re.search(
+                    rf"\$[({{]{name}\b", MAKEFILE + text_of(ROOT / "install.sh")
+                ) or f"${{{name}:-" in text_of(ROOT / "install.sh"), command
+            elif word != "&":
+                assert word in TARGETS, command
+
+
+@functools.cache
+def help_of(*words):
+    """What ``python -m words --help`` prints; None where there is no such command."""
+    printed, arguments = io.StringIO(), sys.argv
+    try:
+        sys.argv = [words[0], *words[1:], "--help"]
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return None if end.code else printed.getvalue()
+    finally:
+        sys.argv = arguments
+    raise AssertionError(f"python -m {' '.join(words)} --help did not end")
+
+
+#: Programs of others, whose flags are checked where they are tested.
+OTHERS = {"dask", "pip", "jupyter", "papermill", "pytest", "ruff"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_commands_of_the_suite_take_these_flags(path):
+    for command in commands(path):
+        match = re.match(r"(?:\S+=\S+ )?(?:\.venv/bin/)?python -m (\S+)(.*)$", command)
+        if match is None or match[1] in OTHERS:
+            continue
+        module, rest = match[1], match[2].split()
+        words = [module]
+        printed = help_of(module)
+        assert printed is not None, command
+        if rest and re.search(rf"(?m)^    {re.escape(rest[0])}\b", printed) and help_of(module, rest[0]):
+            words, printed = [module, rest[0]], help_of(module, rest[0])
+        for flag in (word for word in rest if word.startswith("--")):
+            assert re.search(rf"{re.escape(flag)}\b(?!-)", printed), f"{' '.join(words)} has no {flag}"
+
+
+def test_flags_are_looked_up_where_they_are():
+    assert "--number" in help_of("stylegan", "generate")
+    assert help_of("stylegan", "no such thing") is None
+
+
+@pytest.mark.parametrize("path", PROSE, ids=name_of)
+def test_flags_in_a_line_exist(path):
+    """A flag by itself, such as `--workers -1`, belongs to a command of the suite or to Dask."""
+    known = "".join(
+        help_of(*words)
+        for words in (
+            ("anonymizer",), ("evaluation",), ("release", "audit"), ("explorer",), ("CNN", "train"),
+            *(("stylegan", name) for name in ("train", "project", "refine", "generate")),
+        )
+    ) + "--tls-ca-file --tls-cert --tls-key"  # fmt: skip
+    for span in spans(path):
+        if span.startswith("--"):
+            assert span.split()[0] in known, span
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Names
+# ----------------------------------------------------------------------------------------------------------
+
+
+def resolve(dotted):
+    """The object behind ``module.name`` (and further attributes), or raise AttributeError."""
+    first, *rest = dotted.split(".")
+    found = importlib.import_module(first)
+    for name in rest:
+        if not hasattr(found, name) and isinstance(getattr(found, "__path__", None), list):
+            importlib.import_module(f"{found.__name__}.{name}")
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize("path", [*PROSE, ROOT / "datasets" / "encoding_data" / "README.md"], ids=name_of)
+def test_functions_and_registries_that_are_named_exist(path):
+    for span in spans(path):
+        match = re.match(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?=$|[\s(\[])", span)
+        if match and match[1].split(".")[0] in MODULES and not (ROOT / match[1]).exists():
+            if match[1].endswith(".py"):
+                raise AssertionError(f"there is no file {match[1]}")
+            resolve(match[1])
+
+
+#: Written by runs or by users; everything else that looks like a file must be there.
+MADE = re.compile(
+    r"outputs/|OUT|\.cache|<|\*|path/|FILE|^Rafd|celeba|CelebA|karras|mine|ffhq|ledger|PATH|NAME|facenet_keras"
+)
+
+
+@pytest.mark.parametrize("path", PROSE, ids=name_of)
+def test_files_that_are_named_exist(path):
+    for span in spans(path):
+        if MADE.search(span) or not re.fullmatch(
+            r"[\w./-]+(?:\.(?:py|ipynb|md|txt|sh|csv|npz|toml|cff)|/)", span
+        ):
+            continue
+        if span.startswith("."):
+            continue
+        assert (ROOT / span).exists() or (path.parent / span).exists(), span
+
+
+def test_names_in_tables_are_entries_of_the_registries():
+    """The tables of embeddings, partitions and anonymizers are whole, and name nothing else."""
+    pages = ROOT / "docs" / "experiments"
+
+    def first_cells(page, heading):
+        table = text_of(page).split(heading)[1].split("\n\n")[0]
+        cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+        return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+    embeddings = first_cells(pages / "embedding.md", "| name | what it is |")
+    assert [name.removesuffix(":PATH") for name in embeddings] == list(embedding.EMBEDDINGS)
+    assert {name for name in embeddings if name.endswith(":PATH")} == {
+        f"{n}:PATH" for n in embedding.NEEDS_PATH
+    }
+    assert sorted(first_cells(pages / "clustering.md", "| name | what it is |")) == sorted(
+        partitioning.PARTITIONERS
+    )
+    anonymizers = first_cells(pages / "generator.md", "| name | method | k-anonymous |")
+    assert sorted(anonymizers) == sorted(anonymizer.ANONYMIZERS)
+    versions = first_cells(pages / "versions.md", "| name | the paper's name |")
+    assert sorted(versions) == sorted(
+        ["stylegan", *(n for n in anonymizer.VARIANTS if n.startswith("stylegan"))]
+    )
+
+
+def test_columns_that_are_explained_are_measured(orl_people):
+    import evaluation
+    import utility
+
+    explained = re.findall(r"(?m)^\| (`\w+`(?:, `\w+`)*) \|", text_of(ROOT / "docs" / "measures.md"))
+    table = evaluation.sweep(orl_people, ["dlib"], ["ward"], ["pixel"], [5], n_jobs=1)
+    assert {name.strip(" `") for cell in explained for name in cell.split(",")} <= set(table.columns)
+    listed = text_of(ROOT / "docs" / "experiments" / "utility.md").split("| metrics |")[1].split("\n\n")[0]
+    metrics = {
+        name
+        for row in listed.splitlines()
+        for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert metrics == set(utility.METRICS) - {"detection_rate"}
+
+
+def messages():
+    """Every text in the code, what is filled in as three dots, and the installer's."""
+    found = [text_of(ROOT / "install.sh")]
+    sources = [
+        *ROOT.glob("*.py"),
+        *(p for name in ("anonymizer", "CNN", "datasets", "stylegan") for p in (ROOT / name).glob("*.py")),
+    ]
+    for path in sources:
+        for node in ast.walk(ast.parse(text_of(path))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                found.append("".join(p.value if isinstance(p, ast.Constant) else "..." for p in node.values))
+    return found
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    known = messages()
+    page = text_of(ROOT / "docs" / "troubleshooting.md")
+    cells = [match[1] or match[2] for match in re.finditer(r"(?m)^\| (?:``(.+?)``|`([^`]+)`) \|", page)]
+    assert len(cells) > 15
+    for cell in cells:
+        parts = [re.escape(part.strip()) for part in cell.split("...") if part.strip()]
+        assert any(re.search(".*".join(parts), text, re.DOTALL) for text in known), cell
+
+
+# ----------------------------------------------------------------------------------------------------------
+# The reference, the pictures, the citation
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_reference_is_up_to_date():
+    kept = {path.name: text_of(path) for path in REFERENCE}
+    made = build_api.pages()
+    assert kept.keys() == made.keys(), "run: make docs"
+    stale = [name for name in made if kept[name] != made[name]]
+    assert stale == [], "run: make docs"
+
+
+def test_reference_names_every_module_and_what_it_offers():
+    flat = {path.stem for path in ROOT.glob("*.py")} - {
+        "balancing",
+        "dlib_network",
+    }  # machinery without callers outside
+    assert flat <= set(build_api.MODULES)
+    page = text_of(ROOT / "docs" / "api" / "datasets.md")
+    assert all(f"\n## {name}\n" in page for name in datasets.__all__ if name != "DATASETS")
+
+
+def test_docstrings_become_markdown():
+    shown = build_api.markdown(
+        """One line.
+
+        Text with ``code`` and [1]_::
+
+            a = b
+
+        Parameters
+        ----------
+        x : array (n, d)
+            What it is,
+            in ``two`` lines.
+
+        Examples
+        --------
+        >>> 1 + 1
+        2
+
+        References
+        ----------
+        .. [1] Somebody, 2020.
+        """
+    )
+    assert "Text with `code` and [1]:\n\n```\na = b\n```" in shown
+    assert "**Parameters**\n\n- `x`: array (n, d)\n\n  What it is,\n  in `two` lines." in shown
+    assert "```python\n>>> 1 + 1\n2\n```" in shown
+    assert "[1] Somebody" in shown
+    assert "---" not in shown
+
+
+def test_public_functions_have_a_docstring():
+    bare = [
+        f"{module}.{node.name}"
+        for module in build_api.MODULES
+        for node in build_api.public_definitions(module)
+        if not ast.get_docstring(node)
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_pictures_are_there_and_shown(name):
+    with Image.open(ROOT / name) as image:
+        assert image.width >= 1000
+    assert any(Path(name).name in text_of(page) for page in PROSE)
+
+
+def extents(figure):
+    """The texts of a figure with the boxes they take, in pixels."""
+    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
+    if renderer is None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = [*figure.texts, *(text for axis in figure.axes for text in axis.texts)]
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
+
+
+def overlap(a: Bbox, b: Bbox) -> bool:
+    """Whether two boxes share more than a hair."""
+    shared = Bbox.intersection(a, b)
+    return shared is not None and shared.width > 1 and shared.height > 1
+
+
+def test_no_text_of_the_chart_covers_another_or_leaves_its_box():
+    figure = vizualization.system_architecture()
+    texts = extents(figure)
+    covering = [(a, b) for i, (a, one) in enumerate(texts) for b, two in texts[i + 1 :] if overlap(one, two)]
+    assert covering == []
+    scale = figure.dpi
+    boxes = {
+        name: Bbox.from_extents(*vizualization._chart_rectangle(name)) for name in vizualization.CHART_BOXES
+    }
+    for name, (*_, title, place, words) in vizualization.CHART_BOXES.items():
+        box = Bbox.from_extents(*(boxes[name].extents * scale))
+        for text in (title, place, words):
+            extent = next(extent for shown, extent in texts if shown == text and overlap(extent, box))
+            assert (
+                box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 and extent.y1 <= box.y1
+            ), text
+    names = list(boxes)
+    assert not [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if overlap(boxes[a], boxes[b])]
+
+
+def test_the_chart_names_what_is_there():
+    assert {end for arrow in vizualization.CHART_ARROWS for end in arrow} <= {
+        *vizualization.CHART_BOXES,
+        "frame",
+    }
+    reached = {end for arrow in vizualization.CHART_ARROWS for end in arrow} | {
+        "attacks",
+        "utility",
+        "measures",
+    }
+    assert set(vizualization.CHART_BOXES) - reached == {"notebooks"}  # they run all of it
+    for *_, place, _ in vizualization.CHART_BOXES.values():
+        for name in place.split():
+            if name not in ("faces.others", "outputs/*.csv", "*.ipynb"):
+                assert (ROOT / name).exists() or (ROOT / "datasets" / name).exists(), name
+
+
+def test_mixtures_stand_in_their_cluster_s_row(orl_people):
+    models = [anonymizer.load(name, orl_people) for name in ("pixel", "aam")]
+    clusters = [[0, 1, 2], [5, 6]]
+    figure = vizualization.mixing(orl_people, models, clusters)
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    wanted = [
+        image
+        for members in clusters
+        for image in (
+            *(orl_people.images[i] for i in members),
+            *(model.surrogate(members) for model in models),
+        )
+    ]
+    assert len(shown) == len(wanted)
+    assert all(np.array_equal(a, b) for a, b in zip(shown, wanted, strict=True))
+    places = [axis.get_position() for axis in figure.axes]
+    assert not [(a, b) for i, a in enumerate(places) for b in places[i + 1 :] if a.overlaps(b)]
+    assert {round(place.y0, 6) for place in places[:5]}.isdisjoint(round(place.y0, 6) for place in places[5:])
+    with pytest.raises(ValueError, match="at least one model"):
+        vizualization.mixing(orl_people, [], clusters)
+    with pytest.raises(ValueError, match="one cluster"):
+        vizualization.mixing(orl_people, models, [])
+
+
+def test_citation_is_the_paper_of_the_readme():
+    citation = yaml.safe_load(text_of(ROOT / "CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "type"} <= citation.keys()
+    paper = citation["preferred-citation"]
+    readme = text_of(ROOT / "README.md")
+    assert paper["title"] in readme.replace("{", "").replace("}", "")
+    people = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    assert people in readme
+    assert paper["year"] == 2020
