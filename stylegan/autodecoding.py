@@ -2,9 +2,13 @@
 
 Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent space of generative networks", ICML 2018. An encoder in
 the place of the free codes (`stylegan.training`) kept the pictures blurred: codes optimised one by one for its network
-drew the same photos at half the error. Pictures are compared in pixels and in the bands of a Laplacian pyramid, and by
-the features of dlib's recogniser; in the last part mixtures of people's codes are drawn along, which shall be, blurred,
-what the mixture of the photos is, with detail as strong as theirs, and with the mean of their features.
+drew the same photos at half the error.
+
+Mean codes of several people are taught by example, too: the network shall draw from them what the active appearance
+model draws of the same photos (`stylegan.photos.mix_people`), and at times from a single w for all layers, as the
+mapping network gives it. Before, mixtures had to have detail as strong as their members' and the mean of their features
+to dlib's recogniser; that was met by glasses on everybody. Pictures are compared in pixels, in the bands of a Laplacian
+pyramid and in the strength of their detail; photos also by the features of dlib's recogniser.
 """
 
 from __future__ import annotations
@@ -27,13 +31,11 @@ from stylegan import photos as preparation
 from stylegan.architecture import Synthesis
 from stylegan.encoder import Encoder, load_encoder
 from stylegan.network import StyleNetwork, load_npz, to_uint8
-from stylegan.photos import TrainingSet, to_signed
-from stylegan.training import BLURRED, NEIGHBOURHOOD, encoder_path, fit_mapping, mixing_weights, strengths
+from stylegan.photos import Mixtures, TrainingSet, to_signed
+from stylegan.training import NEIGHBOURHOOD, encoder_path, fit_mapping, strengths
 
-#: Photos of a batch that are compared by their features, beside the mixtures.
-FEATURED = 4
-#: Mixtures drawn beside each batch.
-MIXTURES = 4
+#: Photos of a batch that are compared by their features.
+FEATURED = 2
 
 
 @dataclass(frozen=True)
@@ -43,35 +45,46 @@ class Settings:
     Attributes
     ----------
     images : int
-        Stop after so many photos shown.
+        Stop after so many pictures shown, photos and mixtures together.
     batch : int
+    mixed : int
+        Mixtures in each batch; the others are photos.
+    mixtures : int
+        Groups of people that there are mixtures of.
     scaled_rate, rate, code_rate : float
         Adam's rates for weights that are stored with variance 1, for all others, and for codes.
     constant : float
         Share of the images after which the rates fall by a half cosine to a hundredth.
-    features_from, mixed_from : int
-        Photos shown before features, and mixtures, count.
-    features, strength, blurred : float
+    features_from : int
+        Pictures shown before features count.
+    features, strength : float
+        Weights of the features of photos, and of the strength of detail.
+    single : float
+        Share of the mixtures that are drawn from one w for all layers: the mean of their code's.
     noise : float
         Standard deviation of the noise on codes, as a share of theirs.
     ema : float
         Decay of the moving average of the weights, which is what is kept.
+    precision : str
+        ``"float32"`` or ``"mixed_bfloat16"``, which is faster on processors that know it.
     seed : int
     """
 
-    images: int = 60_000
-    batch: int = 16
+    images: int = 40_000
+    batch: int = 8
+    mixed: int = 4
+    mixtures: int = 4_000
     scaled_rate: float = 0.01
     rate: float = 2e-3
     code_rate: float = 0.01
     constant: float = 0.4
     features_from: int = 20_000
-    mixed_from: int = 30_000
-    features: float = 0.3
-    strength: float = 0.5
-    blurred: float = 1.0
+    features: float = 0.2
+    strength: float = 1.0
+    single: float = 0.3
     noise: float = 0.05
     ema: float = 0.995
+    precision: str = "float32"
     seed: int = 0
 
 
@@ -81,22 +94,45 @@ class AutoDecoder:
     Parameters
     ----------
     photos : TrainingSet
+    mixtures : Mixtures
+        Of the training photos.
     synthesis : Synthesis
         Trained on in place.
     codes : ndarray, shape (2m, num_layers, w_dim)
         Where to start for the m training photos and, after them, their mirror images.
     settings : Settings
+
+    Attributes
+    ----------
+    pictures : ndarray of uint8, shape (2m + mixtures, r, r, 1)
+        All that is shown: photos, mirrored photos, mixtures.
+    members : ndarray of int, shape (2m + mixtures, largest group)
+    shares : ndarray of float32, shape (2m + mixtures, largest group)
+        Whose codes, and how much of each, make the code of a picture; a photo is a group of one.
     """
 
-    def __init__(self, photos: TrainingSet, synthesis: Synthesis, codes: np.ndarray, settings: Settings):
+    def __init__(
+        self,
+        photos: TrainingSet,
+        mixtures: Mixtures,
+        synthesis: Synthesis,
+        codes: np.ndarray,
+        settings: Settings,
+    ):
         self.photos, self.synthesis, self.settings = photos, synthesis, settings
         own = ~photos.held_out
         self.people = np.tile(photos.people[own], 2)
         pictures = photos.pictures[own]
         side = pictures.shape[1]
-        self.pictures = np.concatenate([pictures, pictures[:, :, ::-1]])
+        self.pictures = np.concatenate([pictures, pictures[:, :, ::-1], mixtures.pictures])
         shapes = photos.shapes[own]
         self.shapes = np.concatenate([shapes, shapes[:, MIRRORED] * [-1, 1] + [side - 1, 0]])
+        alone = np.zeros((len(codes), mixtures.members.shape[1]), dtype=np.float32)
+        alone[:, 0] = 1
+        self.members = np.concatenate(
+            [np.broadcast_to(np.arange(len(codes))[:, None], alone.shape), mixtures.members]
+        )
+        self.shares = np.concatenate([alone, mixtures.weights])
         self.codes = tf.Variable(codes, dtype=tf.float32)
         self.spread = float(np.std(codes - codes.mean(axis=0)))
         drawing = synthesis.trainable_variables
@@ -126,58 +162,41 @@ class AutoDecoder:
         """What the recogniser says of every training photo and its mirror image: (2m, 128)."""
         if self._described is None:
             parts = []
-            for start in utils.progress(range(0, len(self.pictures), 32), "describing faces"):
-                rows = slice(start, start + 32)
+            for start in utils.progress(range(0, len(self.shapes), 32), "describing faces"):
+                rows = slice(start, min(start + 32, len(self.shapes)))
                 pictures = tf.constant(self.pictures[rows].astype(np.float32))
                 parts.append(features.describe(pictures, features.chip_transforms(self.shapes[rows])).numpy())
             self._described = np.concatenate(parts)
         return self._described
 
-    def _make_step(self, mixed: bool, featured: bool):
+    def codes_of(self, rows: np.ndarray, mirrored: np.ndarray | bool = False) -> np.ndarray:
+        """Codes of pictures, or of their mirror images: float32 (n, num_layers, w_dim)."""
+        codes = self.codes.numpy()
+        members = (self.members[rows] + len(codes) // 2 * np.reshape(mirrored, (-1, 1))) % len(codes)
+        return np.einsum("nk,nklw->nlw", self.shares[rows], codes[members])
+
+    def _make_step(self, featured: bool):
         s, weights = self.settings, self.weights
         variables = [v for group, _ in self.groups.values() for v in group]
 
-        def on_mixtures(mixtures, pictures, mixing):
-            shrink = (BLURRED, BLURRED, "SAME")
-            wanted = tf.einsum("mn,nhwc->mhwc", mixing, tf.nn.avg_pool2d(pictures, *shrink))
-            coarse = tf.nn.avg_pool2d(weights, *shrink)
-            difference = tf.abs(tf.nn.avg_pool2d(mixtures, *shrink) - wanted)
-            loss = s.blurred * tf.reduce_mean(difference * coarse) / tf.reduce_mean(coarse)
-            for i, (ours, theirs) in enumerate(zip(strengths(mixtures), strengths(pictures), strict=True)):
-                side = NEIGHBOURHOOD << i
-                importance = tf.nn.avg_pool2d(weights, side, side, "SAME")
-                difference = tf.abs(ours - tf.einsum("mn,nhwc->mhwc", mixing, theirs))
-                loss += s.strength * tf.reduce_mean(difference * importance) / tf.reduce_mean(importance)
+        def compare_strengths(drawn, pictures):
+            loss = 0.0
+            for i, (ours, theirs) in enumerate(zip(strengths(drawn), strengths(pictures), strict=True)):
+                importance = tf.nn.avg_pool2d(weights, NEIGHBOURHOOD << i, NEIGHBOURHOOD << i, "SAME")
+                loss += tf.reduce_mean(tf.abs(ours - theirs) * importance) / tf.reduce_mean(importance)
             return loss
 
-        def on_features(drawn, wanted, mixing, transforms):
-            n = tf.shape(wanted)[0]
-            few = tf.minimum(FEATURED, n)
-            chosen, places, targets = drawn[:few], transforms[:few], wanted[:few]
-            if mixed:  # the mean of descriptors is shorter than any of them
-                length = tf.reduce_mean(tf.norm(wanted, axis=1))
-                centres = tf.linalg.normalize(tf.matmul(mixing, wanted), axis=1)[0] * length
-                chosen = tf.concat([chosen, drawn[n:]], axis=0)
-                places = tf.concat([places, transforms[n:]], axis=0)
-                targets = tf.concat([targets, centres], axis=0)
-            found = features.describe((chosen + 1) * 127.5, places)
-            return tf.reduce_mean(tf.norm(found - targets + 1e-6, axis=1))
-
         @tf.function
-        def step(rows, pictures, noise, mixing, transforms, wanted, ema):
+        def step(members, shares, single, noise, pictures, transforms, wanted, ema):
             with tf.GradientTape() as tape:
-                codes = tf.gather(self.codes, rows)
-                shown = codes + noise
-                if mixed:
-                    shown = tf.concat([shown, tf.einsum("mn,nlw->mlw", mixing, codes)], axis=0)
-                drawn = self.synthesis(shown, self.synthesis.stored_noise())
-                n = tf.shape(pictures)[0]
-                loss = pyramid_loss(drawn[:n] - pictures, weights)
-                total = loss
-                if mixed:
-                    total += on_mixtures(drawn[n:], pictures, mixing)
+                codes = tf.einsum("nk,nklw->nlw", shares, tf.gather(self.codes, members))
+                codes = tf.where(single[:, None, None], tf.reduce_mean(codes, axis=1, keepdims=True), codes)
+                drawn = self.synthesis(codes + noise, self.synthesis.stored_noise())
+                loss = pyramid_loss(drawn - pictures, weights)
+                total = loss + s.strength * compare_strengths(drawn, pictures)
                 if featured:
-                    total += s.features * on_features(drawn, wanted, mixing, transforms)
+                    found = features.describe((drawn[:FEATURED] + 1) * 127.5, transforms)
+                    total += s.features * tf.reduce_mean(tf.norm(found - wanted + 1e-6, axis=1))
             gradients = [
                 tf.convert_to_tensor(g) for g in tape.gradient(total, variables, unconnected_gradients="zero")
             ]
@@ -192,33 +211,39 @@ class AutoDecoder:
 
         return step
 
+    def random_rows(self, random: np.random.Generator) -> np.ndarray:
+        """Rows of a batch: photos of different people first, then mixtures."""
+        s, n = self.settings, len(self.shapes)
+        people = random.permutation(len(self.photos.identities))[: s.batch - s.mixed]
+        photos = [random.choice(np.flatnonzero(self.people == person)) for person in people]
+        mixtures = random.choice(len(self.pictures) - n, s.mixed, replace=False) + n
+        return np.array([*photos, *mixtures], dtype=np.int64)
+
     def step(self) -> float:
         """Show one batch; returns the loss of its pictures."""
         s = self.settings
         random = np.random.default_rng([s.seed, self.steps])
-        phase = (self.seen >= s.mixed_from, self.seen >= s.features_from and s.features > 0)
-        if phase not in self._steps:
-            self._steps[phase] = self._make_step(*phase)
-        people = random.permutation(len(self.photos.identities))[: s.batch]
-        rows = np.array([random.choice(np.flatnonzero(self.people == person)) for person in people])
-        mixing = mixing_weights(len(rows), MIXTURES, random)
+        featured = self.seen >= s.features_from and s.features > 0
+        if featured not in self._steps:
+            self._steps[featured] = self._make_step(featured)
+        rows = self.random_rows(random)
         transforms = wanted = np.zeros((0, 2, 3), dtype=np.float32)
-        if phase[1]:
-            shapes = self.shapes[rows]
-            shapes = np.concatenate([shapes, np.einsum("mn,npj->mpj", mixing, shapes)])
-            transforms, wanted = features.chip_transforms(shapes), self.descriptors[rows]
+        if featured:
+            photos = rows[rows < len(self.shapes)][:FEATURED]
+            transforms, wanted = features.chip_transforms(self.shapes[photos]), self.descriptors[photos]
         share = self.seen / s.images
         fall = 0.5 * (1 + np.cos(np.pi * np.clip((share - s.constant) / (1 - s.constant), 0, 1)))
         rate = min(1.0, (self.steps + 1) / 50) * (0.01 + 0.99 * fall)
         for name, (_, full) in self.groups.items():
             self.optimizers[name].learning_rate.assign(full * rate)
+        single = (rows >= len(self.shapes)) & (random.random(len(rows)) < s.single)
         noise = random.normal(scale=s.noise * self.spread, size=(len(rows), *self.codes.shape[1:]))
         values = (
-            rows, to_signed(self.pictures[rows]), noise.astype(np.float32), mixing.astype(np.float32),
+            self.members[rows], self.shares[rows], single, noise.astype(np.float32), to_signed(self.pictures[rows]),
             np.asarray(transforms, np.float32), np.asarray(wanted, np.float32),
             np.float32(min(s.ema, (1 + self.steps) / (10 + self.steps))),
         )  # fmt: skip
-        loss = self._steps[phase](*map(tf.constant, values))
+        loss = self._steps[featured](*map(tf.constant, values))
         self.seen += len(rows)
         self.steps += 1
         return float(loss)
@@ -254,19 +279,20 @@ class AutoDecoder:
         return result
 
     def sheet(self, columns: int = 12) -> np.ndarray:
-        """Photos, what is drawn of them, and mixtures of 2, 3, ... people: uint8 (h, w)."""
+        """Photos and what is drawn of them, then mixtures as taught, and drawn in W+ and from one w: uint8 (h, w)."""
         network = self.averaged()
-        m = self.codes.shape[0] // 2
-        rows = np.linspace(0, m - 1, columns).astype(int)
-        codes = self.codes.numpy()
-        means = np.stack(
-            [codes[rows[: i + 1]].mean(axis=0) for i in range(1, columns)] + [codes[:m].mean(axis=0)]
-        )
-        pairs = (codes[rows] + codes[np.roll(rows, 5)]) / 2
+        n = len(self.shapes)
+        photos = np.linspace(0, n // 2 - 1, columns).astype(int)
+        sizes = (self.shares[n:] > 0).sum(axis=1)
+        mixtures = n + np.argsort(sizes, kind="stable")[np.linspace(0, len(sizes) - 1, columns).astype(int)]
+        mixed = self.codes_of(mixtures)
+        single = np.broadcast_to(mixed.mean(axis=1, keepdims=True), mixed.shape)
         drawn = [
-            np.asarray(network(tf.constant(c), network.stored_noise())) for c in (codes[rows], pairs, means)
+            np.asarray(network(tf.constant(codes), network.stored_noise()))
+            for codes in (self.codes_of(photos), mixed, single)
         ]
-        lines = [to_signed(self.pictures[rows]), *drawn]
+        wanted = [to_signed(self.pictures[rows]) for rows in (photos, mixtures)]
+        lines = [wanted[0], drawn[0], wanted[1], drawn[1], drawn[2]]
         return np.concatenate([np.concatenate(list(to_uint8(line[..., 0])), axis=1) for line in lines])
 
     def _state(self) -> dict:
@@ -297,17 +323,18 @@ class AutoDecoder:
 # ----------------------------------------------------------------------------------------------------------
 
 #: Steps for the codes of photos that the network was not trained on, their rate, and weight of the features.
-FIT_STEPS, FIT_RATE, FIT_FEATURES = 100, 0.05, 0.3
-#: Batches in which the encoder learns, and its rate.
-ENCODER_STEPS, ENCODER_RATE = 1500, 1e-3
-#: Random w spread so many times as widely as the photos', as the usual truncation by 0.7 draws them together again.
-SPREAD = 1.45
-#: Weight of the difference of pixels against that of codes, in units of their spread, for the encoder.
-ENCODER_PIXELS = 1.0
+FIT_STEPS, FIT_RATE, FIT_FEATURES = 60, 0.05, 0.2
+#: Batches in which the encoder learns, pictures in each, the share of mixtures among them, and its rate.
+ENCODER_STEPS, ENCODER_BATCH, ENCODER_MIXED, ENCODER_RATE = 1500, 16, 0.5, 1e-3
+#: So many pictures of each batch are drawn from the codes that the encoder finds; the weight of their difference from
+#: the pictures against that of codes, in units of their spread.
+ENCODER_DRAWN, ENCODER_PIXELS = 4, 1.0
+#: Random w spread so many times as widely as the photos', before the usual truncation by 0.7 draws them together.
+SPREAD = 1.0
 
 
 def fit_codes(
-    synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, known: np.ndarray, batch: int = 16
+    synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, start: np.ndarray, batch: int = 16
 ) -> np.ndarray:
     """Find the codes of photos that the network was not trained on, the network staying as it is.
 
@@ -317,20 +344,15 @@ def fit_codes(
     photos : TrainingSet
     rows : ndarray of int
         Of the photos.
-    known : ndarray of float32, shape (m, num_layers, w_dim)
-        Codes of the training photos. Each photo starts from that of the training photo with the least different pixels,
-        whoever is on it.
+    start : ndarray of float32, shape (len(rows), num_layers, w_dim)
+        Codes to start from, such as an encoder's.
     batch : int, default 16
 
     Returns
     -------
     ndarray of float32, shape (len(rows), num_layers, w_dim)
     """
-    training = np.flatnonzero(~photos.held_out)
-    weights = tf.constant(photos.weights()[None])
-    flat = (photos.pictures * np.sqrt(photos.weights())).reshape(len(photos.pictures), -1).astype(np.float32)
-    nearest = np.array([np.abs(flat[training] - flat[row]).sum(axis=1).argmin() for row in rows])
-    noise = synthesis.stored_noise()
+    weights, noise = tf.constant(photos.weights()[None]), synthesis.stored_noise()
 
     @tf.function(reduce_retracing=True)
     def gradient(codes, pictures, transforms, wanted):
@@ -342,43 +364,38 @@ def fit_codes(
             loss += FIT_FEATURES * tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
         return tape.gradient(loss, codes)
 
-    result = np.empty((len(rows), *known.shape[1:]), dtype=np.float32)
-    for start in utils.progress(range(0, len(rows), batch), "fitting codes"):
-        part = rows[start : start + batch]
+    result = np.empty_like(start, dtype=np.float32)
+    for first in utils.progress(range(0, len(rows), batch), "fitting codes"):
+        part = rows[first : first + batch]
         pictures = tf.constant(to_signed(photos.pictures[part]))
         transforms = tf.constant(features.chip_transforms(photos.shapes[part]))
         wanted = features.describe((pictures + 1) * 127.5, transforms)
-        codes = tf.Variable(known[nearest[start : start + batch]])
+        codes = tf.Variable(start[first : first + batch], dtype=tf.float32)
         optimizer = keras.optimizers.Adam(FIT_RATE, beta_2=0.99)
         for step in range(FIT_STEPS):
             optimizer.learning_rate.assign(FIT_RATE * 0.5 * (1 + np.cos(np.pi * step / FIT_STEPS)))
             optimizer.apply_gradients([(gradient(codes.value(), pictures, transforms, wanted), codes)])
-        result[start : start + batch] = codes.numpy()
+        result[first : first + batch] = codes.numpy()
     return result
 
 
 def learn_encoder(
-    encoder: Encoder,
-    synthesis: Synthesis,
-    photos: TrainingSet,
-    codes: np.ndarray,
-    seed: int = 0,
-    steps: int = ENCODER_STEPS,
+    encoder: Encoder, synthesis: Synthesis, trainer: AutoDecoder, seed: int = 0, steps: int = ENCODER_STEPS
 ) -> None:
-    """Teach an encoder the codes of the training photos and their mirror images, in place; the network stays as it is.
+    """Teach an encoder the codes of training photos and mixtures, in place; the network stays as it is.
 
     Parameters
     ----------
     encoder : Encoder
     synthesis : Synthesis
-    photos : TrainingSet
-    codes : ndarray, shape (2m, num_layers, w_dim)
-        As `AutoDecoder.codes`.
+    trainer : AutoDecoder
+        With the pictures and their codes.
     seed, steps : int
     """
-    own = np.flatnonzero(~photos.held_out)
+    n = len(trainer.shapes)
+    codes = trainer.codes.numpy()
     spread = float(np.std(codes - codes.mean(axis=0)))
-    weights, noise = tf.constant(photos.weights()[None]), synthesis.stored_noise()
+    weights, noise = trainer.weights, synthesis.stored_noise()
     variables = [v.value for v in encoder.model.trainable_variables]
     optimizer = keras.optimizers.Adam(ENCODER_RATE, beta_2=0.99)
     optimizer.build(variables)
@@ -389,32 +406,36 @@ def learn_encoder(
             base, offsets = encoder.model(pictures, training=True)
             found = base[:, None] + offsets
             loss = tf.reduce_mean(tf.abs(found - wanted)) / spread
-            loss += ENCODER_PIXELS * pyramid_loss(synthesis(found, noise) - pictures, weights)
+            drawn = synthesis(found[:ENCODER_DRAWN], noise)
+            loss += ENCODER_PIXELS * pyramid_loss(drawn - pictures[:ENCODER_DRAWN], weights)
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 5.0)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
+    mixed = int(ENCODER_MIXED * ENCODER_BATCH)
     for number in utils.progress(range(steps), "teaching the encoder"):
         random = np.random.default_rng([seed, number])
-        places = random.choice(len(own), 16, replace=False)
-        pictures, _, mirrored = preparation.vary(
-            photos.pictures[own[places]], photos.shapes[own[places]], random
+        rows = np.concatenate(
+            [random.choice(n, ENCODER_BATCH - mixed), random.integers(n, len(trainer.pictures), mixed)]
         )
+        nowhere = np.zeros((len(rows), 68, 2))  # landmarks are not asked for
+        pictures, _, mirrored = preparation.vary(trainer.pictures[rows], nowhere, random)
         optimizer.learning_rate.assign(
             ENCODER_RATE * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * number / steps)))
         )
-        step(tf.constant(pictures), tf.constant(codes[places + len(own) * mirrored].astype(np.float32)))
+        step(tf.constant(pictures), tf.constant(trainer.codes_of(rows, mirrored)))
 
 
 def finish(trainer: AutoDecoder, encoder: Encoder, description: dict, out: Path) -> StyleNetwork:
     """Make network, encoder and codes of all photos, and write them: ``NAME.npz``, ``-encoder``, ``-codes``."""
     photos, synthesis, learnt = trainer.photos, trainer.averaged(), trainer.codes.numpy()
     m = len(learnt) // 2
+    learn_encoder(encoder, synthesis, trainer, trainer.settings.seed)
     codes = np.empty((len(photos), *learnt.shape[1:]), dtype=np.float32)
     codes[~photos.held_out] = learnt[:m]
     held_out = np.flatnonzero(photos.held_out)
     if len(held_out):
-        codes[held_out] = fit_codes(synthesis, photos, held_out, learnt[:m])
-    learn_encoder(encoder, synthesis, photos, learnt, trainer.settings.seed)
+        start = encoder.encode(to_signed(photos.pictures[held_out]))
+        codes[held_out] = fit_codes(synthesis, photos, held_out, start)
     mean = learnt[:m].mean(axis=1)  # (m, w_dim): one w for all layers
     mapping = fit_mapping(
         synthesis.architecture, mean.mean(axis=0) + SPREAD * (mean - mean.mean(axis=0)), trainer.settings.seed
@@ -461,12 +482,27 @@ def run(chosen: argparse.Namespace) -> None:
     network, encoder = load_npz(chosen.start), load_encoder(encoder_path(chosen.start))
     faces = datasets.load_faces(chosen.source)
     photos = preparation.prepare(faces, network.resolution, chosen.held_out, settings.seed)
-    own = to_signed(photos.pictures[~photos.held_out])
-    codes = encoder.encode(np.concatenate([own, own[:, :, ::-1]]))
-    trainer = AutoDecoder(photos, network.synthesis_layer, codes, settings)
+    codes = _starting_codes(photos, encoder, chosen.start)
+    mixtures = preparation.mix_people(photos, faces, settings.mixtures, random_state=settings.seed)
+    synthesis = Synthesis(network.architecture, network.synthesis_layer.arrays(), dtype=settings.precision)
+    trainer = AutoDecoder(photos, mixtures, synthesis, codes, settings)
     if chosen.resume:
         trainer.load_checkpoint(checkpoint)
     trainer.train(checkpoint)
     place = {"landmarks": photos.landmarks.round(3).tolist(), "frame": list(photos.frame)}
     finish(trainer, encoder, {"dataset": photos.source, **place}, chosen.out)
     print(f"{chosen.out}: {trainer.seen} photos shown in {trainer.seconds:.0f} s")
+
+
+def _starting_codes(photos: TrainingSet, encoder: Encoder, network: Path) -> np.ndarray:
+    """Codes of the training photos, kept beside the network or else its encoder's, and of their mirror images."""
+    own = np.flatnonzero(~photos.held_out)
+    pictures = to_signed(photos.pictures[own])
+    codes = encoder.encode(np.concatenate([pictures, pictures[:, :, ::-1]]))
+    kept = network.with_name(f"{network.stem}-codes.npz")
+    if kept.is_file():
+        arrays = utils.load_arrays(kept)
+        known = dict(zip(map(str, arrays["names"]), arrays["codes"], strict=True))
+        for place, row in enumerate(own):
+            codes[place] = known.get(photos.names[row], codes[place])
+    return codes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ import CNN.photos
 import detection
 import utils
 from anonymizer import frame
-from anonymizer.aam import Mesh
+from anonymizer.aam import ActiveAppearanceModel, Mesh
 from datasets import Faces
 
 #: Weight of the padding around the photo in the loss, against 1 on the face. With less, the network hides in it the
@@ -27,6 +29,9 @@ SHIFT, TURN, SCALE, BRIGHTNESS, CONTRAST = 1.2, 1.2, 0.015, 0.05, 0.06
 #: A reshaped photo's landmarks lie so far on the way to those of somebody else, whose shape is among the nearest share:
 #: a frontal face bent to a turned one folds.
 LEAST_RESHAPED, MOST_RESHAPED, NEAREST = 0.3, 0.9, 0.3
+
+#: Sizes of the groups whose mixtures are taught; one of k people comes up in proportion to 1/k, as those differ most.
+GROUP_SIZES = tuple(range(2, 11))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,6 +181,90 @@ def reshaped(photos: TrainingSet, variants: int, random_state=0) -> np.ndarray:
             pictures.append(on_square(bent, photos.frame, side)[None])
             shapes.append(shape[None] + corner)
     return np.concatenate(pictures), np.concatenate(shapes)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mixtures:
+    """Pictures of groups of people, as another method mixes their training photos.
+
+    Attributes
+    ----------
+    pictures : ndarray of uint8, shape (n, r, r, 1)
+    members : ndarray of int, shape (n, largest group)
+        Places among the training photos and, after them, their mirror images; smaller groups are filled up with their
+        first member.
+    weights : ndarray of float32, shape (n, largest group)
+        Sum 1; 0 for what only fills up.
+    """
+
+    pictures: np.ndarray
+    members: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def mix_people(
+    photos: TrainingSet, faces: Faces, count: int, sizes: Sequence[int] = GROUP_SIZES, random_state=0
+) -> Mixtures:
+    """Draw groups of different people, and the surrogate of each by the active appearance model.
+
+    The model is fitted on the training photos alone, in whose frame it draws. Every other group, on average, is
+    mirrored with all its members. The pictures are kept in the cache.
+
+    Parameters
+    ----------
+    photos : TrainingSet
+        All of `faces`, in their order.
+    faces : Faces
+    count : int
+    sizes : sequence of int, default `GROUP_SIZES`
+        Sizes of groups, each drawn in proportion to its inverse; groups are no larger than there are people.
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    Mixtures
+    """
+    random = utils.check_random_state(random_state)
+    people = photos.people[~photos.held_out]
+    sizes = np.minimum(sizes, len(photos.identities))
+    chances = 1 / sizes / (1 / sizes).sum()
+    members = np.zeros((count, sizes.max()), dtype=np.int64)
+    weights = np.zeros(members.shape, dtype=np.float32)
+    mirrored = random.rand(count) < 0.5
+    for group, shares in zip(members, weights, strict=True):
+        k = random.choice(sizes, p=chances)
+        chosen = random.choice(len(photos.identities), k, replace=False)
+        group[:k] = [random.choice(np.flatnonzero(people == person)) for person in chosen]
+        group[k:], shares[:k] = group[0], 1 / k
+    training = faces.select(~photos.held_out)
+    side = photos.pictures.shape[1]
+
+    def draw() -> dict[str, np.ndarray]:
+        model = ActiveAppearanceModel(training, random_state=0)
+        pictures = np.zeros((count, side, side, 1), dtype=np.uint8)
+        for i in utils.progress(range(count), "mixing faces"):
+            surrogate = model.surrogate(members[i, weights[i] > 0])
+            picture = _fit_to(surrogate, photos.frame[2:])
+            pictures[i] = on_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
+        return {"pictures": pictures}
+
+    code = utils.source_key(*sorted(Path(frame.__file__).parent.glob("*.py")), detection, __file__)
+    key = utils.content_key(training.fingerprint, members, weights, mirrored, list(photos.frame), side, code)
+    pictures = utils.cached_arrays("mixtures", key, draw)["pictures"]
+    return Mixtures(pictures, members + len(people) * mirrored[:, None], weights)
+
+
+def _fit_to(surrogate: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A face in its common frame, uint8 (h, w, 3), as `prepare` scales photos to a size: grey, uint8 (*size, 1)."""
+    grey = cv2.cvtColor(surrogate, cv2.COLOR_RGB2GRAY)[..., None]
+    if grey.shape[:2] == tuple(size):
+        return grey
+    scale = size[1] / grey.shape[1]  # the eyes stay on their line, whatever the proportions
+    transform = np.array([[scale, 0, 0], [0, scale, frame.EYE_LINE * (size[0] - scale * grey.shape[0])]])
+    return np.clip(np.rint(frame.warp_photo(grey, transform, *size)[0]), 0, 255).astype(np.uint8)
 
 
 def vary(

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 import embedding
 import stylegan
 import utils
+from stylegan import autodecoding, measuring, training
 from stylegan import encoder as encoding
-from stylegan import measuring, training
 from stylegan import photos as preparation
+from stylegan.architecture import Synthesis
 
 SMALL = training.Settings(
     images=32, grow_at=8, mix_at=12, features_at=10**6, batch=4, variants=1, evaluate_every=8, decay_at=24
@@ -339,6 +341,7 @@ def test_fitted_mapping_comes_near_the_moments_of_the_codes():
     rng = np.random.default_rng(0)
     codes = (rng.normal(size=(500, 8)) * np.linspace(0.5, 1.5, 8) + np.linspace(-1, 1, 8)).astype(np.float32)
     z = rng.normal(size=(4000, 8)).astype(np.float32)
+    keras.utils.set_random_seed(0)  # the mapping before starts at random
 
     def errors(mapping):
         found = np.asarray(mapping(z))
@@ -358,6 +361,128 @@ def test_sharpness_of_known_images():
     assert measuring.sharpness(image) == 0
     image[2, 2] += 8  # the Laplacian is -32 there and 8 at its four neighbours: mean 0
     assert measuring.sharpness(image) == pytest.approx((32**2 + 4 * 8**2) / 25)
+
+
+# Mixtures as examples
+
+
+@pytest.fixture(scope="module")
+def mixtures(photos, few):
+    return preparation.mix_people(photos, few, 12, random_state=0)
+
+
+@pytest.mark.parametrize("resolution", [32, 128])
+def test_mixture_of_one_person_is_the_photo(few, resolution):
+    photos = preparation.prepare(few, resolution, held_out=1)
+    alone = preparation.mix_people(photos, few, 8, sizes=(1,), random_state=0)
+    own = photos.pictures[~photos.held_out]
+    own = np.concatenate([own, own[:, :, ::-1]]).astype(float)
+    top, left, height, width = photos.frame
+    inner = (slice(None), slice(top, top + height), slice(left, left + width))
+    differences = np.abs(
+        alone.pictures[:, None].astype(float)[:, :, *inner[1:]] - own[None][:, :, *inner[1:]]
+    )
+    differences = differences.mean(axis=(2, 3, 4))  # (8, 32)
+    np.testing.assert_array_equal(differences.argmin(axis=1), alone.members[:, 0])
+    least, next_least = np.sort(differences, axis=1)[:, :2].T
+    assert np.median(least) < 6 and (least < 0.6 * next_least).all()
+
+
+def test_mixtures_are_of_different_people_that_are_trained_on(photos, mixtures):
+    people = np.tile(photos.people[~photos.held_out], 2)
+    assert mixtures.pictures.shape == (12, 32, 32, 1) and mixtures.pictures.dtype == np.uint8
+    assert mixtures.members.shape == (12, 4)  # there are no more people
+    np.testing.assert_allclose(mixtures.weights.sum(axis=1), 1, rtol=1e-6)
+    half = len(people) // 2
+    for members, weights in zip(mixtures.members, mixtures.weights, strict=True):
+        chosen = members[weights > 0]
+        assert 2 <= len(chosen) <= 4 and len(set(people[chosen])) == len(chosen)
+        np.testing.assert_allclose(weights[weights > 0], 1 / len(chosen))
+        assert (chosen < half).all() or (chosen >= half).all()  # mirrored together or not at all
+    assert len(set((mixtures.members[:, 0] >= half).tolist())) == 2
+
+
+def test_same_seed_same_mixtures(photos, few, mixtures, monkeypatch, tmp_path):
+    monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))  # or they would come from the cache
+    again = preparation.mix_people(photos, few, 12, random_state=0)
+    np.testing.assert_array_equal(again.members, mixtures.members)
+    np.testing.assert_array_equal(again.pictures, mixtures.pictures)
+    others = preparation.mix_people(photos, few, 12, random_state=1)
+    assert not np.array_equal(others.members, mixtures.members)
+
+
+# Free codes
+
+FREE = autodecoding.Settings(images=32, batch=6, mixed=2, mixtures=12, features_from=10**6)
+
+
+def make_decoder(photos, mixtures, chosen=FREE):
+    keras.utils.set_random_seed(0)
+    architecture = stylegan.Architecture(32, (8, 8, 8, 8), 8, 8, (8, 8), 1)
+    m = int((~photos.held_out).sum())
+    codes = np.random.default_rng(0).normal(size=(2 * m, architecture.num_layers, 8)).astype(np.float32)
+    return autodecoding.AutoDecoder(photos, mixtures, Synthesis(architecture), codes, chosen)
+
+
+def test_codes_of_photos_mixtures_and_mirror_images(photos, mixtures):
+    decoder = make_decoder(photos, mixtures)
+    codes, m = decoder.codes.numpy(), len(decoder.shapes) // 2
+    np.testing.assert_allclose(decoder.codes_of(np.array([3, m + 1])), codes[[3, m + 1]])
+    mirrored = decoder.codes_of(np.array([3, m + 1]), np.array([True, True]))
+    np.testing.assert_allclose(mirrored, codes[[m + 3, 1]])
+    members = mixtures.members[5][mixtures.weights[5] > 0]
+    mixed = decoder.codes_of(np.array([2 * m + 5]))[0]
+    np.testing.assert_allclose(mixed, codes[members].mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(decoder.pictures[m : 2 * m], decoder.pictures[:m, :, ::-1])
+    np.testing.assert_array_equal(decoder.pictures[2 * m + 5], mixtures.pictures[5])
+
+
+def test_batches_hold_photos_of_different_people_and_mixtures(photos, mixtures):
+    decoder = make_decoder(photos, mixtures)
+    n = len(decoder.shapes)
+    for seed in range(5):
+        rows = decoder.random_rows(np.random.default_rng(seed))
+        assert (rows[:4] < n).all() and (rows[4:] >= n).all() and len(set(rows[4:])) == 2
+        assert len(set(decoder.people[rows[:4]])) == 4
+
+
+def test_free_codes_learn_and_a_resumed_training_is_the_same(photos, mixtures, tmp_path):
+    decoder = make_decoder(photos, mixtures)
+    before = decoder.codes.numpy()
+    for _ in range(3):
+        decoder.step()
+    decoder.save_checkpoint(tmp_path / "state.npz")
+    again = make_decoder(photos, mixtures)
+    again.load_checkpoint(tmp_path / "state.npz")
+    assert (again.seen, again.steps) == (18, 3)
+    losses = [[one.step() for _ in range(2)] for one in (decoder, again)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert np.abs(decoder.codes.numpy() - before).max() > 0
+    assert decoder.sheet(4).shape == (5 * 32, 4 * 32)
+
+
+@pytest.mark.full
+def test_free_codes_come_near_their_photos_and_are_written(photos, mixtures, tmp_path, monkeypatch):
+    monkeypatch.setattr(autodecoding, "FIT_STEPS", 3)
+    monkeypatch.setattr(autodecoding, "ENCODER_STEPS", 3)
+    decoder = make_decoder(photos, mixtures, replace(FREE, images=600, features_from=580))
+    losses = [decoder.step() for _ in range(100)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    sizes = encoding.Sizes(32, 1, 8, 8, (4, 5, 6), 7)
+    encoder = encoding.Encoder(sizes, encoding.build(sizes), {})
+    place = {"landmarks": photos.landmarks.tolist(), "frame": list(photos.frame)}
+    autodecoding.finish(decoder, encoder, {"dataset": photos.source, **place}, tmp_path / "free.npz")
+    network = stylegan.load_network(tmp_path / "free.npz")
+    kept = utils.load_arrays(tmp_path / "free-codes.npz")
+    assert list(kept["names"]) == photos.names and kept["codes"].shape == (20, 8, 8)
+    np.testing.assert_allclose(
+        kept["codes"][~photos.held_out],
+        decoder.codes.numpy()[: len(decoder.shapes) // 2],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    assert network.description["training"]["images_seen"] == 600
+    assert encoding.load_encoder(tmp_path / "free-encoder.npz").sizes == sizes
 
 
 # The bundled network
