@@ -89,7 +89,7 @@ class TrainingSet:
 
 def face_weights(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Weights of pixels, 1 within the hull of the landmarks (68, 2) and `OUTSIDE` far from it: (h, w, 1)."""
-    hull = cv2.convexHull(np.rint(frame.add_forehead(landmarks)).astype(np.int32))
+    hull = cv2.convexHull(np.rint(detection.add_forehead(landmarks)).astype(np.int32))
     inside = np.zeros((height, width), dtype=np.float32)
     cv2.fillConvexPoly(inside, hull, 1.0)
     inside = cv2.GaussianBlur(inside, (0, 0), 0.04 * width)

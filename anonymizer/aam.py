@@ -19,6 +19,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 from scipy.spatial import Delaunay
+from sklearn.linear_model import RidgeCV
 
 import detection
 from anonymizer import frame
@@ -71,12 +72,12 @@ class Mesh:
     def over(cls, shape: np.ndarray, height: int, width: int) -> Mesh:
         """Triangulate a frame at a shape (68, 2)."""
         border = _border(height, width)
-        corners = np.vstack([frame.add_forehead(shape), border])
+        corners = np.vstack([detection.add_forehead(shape), border])
         return cls(border, Delaunay(corners).simplices)
 
     def corners(self, shape: np.ndarray) -> np.ndarray:
         """All mesh points for a shape in the frame: (68, 2) -> (75 + b, 2)."""
-        return np.vstack([frame.add_forehead(shape), self.border])
+        return np.vstack([detection.add_forehead(shape), self.border])
 
     def source_positions(
         self, shape: np.ndarray, source: np.ndarray, height: int, width: int, fineness: int = 1
@@ -270,32 +271,61 @@ class ActiveAppearanceModel(TextureSurrogates):
         )
 
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        parameters = np.stack([self.encode(i) for i in members])  # (k, m)
-        return self._draw_mixture(parameters, weights, np.zeros(parameters.shape[1]))
+        return self._draw_mixture(np.stack([self.encode(i) for i in members]), weights, 0.0, 0.0)
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
-        """The members' mean face, moved as photo `like` differs from the other photos of its person."""
+        """The members' mean face, moved as photo `like` differs from its person's photos.
+
+        Only landmarks and light are taken from the photo, and detail as it goes along with such landmarks on other
+        people: the texture's own difference would bring back glasses or a beard that sit a little elsewhere.
+        """
         own = np.flatnonzero(self.faces.identities == self.faces.identities[like])
         if len(own) < 2:
             raise ValueError(
                 f"photo {like} is the only one of its person, so its expression cannot be told from the person's "
                 "features; leave out `like`, or give several photos of each person"
             )
-        expression = self.encode(like) - np.mean([self.encode(i) for i in own], axis=0)
+        move = (self.shape(like) - np.mean([self.shape(i) for i in own], axis=0)).ravel()
+        light = _plane(self.texture(like) - np.mean([self.texture(i) for i in own], axis=0))
+        detail = (self.shape_model.basis @ move) @ self._detail_of_move
+        detail = (detail.astype(np.float32) @ self.texture_model.basis).reshape(light.shape)
         parameters = np.stack([self._mean_of_person(i) for i in members])
-        return self._draw_mixture(parameters, weights, expression)
+        return self._draw_mixture(parameters, weights, move.reshape(-1, 2), light + detail)
+
+    @cached_property
+    def _detail_of_move(self) -> np.ndarray:
+        """How texture changes with the landmarks from photo to photo of one person: (shape, texture components).
+
+        Ridge regression on the differences of photos from their person's mean, light taken out.
+        """
+        rows = self.training_rows
+        _, person, photos = np.unique(self.faces.identities[rows], return_inverse=True, return_counts=True)
+        groups = [rows[person == p] for p in np.flatnonzero(photos > 1)]
+        if not groups:
+            return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
+        moves, details = [], []
+        for own in groups:
+            shapes, textures = (
+                np.stack([self.shape(i) for i in own]),
+                np.stack([self.texture(i) for i in own]),
+            )
+            moves.extend((shapes - shapes.mean(axis=0)).reshape(len(own), -1) @ self.shape_model.basis.T)
+            change = textures - textures.mean(axis=0)
+            change = np.stack([part - _plane(part) for part in change]).reshape(len(own), -1)
+            details.extend(change @ self.texture_model.basis.T)
+        strength = np.var(moves, axis=0).sum() * len(moves)
+        ridge = RidgeCV(strength * np.logspace(-5, 1, 13), fit_intercept=False).fit(moves, details)
+        return ridge.coef_.T
 
     def _mean_of_person(self, i: int) -> np.ndarray:
         own = np.flatnonzero(self.faces.identities == self.faces.identities[i])
         return np.mean([self.encode(j) for j in own], axis=0)
 
-    def _draw_mixture(self, parameters: np.ndarray, weights: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """Draw the mixture of appearance parameters (k, m), moved by an offset (m,)."""
-        shape, moved_mean = self.decode(weights @ parameters + offset)
+    def _draw_mixture(self, parameters: np.ndarray, weights: np.ndarray, move, change) -> np.ndarray:
+        """Draw the mixture of parameters (k, m), its shape moved (68, 2) and its texture changed (h, w, c)."""
+        shape, _ = self.decode(weights @ parameters)
         textures = np.stack([self.decode(row)[1] for row in parameters])  # (k, h, w, c)
-        plain_mean = np.einsum("k,khwc->hwc", weights.astype(np.float32), textures)
-        mixed = self._mix_textures(textures, weights.astype(np.float32))
-        return self.render(shape, mixed + (moved_mean - plain_mean))
+        return self.render(shape + move, self._mix_textures(textures, weights.astype(np.float32)) + change)
 
     def _mix_textures(self, textures: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Mix textures (k, h, w, c) band by band, without ghosts; see the module's docstring."""
@@ -329,6 +359,15 @@ class ActiveAppearanceModel(TextureSurrogates):
             np.stack([cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in trust])[..., None]
             for size in sizes
         ]
+
+
+def _plane(texture: np.ndarray) -> np.ndarray:
+    """The plane through the values of each channel by least squares: what light from a side does, (h, w, c)."""
+    height, width, channels = texture.shape
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    terms = np.stack([np.ones_like(rows), rows, columns], axis=-1).reshape(-1, 3)
+    coefficients = np.linalg.lstsq(terms, texture.reshape(-1, channels), rcond=None)[0]
+    return (terms @ coefficients).reshape(texture.shape).astype(np.float32)
 
 
 def majority(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 
 import detection
 from anonymizer.base import PhotoFilter
-from anonymizer.frame import add_forehead
 from datasets import Faces
 
 GREY = 127
@@ -29,7 +28,7 @@ class FaceFilter(PhotoFilter):
         height, width = image.shape[:2]
         if not self.found[i]:
             return np.ones((height, width, 1), dtype=np.float32), float(width)
-        outline = cv2.convexHull(np.rint(add_forehead(self.landmarks[i])).astype(np.int32))
+        outline = cv2.convexHull(np.rint(detection.add_forehead(self.landmarks[i])).astype(np.int32))
         area = np.zeros((height, width), dtype=np.uint8)
         cv2.fillConvexPoly(area, outline, 1)
         return area[..., None].astype(np.float32), float(np.ptp(self.landmarks[i][:, 0]))

@@ -352,8 +352,11 @@ class Task:
 def make_photo(task: Task) -> dict:
     """Replace all faces of one photo, write it, and return the record for the journal."""
     image = read_image(task.path)
-    for landmarks, surrogate, surrogate_landmarks in task.pasted:
-        image = pasting.paste(image, landmarks, surrogate, surrogate_landmarks)
+    places = [face[0] for face in (*task.pasted, *task.filtered)]
+    places += [np.vstack([np.reshape(box, (2, 2)), landmarks]) for box, landmarks in task.blurred]
+    for i, (landmarks, surrogate, surrogate_landmarks) in enumerate(task.pasted):
+        others = places[:i] + places[i + 1 :]
+        image = pasting.paste(image, landmarks, surrogate, surrogate_landmarks, others)
     for landmarks, crop, transform in task.filtered:
         image = pasting.put_back(image, landmarks, crop, transform)
     for box, landmarks in task.blurred:  # last, so that nothing brings back what they hide

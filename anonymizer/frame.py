@@ -41,7 +41,11 @@ class Frame:
         Sizes are height and width. Where all photos are of one size that a head fills, the frame takes it,
         so that surrogates can stand in for the photos.
         """
-        eye_distance = np.median(np.linalg.norm(_eyes(landmarks)[:, 1] - _eyes(landmarks)[:, 0], axis=1))
+        eye_distance = np.median(
+            np.linalg.norm(
+                detection.eye_centres(landmarks)[:, 1] - detection.eye_centres(landmarks)[:, 0], axis=1
+            )
+        )
         width = int(np.clip(round(WIDTH_IN_EYE_DISTANCES * eye_distance), SMALLEST_WIDTH, LARGEST_WIDTH))
         height = round(width * ASPECT)
         common = photo_sizes[0]
@@ -52,12 +56,6 @@ class Frame:
     def transform(self, landmarks: np.ndarray) -> np.ndarray:
         """The similarity (2, 3) that brings one face's landmarks (68, 2) upright into the frame."""
         return detection.similarity(landmarks, self.shape)
-
-
-def _eyes(landmarks: np.ndarray) -> np.ndarray:
-    """Centres of both eyes: (..., 68, 2) -> (..., 2, 2)."""
-    eyes = [landmarks[..., side, :].mean(axis=-2) for side in (detection.LEFT_EYE, detection.RIGHT_EYE)]
-    return np.stack(eyes, axis=-2)
 
 
 def mean_shape(landmarks: np.ndarray, n_rounds: int = 5) -> np.ndarray:
@@ -92,21 +90,8 @@ def _place(shape: np.ndarray, height: int, width: int) -> np.ndarray:
     centre = np.array([(width - 1) / 2, EYE_LINE * (height - 1)])
     half = np.array([EYE_DISTANCE * width / 2, 0.0])
     return detection.move_points(
-        shape, detection.similarity(_eyes(shape), np.stack([centre - half, centre + half]))
+        shape, detection.similarity(detection.eye_centres(shape), np.stack([centre - half, centre + half]))
     )
-
-
-def add_forehead(shape: np.ndarray) -> np.ndarray:
-    """Add seven points over the forehead, which the 68 landmarks leave out: (68, 2) -> (75, 2).
-
-    They lie on half an ellipse over the ends of the jaw line, as high as 0.62 of the way from the nose
-    bridge to the chin.
-    """
-    left, right, bridge, chin = shape[0], shape[16], shape[27], shape[8]
-    angles = np.linspace(np.pi, 0, 9)[1:-1, None]
-    across, up = (right - left) / 2, 0.62 * (bridge - chin)
-    arc = bridge + across * np.cos(angles) + up * np.sin(angles)  # (7, 2)
-    return np.vstack([shape, arc])
 
 
 def warp_photo(

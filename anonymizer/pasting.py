@@ -1,7 +1,8 @@
 """Surrogates -> back into the photo, so that one sees a person and not a patch.
 
-The surrogate is brought to the place and pose of the face by an affine map, its outline is drawn to the outline that
-the photo shows, and what lies between follows piece by piece. Light and skin tone are taken from the face that it
+The surrogate is turned to the pose of the face (`anonymizer.pose`) and keeps its own proportions and its own outline:
+the outline of a face alone tells people apart. What surrounds the face is moved a little, as far as the new outline
+needs it, so that hair, ears and neck still meet it. Light and skin tone are taken from the face that it
 covers, as surfaces of few parameters that are fitted robustly: they hold where the light comes from and how dark the
 skin is, and no feature. What is left of a seam is spread inwards as a membrane, as Poisson blending does (Pérez,
 Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of `anonymizer.frame` in place of a
@@ -10,16 +11,24 @@ solver; hair, glasses and whatever else crosses the outline have no say in it, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 import detection
 from anonymizer import frame
 from anonymizer.aam import Mesh
+from anonymizer.pose import Pose
 
 #: The patch around a face that is worked on, as a share of the outline's size beyond it.
-MARGIN = 0.3
-#: How much of the forehead, of what `frame.add_forehead` adds, is covered; above it lies hair.
+MARGIN = 0.55
+#: How far around the outline the surroundings are moved, and how far the outline may lie from the photo's: in face
+#: widths. What is nearer to other faces on the photo is left where it is, and the outline is the photo's.
+REACH, LARGEST_MOVE = 0.5, 0.2
+#: Displacements are worked out on a grid of so many points on each side.
+MOVE_GRID = 48
+#: How much of the forehead, of what `detection.add_forehead` adds, is covered; above it lies hair.
 FOREHEAD = 0.72
 #: Softness of the edge, in face widths: at the jaw, and at the forehead.
 JAW_EDGE, FOREHEAD_EDGE = 0.05, 0.12
@@ -42,6 +51,7 @@ def paste(
     landmarks: np.ndarray,
     surrogate: np.ndarray,
     surrogate_landmarks: np.ndarray,
+    others: Sequence[np.ndarray] = (),
     random_state: int = 0,
 ) -> np.ndarray:
     """Replace one face on a photo.
@@ -54,21 +64,27 @@ def paste(
     surrogate : ndarray of uint8, shape (H, W, 3)
         A face of any size. Where it is grey and the photo is not, it gets the tone of the skin that it covers.
     surrogate_landmarks : ndarray, shape (68, 2)
+    others : sequence of arrays (m, 2), optional
+        Points on the other faces of the photo. Where one is near, nothing around the face is moved.
     random_state : int, default 0
         For the grain, where the photo has more of it than the surrogate.
 
     Returns
     -------
     ndarray of uint8, shape (h, w, 3)
-        The photo with the other face; outside the face it is the same.
+        The photo with the other face; farther from it than `REACH` it is the same.
     """
     window = _window(landmarks, photo.shape)
     top, bottom, left, right = window
     part = photo[top:bottom, left:right].astype(np.float32)
     points = landmarks - [left, top]
     target = fit_shape(points, surrogate_landmarks)
+    if _crowded(landmarks, others):
+        target[detection.JAW] = points[detection.JAW]
+    else:
+        part = _make_room(part, points, target)
     texture = _warp(surrogate, surrogate_landmarks, target, *part.shape[:2])
-    alpha = _soft_mask(points, *part.shape[:2])
+    alpha = _soft_mask(target, *part.shape[:2])
     matched = _match_tone(texture, part, target, alpha)
     matched = _close_seam(matched, part, alpha)
     matched = _add_grain(matched, part, alpha, np.random.default_rng(random_state))
@@ -80,7 +96,7 @@ def paste(
 
 def _window(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Top, bottom, left, right of the patch around a face, inside a photo of this shape."""
-    outline = frame.add_forehead(landmarks)
+    outline = detection.add_forehead(landmarks)
     low, high = outline.min(axis=0), outline.max(axis=0)
     margin = MARGIN * (high - low).max()
     left, top = np.maximum(np.floor(low - margin), 0).astype(int)
@@ -89,10 +105,7 @@ def _window(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, in
 
 
 def fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndarray:
-    """Where the surrogate's landmarks go on the photo.
-
-    Brows, eyes, nose and mouth keep the surrogate's arrangement, in the photo's pose (an affine map); the jaw line
-    is that of the photo, as what lies beyond it stays.
+    """Where the surrogate's landmarks go on the photo: all in its own proportions, in the photo's pose.
 
     Parameters
     ----------
@@ -101,13 +114,64 @@ def fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndar
     Returns
     -------
     ndarray of float64, shape (68, 2)
+        No point of the jaw line farther than `LARGEST_MOVE` face widths from the photo's.
     """
-    inner = slice(17, 68)
-    sources = np.column_stack([surrogate_landmarks, np.ones(len(surrogate_landmarks))])
-    affine = np.linalg.lstsq(sources[inner], landmarks[inner], rcond=None)[0]  # (3, 2)
-    target = sources @ affine
-    target[detection.JAW] = landmarks[detection.JAW]
+    in_space = Pose.fit(surrogate_landmarks).lift(surrogate_landmarks)
+    target = Pose.fit(landmarks).see(in_space)
+    move = target[detection.JAW] - landmarks[detection.JAW]
+    largest = LARGEST_MOVE * _face_width(landmarks)
+    length = np.linalg.norm(move, axis=1, keepdims=True)
+    target[detection.JAW] = landmarks[detection.JAW] + move * np.minimum(
+        1, largest / np.maximum(length, 1e-9)
+    )
     return target
+
+
+def _face_width(landmarks: np.ndarray) -> float:
+    return float(np.linalg.norm(landmarks[16] - landmarks[0]))
+
+
+def _crowded(landmarks: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    """Whether another face lies within reach of what would be moved."""
+    edge, reach = outline(landmarks), REACH * _face_width(landmarks)
+    return any(cv2.pointPolygonTest(edge, (float(x), float(y)), True) > -reach for o in others for x, y in o)
+
+
+def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Move what surrounds a face such that it meets another outline.
+
+    Each pixel moves as the nearest points of the outline do, less and less until `REACH`.
+
+    Parameters
+    ----------
+    part : ndarray of float32, shape (h, w, 3)
+    points, target : ndarray, shape (68, 2)
+        The face on it, and the one that will be drawn.
+
+    Returns
+    -------
+    ndarray of float32, shape (h, w, 3)
+    """
+    height, width = part.shape[:2]
+    ring = [
+        np.vstack([p[detection.JAW], detection.add_forehead(p)[68:]]) for p in (points, target)
+    ]  # (24, 2) each
+    columns, rows = np.meshgrid(np.linspace(0, width - 1, MOVE_GRID), np.linspace(0, height - 1, MOVE_GRID))
+    grid = np.dstack([columns, rows]).astype(np.float32)  # (g, g, 2)
+    squared = ((grid[:, :, None] - ring[1]) ** 2).sum(axis=3)  # (g, g, 24)
+    weight = 1 / (squared + (0.1 * _face_width(target)) ** 2) ** 2
+    move = (weight / weight.sum(axis=2, keepdims=True)) @ (ring[0] - ring[1])
+    edge = cv2.convexHull(ring[1].astype(np.float32))
+    outside = [-cv2.pointPolygonTest(edge, (float(x), float(y)), True) for x, y in grid.reshape(-1, 2)]
+    share = np.clip(1 - np.reshape(outside, columns.shape) / (REACH * _face_width(target)), 0, 1)
+    move *= (share * share * (3 - 2 * share))[..., None]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    places = ((MOVE_GRID - 1) * side / max(n - 1, 1) for side, n in ((x, width), (y, height)))
+    move = cv2.remap(move.astype(np.float32), *places, cv2.INTER_LINEAR)
+    x, y = x + move[..., 0], y + move[..., 1]
+    moved = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    still = np.abs(move).max(axis=2, keepdims=True) < 0.01
+    return np.where(still, part, np.clip(moved, 0, 255))
 
 
 def _warp(
@@ -116,7 +180,9 @@ def _warp(
     """Draw the surrogate at other landmarks, piece-wise affine: float32 (height, width, 3)."""
     mesh = Mesh.over(target, height, width)
     back = detection.similarity(target, surrogate_landmarks)
-    source = np.vstack([frame.add_forehead(surrogate_landmarks), detection.move_points(mesh.border, back)])
+    source = np.vstack(
+        [detection.add_forehead(surrogate_landmarks), detection.move_points(mesh.border, back)]
+    )
     positions = mesh.source_positions(target, source, height, width)
     texture, visible = frame.sample(surrogate, positions)
     return frame.continue_outward(texture, visible.astype(np.float32))
@@ -124,7 +190,7 @@ def _warp(
 
 def outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
     """The outline of a face: jaw line and a share of the forehead, (m, 2)."""
-    arc = frame.add_forehead(landmarks)[68:]
+    arc = detection.add_forehead(landmarks)[68:]
     up = (landmarks[27] - landmarks[8]) / max(float(np.linalg.norm(landmarks[27] - landmarks[8])), 1e-9)
     height = (arc - (landmarks[0] + landmarks[16]) / 2) @ up  # over the line between the ends of the jaw line
     lowered = arc - (1 - forehead) * np.outer(height, up)

@@ -22,7 +22,7 @@ import attacks
 import detection
 import embedding
 from anonymizer import pasting
-from anonymizer.photos import Photo, cut
+from anonymizer.photos import Photo
 from datasets.faces import read_image
 
 #: The report shows at most so many photos, so wide.
@@ -84,7 +84,7 @@ def describe_context(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     corner = middle - width * np.array([CONTEXT_WIDTH / 2, CONTEXT_ABOVE])
     transform = np.column_stack([scale * np.eye(2), -scale * corner])
     rows, columns = round(CONTEXT_HEIGHT * width * scale), 8 * CONTEXT_GRID[1]
-    window = cut(pasting.cover(photo, landmarks), transform, rows, columns)
+    window = detection.cut(pasting.cover(photo, landmarks), transform, rows, columns)
     return describe_colours(window, CONTEXT_GRID)
 
 
@@ -181,7 +181,7 @@ def _seen(plan, opened: Sequence[Photo], finished: Mapping[int, Path]) -> dict[s
                     spot.transform[:, :2] @ back[:, 2] + spot.transform[:, 2],
                 ]
             )
-            crops.append(cut(released, transform, *spot.crop.shape[:2]))
+            crops.append(detection.cut(released, transform, *spot.crop.shape[:2]))
             landmarks = (spot.landmarks + 0.5) * scale - 0.5
             contexts.append(
                 [describe_context(released, landmarks), describe_context(original, spot.landmarks)]

@@ -742,7 +742,7 @@ def test_photos_to_fit_on_are_a_random_part_where_memory_is_short(faces, monkeyp
 
 def outline(model, i, shape):
     """Where photo i's face lies, with a wide margin: bool (h, w)."""
-    points = frame.add_forehead(model.landmarks[i])
+    points = detection.add_forehead(model.landmarks[i])
     area = np.zeros(shape[:2], np.uint8)
     cv2.fillConvexPoly(area, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
     return area > 0

@@ -350,23 +350,23 @@ def test_the_unchanged_photo_is_no_method(tmp_path):
 
 def test_tilted_faces_are_turned_upright(orl):
     image = scene([orl.images[0], orl.images[70]], [(150, 150, 190, 60), (420, 150, 190, -90)], (300, 580))
-    spots = photos.find_spots(image, thorough=False)
+    spots = detection.find_faces(image, thorough=False)
     assert [spot.reason for spot in spots] == ["", ""]
     for spot in spots:
-        eyes = photos._eyes(detection.detect([spot.crop]).landmarks[0])
+        eyes = detection.eye_centres(detection.detect([spot.crop]).landmarks[0])
         across, down = eyes[1] - eyes[0]
         assert across > 0 and abs(down) < 0.12 * across
         moved = detection.move_points(spot.landmarks, spot.transform)
-        assert np.abs(photos._eyes(moved) - eyes).max() < 0.05 * across
+        assert np.abs(detection.eye_centres(moved) - eyes).max() < 0.05 * across
 
 
 def test_faces_that_cannot_be_replaced_say_why(orl):
     image = scene([orl.images[0], orl.images[70]], [(110, 118, 200, 0), (330, 118, 70, 0)], (260, 420))
     cut_off = image[:, 50:]
-    reasons = [spot.reason for spot in photos.find_spots(cut_off, thorough=False)]
-    assert photos.AT_BORDER in reasons or photos.NO_LANDMARKS in reasons
+    reasons = [spot.reason for spot in detection.find_faces(cut_off, thorough=False)]
+    assert detection.AT_BORDER in reasons or detection.NO_LANDMARKS in reasons
     tiny = scene([orl.images[70]], [(60, 60, 62, 0)], (120, 160))
-    small = photos.find_spots(
+    small = detection.find_faces(
         cv2.resize(tiny, None, fx=0.55, fy=0.55, interpolation=cv2.INTER_AREA), thorough=False
     )
     assert all(spot.reason for spot in small)
@@ -375,7 +375,7 @@ def test_faces_that_cannot_be_replaced_say_why(orl):
 def test_spots_come_back_from_the_cache(source):
     path = source / "anna-beth.jpg"
     first, again = photos.open_photo(path, thorough=False), photos.open_photo(path, thorough=False)
-    direct = photos.find_spots(read_image(path), thorough=False)
+    direct = detection._find_all(read_image(path), False)
     for spots in (first.spots, again.spots):
         for spot, other in zip(spots, direct, strict=True):
             assert np.array_equal(spot.landmarks, other.landmarks)
