@@ -33,7 +33,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from scipy.stats import beta
-from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -196,15 +195,29 @@ class Practice:
     descriptors : ndarray, shape (m, d)
     members : tuple of m frozensets of str
         Who went into each image.
+    apart : tuple of frozensets of str
+        People by groups that share no image of the release under attack; empty where this is not known.
     """
 
     descriptors: np.ndarray
     members: tuple[frozenset[str], ...]
+    apart: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self):
         _check_descriptors("the practice", self.descriptors)
         if len(self.descriptors) != len(self.members):
             raise ValueError(f"{len(self.descriptors)} images but {len(self.members)} sets of members")
+
+    def among(self, people: frozenset[str]) -> Practice | None:
+        """The images of some people only; None where there are none."""
+        rows = [i for i, members in enumerate(self.members) if members <= people]
+        if not rows:
+            return None
+        return Practice(
+            self.descriptors[rows],
+            tuple(self.members[i] for i in rows),
+            tuple(group for group in self.apart if group <= people),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,6 +283,24 @@ class AttackResult:
             "worst_cluster": self.worst_cluster,
             "note": self.note,
         }
+
+
+def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndarray:
+    """Which of some names stand for people behind each image: `Release.cases`, (g,) -> bool (n_images, g)."""
+    people, place = np.unique(np.asarray(names, dtype=str), return_inverse=True)
+    known = cases[cases["person"].isin(people)]
+    behind = np.zeros((n_images, len(people)), dtype=bool)
+    behind[known["image"], np.searchsorted(people, known["person"].to_numpy(dtype=str))] = True
+    return behind[:, place]
+
+
+def _check_closed_set(cases: pd.DataFrame, people: np.ndarray) -> None:
+    unknown = set(cases["person"]) - set(people)
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} released people are not in the gallery, such as {min(unknown)}; in closed-set "
+            "identification everybody is"
+        )
 
 
 def _check_descriptors(what: str, descriptors: np.ndarray) -> None:
@@ -432,11 +463,9 @@ def _rank(to_people: np.ndarray, sought: np.ndarray) -> _Ranking:
 
 def _sought(cases: pd.DataFrame, people: np.ndarray, level: str) -> np.ndarray:
     """Which of the people count as a hit for each case: (m, p)."""
-    alone = cases["person"].to_numpy(dtype=str)[:, None] == people  # (m, p)
     if level == "person":
-        return alone
-    of_image = pd.DataFrame(alone).groupby(cases["image"].to_numpy()).any()
-    return of_image.loc[cases["image"]].to_numpy()
+        return cases["person"].to_numpy(dtype=str)[:, None] == people
+    return members_of(cases, people, int(cases["image"].max()) + 1)[cases["image"]]
 
 
 LEVELS = ("person", "cluster")
@@ -444,20 +473,32 @@ LEVELS = ("person", "cluster")
 
 def _search(to_people: np.ndarray, people: np.ndarray, cases: pd.DataFrame) -> dict[str, _Ranking]:
     """Rank people for each case at both levels: `to_people` (c, p) holds a row for each image."""
-    unknown = set(cases["person"]) - set(people)
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} released people are not in the gallery, such as {min(unknown)}; in closed-set "
-            "identification everybody is"
-        )
+    _check_closed_set(cases, people)
     rows = to_people[cases["image"]]
     return {level: _rank(rows, _sought(cases, people, level)) for level in LEVELS}
 
 
-def _blind(cases: pd.DataFrame, n_people: int, level: str, rank: int = 1) -> float:
+def blind_chance(cases: pd.DataFrame, n_people: int, level: str, rank: int = 1) -> float:
     """Mean chance that one of those sought is among `rank` people drawn blindly."""
     sizes = cases.groupby("image")["person"].transform("size") if level == "cluster" else 1
     return float(np.mean(hit_probability(0, n_people, sizes, rank)))
+
+
+def closed_set(release: Release, gallery: Gallery, rank: int = 1) -> pd.DataFrame:
+    """Search a gallery by each image: `Release.cases` with the chance that a search finds somebody.
+
+    Returns
+    -------
+    DataFrame
+        Also ``hit_person`` and ``hit_cluster``: how likely the person, or anyone who shares the image, is among the
+        first `rank` people, ties being broken by lot.
+    """
+    cases = release.cases
+    to_people, people = person_distances(
+        distances(release.descriptors, gallery.descriptors), gallery.identities
+    )
+    found = _search(to_people, people, cases)
+    return cases.assign(**{f"hit_{level}": ranking.hits(rank) for level, ranking in found.items()})
 
 
 def identification(
@@ -507,7 +548,7 @@ def _identification(cases, to_people, people, ranks, random_state, prefix="") ->
             table = cases.assign(success=ranking.hits(rank), rank=ranking.expected_rank)
             if level == "person":
                 _assert_person_bound(table, rank)
-            chance = _blind(cases, len(people), level, rank)
+            chance = blind_chance(cases, len(people), level, rank)
             results.append(_summarise(f"{prefix}rank-{rank}", level, table, chance, random_state))
     return results
 
@@ -689,10 +730,7 @@ def verification(
         If there are no genuine or no impostor pairs.
     """
     cases = release.cases
-    people, owner = np.unique(gallery.identities, return_inverse=True)
-    behind = pd.crosstab(cases["person"], cases["image"]).reindex(people, fill_value=0)
-    behind = behind.reindex(columns=range(len(release.descriptors)), fill_value=0)
-    genuine = behind.to_numpy(dtype=bool)[owner]  # (g, c)
+    genuine = members_of(cases, gallery.identities, len(release.descriptors)).T  # (g, c)
     to_images = distances(gallery.descriptors, release.descriptors)  # (g, c)
     return _verification(to_images, genuine, gallery.identities, release, false_accept_rates, random_state)
 
@@ -717,7 +755,7 @@ def verification_across(
     between = distances(first.descriptors, second.descriptors)
     rows = cases["image"].to_numpy()
     results = _verification(
-        between[rows][:, :],
+        between[rows],
         genuine_images[rows],
         cases["person"].to_numpy(dtype=str),
         second,
@@ -892,6 +930,51 @@ def calibrate_threshold(
     return Threshold(value, float(low), float(high), false_accept_rate, accepted, n_impostors, n_genuine)
 
 
+def stranger_share(release: Release, gallery: Gallery, threshold: float) -> float:
+    """Share of pairs of an image with a face and a gallery photo of somebody else that are nearer than a threshold.
+
+    NaN where there are no such pairs, or the threshold is NaN. How often strangers are taken for one behind the image
+    is what a re-identification rate must be held against.
+    """
+    strangers = ~members_of(release.cases, gallery.identities, len(release.descriptors))
+    strangers &= np.asarray(release.found)[:, None]
+    if np.isnan(threshold) or not strangers.any():
+        return float("nan")
+    return _mean(distances(release.descriptors, gallery.descriptors)[strangers] < threshold)
+
+
+def acceptance(
+    release: Release, gallery: Gallery, threshold: float, name: str = "accepted", note="", *, random_state=0
+) -> list[AttackResult]:
+    """Take a clear photo and a released image for one person where they are nearer than a threshold.
+
+    Threat model: a system that verifies people, with a threshold that was set on clear photos (`calibrate_threshold`)
+    or that its maker recommends (`PAPER_THRESHOLD`), is shown a released image. With one's own photos as the gallery
+    this is the paper's re-identification rate.
+
+    Returns
+    -------
+    list of one AttackResult
+        Success: share of a person's gallery photos that are accepted beside their image. Chance: `stranger_share`.
+
+    Raises
+    ------
+    ValueError
+        If somebody is not in the gallery.
+    NotApplicableError
+        If there is no threshold (NaN).
+    """
+    if np.isnan(threshold):
+        raise NotApplicableError(note or "there is no threshold")
+    cases = release.cases
+    _check_closed_set(cases, gallery.identities)
+    nearer = distances(release.descriptors, gallery.descriptors) < threshold  # (c, g)
+    own = cases["person"].to_numpy(dtype=str)[:, None] == gallery.identities  # (m, g)
+    table = cases.assign(success=(nearer[cases["image"]] & own).sum(axis=1) / own.sum(axis=1))
+    chance = stranger_share(release, gallery, threshold)
+    return [_summarise(name, "pair", table, chance, random_state, note)]
+
+
 # ----------------------------------------------------------------------------------------------------------
 # Several releases of the same people
 # ----------------------------------------------------------------------------------------------------------
@@ -920,9 +1003,7 @@ def linkability(first: Release, second: Release, *, random_state=0) -> list[Atta
     cases = cases[cases["person"].isin(other["person"])].reset_index(drop=True)
     if cases.empty:
         raise NotApplicableError("the two releases share nobody; linking needs people who are in both")
-    theirs = (
-        pd.crosstab(other["person"], other["image"]).reindex(cases["person"]).to_numpy(dtype=bool)
-    )  # (m, c2)
+    theirs = members_of(other, cases["person"].to_numpy(dtype=str), len(second.descriptors)).T  # (m, c2)
     rows = distances(first.descriptors, second.descriptors)[cases["image"]]
     lost = other.groupby("person")["failed"].all().reindex(cases["person"]).to_numpy()
     table = cases.assign(success=_rank(rows, theirs).hits(1), failed=cases["failed"].to_numpy() | lost)
@@ -962,10 +1043,7 @@ def composition(releases: Sequence[Release], gallery: Gallery, *, random_state=0
         raise NotApplicableError("the releases share nobody; composition needs people who are in all")
     people = np.unique(gallery.identities)
     own = np.asarray(common)[:, None] == people  # (m, p)
-    if not own.any(axis=1).all():
-        raise ValueError(
-            "some released people are not in the gallery; in closed-set identification everybody is"
-        )
+    _check_closed_set(pd.DataFrame({"person": common}), people)
     candidates, together = np.ones(own.shape), np.ones(own.shape, dtype=bool)
     total, n_shown = np.zeros(own.shape), np.zeros(len(common))
     for release, table in zip(releases, tables, strict=True):
@@ -974,7 +1052,7 @@ def composition(releases: Sequence[Release], gallery: Gallery, *, random_state=0
             distances(release.descriptors, gallery.descriptors), gallery.identities
         )
         shown = release.found[image]
-        sharing = _sharing(release.cases, people, len(release.descriptors))  # (c, p)
+        sharing = members_of(release.cases, people, len(release.descriptors))  # (c, p)
         together &= sharing[image]
         likely = _among_first(to_people, sharing.sum(axis=1))[image]
         candidates *= np.where(shown[:, None], likely, 1.0)
@@ -1004,12 +1082,6 @@ def composition(releases: Sequence[Release], gallery: Gallery, *, random_state=0
         )
         for name, (success, note) in attempts.items()
     ]
-
-
-def _sharing(cases: pd.DataFrame, people: np.ndarray, n_images: int) -> np.ndarray:
-    """Who of the people shares each image: (n_images, p)."""
-    table = pd.crosstab(cases["image"], cases["person"])
-    return table.reindex(index=range(n_images), columns=people, fill_value=0).to_numpy(dtype=bool)
 
 
 def _among_first(to_people: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -1076,9 +1148,7 @@ def insider(
     cases = release.cases
     people = np.unique(gallery.identities)
     column = {person: i for i, person in enumerate(people)}
-    unknown = set(cases["person"]) - set(people)
-    if unknown:
-        raise ValueError(f"{len(unknown)} released people are not in the gallery, such as {min(unknown)}")
+    _check_closed_set(cases, people)
     tried = np.zeros(len(cases))
     hits = {level: np.zeros(len(cases)) for level in LEVELS}
     blind = {level: np.zeros(len(cases)) for level in LEVELS}
@@ -1192,7 +1262,9 @@ def parrot(
     NotApplicableError
         If there are fewer than four clusters.
     """
-    return _disjoint("parrot", _learn_discriminants, release, gallery, practice, n_splits, random_state)
+    return _disjoint(
+        "parrot", _blended(_learn_discriminants), release, gallery, practice, n_splits, random_state
+    )
 
 
 def parrot_pairs(
@@ -1204,7 +1276,9 @@ def parrot_pairs(
     differences of their components, their distance and their cosine, so that it also judges people whom it has
     never seen.
     """
-    return _disjoint("parrot pairs", _learn_pairs, release, gallery, practice, n_splits, random_state)
+    return _disjoint(
+        "parrot pairs", _blended(_learn_pairs), release, gallery, practice, n_splits, random_state
+    )
 
 
 def reversal(
@@ -1215,7 +1289,9 @@ def reversal(
     Threat model, parameters and results as for `parrot`. The map is ridge regression from an image to what it lacks to
     the mean of its members' clear photos; its strength is chosen by leave-one-out.
     """
-    return _disjoint("reversal", _learn_linear_reversal, release, gallery, practice, n_splits, random_state)
+    return _disjoint(
+        "reversal", _blended(_learn_linear_reversal), release, gallery, practice, n_splits, random_state
+    )
 
 
 def reversal_pixels(
@@ -1223,7 +1299,7 @@ def reversal_pixels(
 ) -> list[AttackResult]:
     """As `reversal`, on principal components of pixels, searched with Fisherfaces of the attacker's own people."""
     return _disjoint(
-        "reversal pixels", _learn_pixel_reversal, release, gallery, practice, n_splits, random_state
+        "reversal pixels", _blended(_learn_pixel_reversal), release, gallery, practice, n_splits, random_state
     )
 
 
@@ -1241,9 +1317,7 @@ def _disjoint(
         raise ValueError(f"n_splits must be a whole number of at least 1, not {n_splits!r}")
     random = utils.check_random_state(random_state)
     cases = release.cases
-    unknown = set(cases["person"]) - set(gallery.identities)
-    if unknown:
-        raise ValueError(f"{len(unknown)} released people are not in the gallery, such as {min(unknown)}")
+    _check_closed_set(cases, gallery.identities)
     groups = np.unique(cases["group"])
     if len(groups) < 4:
         raise NotApplicableError(
@@ -1262,9 +1336,7 @@ def _disjoint(
         )  # then the other way round: all are attacked
         known = cases["group"].isin(theirs).to_numpy()
         attackers = frozenset(cases.loc[known, "person"])
-        usable = [i for i, members in enumerate(made.members) if members <= attackers]
-        lesson = Practice(made.descriptors[usable], tuple(made.members[i] for i in usable))
-        measure = learn(lesson, gallery.of_people(attackers), random)
+        measure = learn(made.among(attackers), gallery.of_people(attackers), random)
         places = np.flatnonzero(~known)
         attacked = cases.iloc[places]
         images, row = np.unique(attacked["image"], return_inverse=True)
@@ -1275,7 +1347,7 @@ def _disjoint(
             for level, ranking in _search(to_people, people, attacked.assign(image=row)).items():
                 counts[level][places] += ranking.hits(1)
         for level in LEVELS:
-            blind[level].append(_blind(attacked, len(people), level))
+            blind[level].append(blind_chance(attacked, len(people), level))
         tried[places] += 1
     reached = tried > 0
     results = []
@@ -1292,13 +1364,13 @@ def _disjoint(
 
 def _all_practice(release: Release, practice: Practice | None) -> Practice:
     """What the attacker made, and the release's own images, of which they may know all members."""
-    members = release.cases.groupby("image")["person"].agg(frozenset)
-    own = Practice(release.descriptors, tuple(members))
+    cases = release.cases
+    members = tuple(cases.groupby("image")["person"].agg(frozenset))
+    apart = tuple(cases.groupby("group")["person"].agg(frozenset))
     if practice is None:
-        return own
-    return Practice(
-        np.concatenate([practice.descriptors, own.descriptors]), (*practice.members, *own.members)
-    )
+        return Practice(release.descriptors, members, apart)
+    both = np.concatenate([practice.descriptors, release.descriptors])
+    return Practice(both, (*practice.members, *members), apart)
 
 
 def _named_images(practice: Practice) -> tuple[np.ndarray, np.ndarray]:
@@ -1308,9 +1380,71 @@ def _named_images(practice: Practice) -> tuple[np.ndarray, np.ndarray]:
     return practice.descriptors[rows], names
 
 
+#: Shares of what was learnt in the distance that an attacker searches by; the rest is the untrained distance.
+BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+#: The share where the attacker's people are too few to try it on.
+UNTRIED_BLEND = 0.5
+
+
+def _blended(learn: Learn) -> Learn:
+    """Let an attacker trust what they learn as far as it helps with people of their own.
+
+    Twenty people teach little: what is learnt of them alone often finds strangers worse than no learning at all. So
+    the attacker learns from half of their people, tries the other half, and the reverse, and then searches by that
+    mixture of both distances, each brought to mean 0 and deviation 1, under which the fewest other people came before
+    one of those behind an image.
+    """
+
+    def learn_blend(practice: Practice, gallery: Gallery, random):
+        share = _best_blend(learn, practice, gallery, random)
+        measure = learn(practice, gallery, random) if share else distances
+        return lambda a, b: _mixture(distances(a, b), measure(a, b), share)
+
+    return learn_blend
+
+
+def _mixture(plain: np.ndarray, learnt: np.ndarray, share: float) -> np.ndarray:
+    return (1 - share) * _standardised(plain) + share * _standardised(learnt)
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / (values.std() or 1.0)
+
+
+def _best_blend(learn: Learn, practice: Practice, gallery: Gallery, random) -> float:
+    middle = len(practice.apart) // 2
+    halves = [frozenset().union(*part) for part in (practice.apart[:middle], practice.apart[middle:])]
+    losses = np.zeros(len(BLENDS))
+    for taught, tried in (halves, halves[::-1]):
+        lesson, test = practice.among(taught), practice.among(tried)
+        if lesson is None or test is None:
+            return UNTRIED_BLEND
+        photos = gallery.of_people(tried)
+        try:
+            measure = learn(lesson, gallery.of_people(taught), random)
+        except (NotApplicableError, recognition.UnfitGalleryError):
+            return UNTRIED_BLEND
+        parts = [one(test.descriptors, photos.descriptors) for one in (distances, measure)]
+        losses += [_ahead(_mixture(*parts, share), photos.identities, test.members) for share in BLENDS]
+    return BLENDS[int(np.argmin(losses))]
+
+
+def _ahead(to_photos: np.ndarray, identities: np.ndarray, members: Sequence[frozenset[str]]) -> float:
+    """Mean share of the other people who come before the first of an image's members, ties counting half."""
+    to_people, people = person_distances(to_photos, identities)
+    shares = []
+    for row, those in zip(to_people, members, strict=True):
+        own = np.isin(people, list(those))
+        if not own.all():
+            first, others = row[own].min(), row[~own]
+            shares.append(np.mean(others < first) + np.mean(others == first) / 2)
+    return _mean(shares) if shares else 0.0
+
+
 def _learn_discriminants(practice: Practice, gallery: Gallery, random):
     images, names = _named_images(practice)
-    space = recognition.DiscriminantSpace.fit(
+    space = recognition.WithinSpace.fit(
         np.concatenate([gallery.descriptors, images]), np.concatenate([gallery.identities, names])
     )
     return lambda a, b: distances(space.transform(a), space.transform(b))
@@ -1323,14 +1457,23 @@ PIXEL_COMPONENTS = 50
 TRAINING_PAIRS = 2000
 
 
-def _components(*parts: np.ndarray) -> PCA:
-    together = np.concatenate(parts)
-    pca = PCA(min(PIXEL_COMPONENTS, len(together) - 1, together.shape[1]), random_state=0)
-    return pca.fit(np.asarray(together, dtype=float))
+@dataclass(frozen=True, eq=False)
+class _Components:
+    """Principal components of some descriptors."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def of(cls, *parts: np.ndarray) -> _Components:
+        return cls(*recognition.principal_axes(np.concatenate(parts), PIXEL_COMPONENTS))
+
+    def transform(self, descriptors: np.ndarray) -> np.ndarray:
+        return (descriptors - self.mean) @ self.axes
 
 
 def _learn_pairs(practice: Practice, gallery: Gallery, random):
-    pca = _components(gallery.descriptors, practice.descriptors)
+    pca = _Components.of(gallery.descriptors, practice.descriptors)
     images, photos = pca.transform(practice.descriptors), pca.transform(gallery.descriptors)
     genuine = np.stack([np.isin(gallery.identities, list(members)) for members in practice.members])  # (m, g)
     chosen = [_some(np.argwhere(kind), TRAINING_PAIRS, random) for kind in (genuine, ~genuine)]
@@ -1380,7 +1523,7 @@ def _linear_map(images: np.ndarray, members, gallery: Gallery) -> Callable[[np.n
 
 
 def _learn_pixel_reversal(practice: Practice, gallery: Gallery, random):
-    pca = _components(gallery.descriptors, practice.descriptors)
+    pca = _Components.of(gallery.descriptors, practice.descriptors)
     photos = Gallery(pca.transform(gallery.descriptors), gallery.identities, gallery.kind)
     reverse = _linear_map(pca.transform(practice.descriptors), practice.members, photos)
     try:
@@ -1571,11 +1714,14 @@ class Published:
     labels : ndarray of int, shape (n,)
         Which image each of n photos got.
     identities : ndarray of str, shape (n,)
+    what : str
+        In words, such as ``"other photos"``: names attacks by several further releases.
     """
 
     images: Sequence[np.ndarray]
     labels: np.ndarray
     identities: np.ndarray
+    what: str = ""
 
     def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> Release:
         """The release as one recogniser sees it."""
@@ -1638,17 +1784,30 @@ class Scene:
         Clear photos.
     anonymized : Gallery or None
         A gallery that the attacker anonymized themselves.
-    further : tuple of Release
-        More releases of the same people.
+    further : tuple of (str, Release)
+        More releases of the same people, and what they are, in words or "".
     practice : Practice or None
+    threshold : Threshold
+        Set by a false accept rate of `CALIBRATED_RATE` on the clear photos.
+    recommended : float or None
+        The threshold that is customary for the recogniser.
     """
 
     release: Release
     photos: np.ndarray
     gallery: Gallery
+    threshold: Threshold
     anonymized: Gallery | None = None
-    further: tuple[Release, ...] = ()
+    further: tuple[tuple[str, Release], ...] = ()
     practice: Practice | None = None
+    recommended: float | None = None
+
+
+#: The false accept rate for which thresholds are set on clear photos.
+CALIBRATED_RATE = 1e-2
+
+#: Thresholds that are customary for a recogniser.
+RECOMMENDED = {"dlib": PAPER_THRESHOLD}
 
 
 def _against_anonymized(scene: Scene, seed: int) -> list[AttackResult]:
@@ -1658,13 +1817,37 @@ def _against_anonymized(scene: Scene, seed: int) -> list[AttackResult]:
     return [replace(result, attack=f"{result.attack} (anonymized gallery)") for result in results]
 
 
-def _against_second(attack: Callable) -> Callable[[Scene, int], list[AttackResult]]:
+def _against_others(attack: Callable) -> Callable[[Scene, int], list[AttackResult]]:
     def run(scene: Scene, seed: int) -> list[AttackResult]:
         if not scene.further:
             raise NotApplicableError("needs a second release of the same people: give further=")
-        return attack(scene.release, scene.further[0], random_state=seed)
+        results = []
+        for what, other in scene.further:
+            found = attack(scene.release, other, random_state=seed)
+            results += [
+                replace(one, attack=f"{one.attack} ({what})" if what else one.attack) for one in found
+            ]
+        return results
 
     return run
+
+
+def _acceptances(scene: Scene, seed: int) -> list[AttackResult]:
+    limit = scene.threshold
+    note = limit.note or (
+        f"threshold {limit.value:.3f} ({limit.low:.3f} to {limit.high:.3f}) by {limit.n_impostors} clear impostor pairs"
+    )
+    name = f"accepted at FAR {limit.false_accept_rate:g}"
+    results = []
+    if scene.recommended is not None:
+        named = f"accepted at {scene.recommended:g} (paper)"
+        of_paper = "threshold of the paper, not calibrated"
+        results = acceptance(
+            scene.release, scene.gallery, scene.recommended, named, of_paper, random_state=seed
+        )
+    if np.isnan(limit.value) and results:
+        return results
+    return results + acceptance(scene.release, scene.gallery, limit.value, name, note, random_state=seed)
 
 
 def _insiders(scene: Scene, seed: int) -> list[AttackResult]:
@@ -1682,10 +1865,13 @@ ATTACKS: dict[str, Callable[[Scene, int], list[AttackResult]]] = {
     "identification": lambda s, seed: identification(s.release, s.gallery, random_state=seed),
     "identification (anonymized gallery)": _against_anonymized,
     "posterior": lambda s, seed: posterior(s.release, s.gallery, random_state=seed),
+    "acceptance": _acceptances,
     "verification": lambda s, seed: verification(s.release, s.gallery, random_state=seed),
-    "verification across": _against_second(verification_across),
-    "linkability": _against_second(linkability),
-    "composition": lambda s, seed: composition([s.release, *s.further], s.gallery, random_state=seed),
+    "verification across": _against_others(verification_across),
+    "linkability": _against_others(linkability),
+    "composition": lambda s, seed: composition(
+        [s.release, *(r for _, r in s.further)], s.gallery, random_state=seed
+    ),
     "insider": _insiders,
     "parrot": lambda s, seed: parrot(s.release, s.gallery, s.practice, random_state=seed),
     "reversal": lambda s, seed: reversal(s.release, s.gallery, s.practice, random_state=seed),
@@ -1739,15 +1925,19 @@ def attack_release(
     anonymized : Published, optional
         Gallery photos as the attacker anonymized them.
     further : sequence of Published
-        More releases of the same people, for linking and composition.
+        More releases of the same people, for linking (each by itself) and composition (all together).
     random_state : int, default 0
 
     Returns
     -------
     DataFrame
         A row for each attack and recogniser: ``attack recogniser gallery level rate low high rate_all rate_worst chance
-        n_people n_failed worst_people worst_cluster note``, see `AttackResult`. An attack that cannot be made
-        has NaN and the reason. Kept on disk for each attack, by the content of all that it reads.
+        clear n_people n_failed worst_people worst_cluster threshold threshold_low threshold_high stranger_share
+        note``, see `AttackResult`. ``clear`` is the rate of the same attack on the clear photos themselves, where there
+        is such an attack: with it a low rate can be told from a weak attacker. ``threshold`` is that at which 1 % of
+        the impostor pairs of clear photos are accepted, with its interval, and ``stranger_share`` the share of
+        strangers whom a released image would be taken for at it. An attack that cannot be made has NaN and the
+        reason. Kept on disk for each attack, by the content of all that it reads.
 
     Raises
     ------
@@ -1767,18 +1957,15 @@ def attack_release(
         except (recognition.MissingRecogniserError, recognition.UnfitGalleryError) as error:
             rows.append({"attack": "all", "recogniser": name, **_nothing(str(error))})
             continue
-        scene = _scene(faces, describe, *given)
-        for attack in chosen:
-            rows += _attack_rows(attack, ATTACKS[attack], name, scene, random_state)
+        scene = _scene(faces, describe, *given, recommended=RECOMMENDED.get(name))
+        rows += _rows(chosen, ATTACKS, name, scene, random_state)
         if NETWORK_ATTACK in attacks:
-            rows += _attack_rows(
-                NETWORK_ATTACK, _network_on(faces, given, scene, describe), name, scene, random_state
-            )
+            made = {NETWORK_ATTACK: _network_on(faces, given, scene, describe)}
+            rows += _rows([NETWORK_ATTACK], made, name, scene, random_state)
     chosen = [attack for attack in attacks if attack in PIXEL_ATTACKS]
     if chosen:
         scene = _scene(faces, recognition.grey_crops, *given)
-        for attack in chosen:
-            rows += _attack_rows(attack, PIXEL_ATTACKS[attack], PIXELS, scene, random_state)
+        rows += _rows(chosen, PIXEL_ATTACKS, PIXELS, scene, random_state)
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
@@ -1793,10 +1980,15 @@ COLUMNS = [
     "rate_all",
     "rate_worst",
     "chance",
+    "clear",
     "n_people",
     "n_failed",
     "worst_people",
     "worst_cluster",
+    "threshold",
+    "threshold_low",
+    "threshold_high",
+    "stranger_share",
     "note",
 ]
 
@@ -1819,16 +2011,79 @@ def _check_attacks(faces, images, labels, attacks, random_state) -> None:
         raise ValueError(f"labels must use every number from 0 to {len(images) - 1}, one for each image")
 
 
-def _scene(faces, describe, release, photos, kind, anonymized, further, practice) -> Scene:
+def _scene(faces, describe, release, photos, kind, anonymized, further, practice, recommended=None) -> Scene:
     images, members = practice
+    own, held = describe(faces), describe(photos)
+    gallery = Gallery(held, photos.identities, kind)
+    clear, people = (own, faces.identities) if kind == "same photos" else (
+        np.concatenate([own, held]), np.concatenate([faces.identities, photos.identities])
+    )  # fmt: skip
     return Scene(
         release.described(describe),
-        describe(faces),
-        Gallery(describe(photos), photos.identities, kind),
+        own,
+        gallery,
+        clear_threshold(clear, people),
         Gallery.anonymized(anonymized.described(describe)) if anonymized is not None else None,
-        tuple(one.described(describe) for one in further),
+        tuple((one.what, one.described(describe)) for one in further),
         Practice(describe(images), members) if images else None,
+        recommended,
     )
+
+
+def clear_threshold(descriptors: np.ndarray, identities: np.ndarray) -> Threshold:
+    """`calibrate_threshold` at `CALIBRATED_RATE`; kept on disk."""
+    store = utils.CacheStore("thresholds-" + _code_key())
+    key = utils.content_key(descriptors, identities, CALIBRATED_RATE)
+    known = store.get([key])
+    if key in known:
+        return Threshold(**json.loads(known[key]))
+    found = calibrate_threshold(descriptors, identities, CALIBRATED_RATE)
+    store.put({key: json.dumps(vars(found)).encode()})
+    return found
+
+
+def _clear(scene: Scene) -> Scene:
+    """The same scene without any anonymization: every photo is released as it is.
+
+    Of the gallery one photo of each person is the second release, where everybody has another one left.
+    """
+    people = scene.release.identities
+    plain = Release(scene.photos, np.ones(len(people), dtype=bool), np.arange(len(people)), people)
+    held = scene.gallery.identities
+    _, first, photos = np.unique(held, return_index=True, return_counts=True)
+    if photos.min() < 2 or scene.gallery.kind != "other photos":
+        return replace(scene, release=plain, anonymized=None, further=(), practice=None)
+    rest = np.setdiff1d(np.arange(len(held)), first)
+    second = Release(
+        scene.gallery.descriptors[first], np.ones(len(first), bool), np.arange(len(first)), held[first]
+    )
+    gallery = Gallery(scene.gallery.descriptors[rest], held[rest], scene.gallery.kind)
+    further = tuple((what, second) for what, _ in scene.further)
+    return replace(scene, release=plain, gallery=gallery, anonymized=None, further=further, practice=None)
+
+
+def _rows(
+    names: Sequence[str], functions: dict[str, Callable], recogniser: str, scene: Scene, seed: int
+) -> list[dict]:
+    """Rows of some attacks on a scene, each beside the rate of the same attack on the clear photos."""
+    rows = [row for name in names for row in _attack_rows(name, functions[name], recogniser, scene, seed)]
+    with_clear = [name for name in names if name != NETWORK_ATTACK]  # a second network takes minutes
+    plain = _clear(scene)
+    on_clear = {
+        (row["attack"], row["level"]): row.get("rate")
+        for name in with_clear
+        for row in _attack_rows(name, functions[name], recogniser, plain, seed)
+    }
+    limit = scene.threshold
+    constant = {
+        "recogniser": recogniser,
+        "gallery": scene.gallery.kind,
+        "threshold": limit.value,
+        "threshold_low": limit.low,
+        "threshold_high": limit.high,
+        "stranger_share": stranger_share(scene.release, scene.gallery, limit.value),
+    }
+    return [{**constant, "clear": on_clear.get((row["attack"], row["level"])), **row} for row in rows]
 
 
 def _network_on(faces, given, scene: Scene, describe) -> Callable[[Scene, int], list[AttackResult]]:
@@ -1854,12 +2109,12 @@ def _attack_rows(name: str, attack: Callable, recogniser: str, scene: Scene, see
         except NotApplicableError as error:
             rows = [{"attack": name, **_nothing(str(error))}]
         store.put({key: json.dumps(rows).encode()})
-    return [{"recogniser": recogniser, "gallery": scene.gallery.kind, **row} for row in rows]
+    return rows
 
 
 def _content(part):
     """A scene as plain values for `utils.content_key`."""
-    if isinstance(part, Release | Gallery | Practice | Scene):
+    if isinstance(part, Release | Gallery | Practice | Scene | Threshold):
         return [_content(value) for value in vars(part).values()]
     if isinstance(part, tuple):
         return [_content(value) for value in part]

@@ -15,7 +15,6 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,15 +29,18 @@ import datasets
 import detection
 import embedding
 import partitioning
+import recognition
 import utility
 import utils
+from attacks import Gallery, Release
 from datasets import Faces
 from release import AuditReport, audit_release
 
 OUTPUTS = Path(__file__).resolve().parent / "outputs"
 
 #: The distance under which dlib's descriptors are taken for one person, in the paper and by dlib's author.
-DLIB_THRESHOLD = 0.6
+DLIB_THRESHOLD = attacks.PAPER_THRESHOLD
+
 
 #: Reconstructions are measured on at most so many photos.
 N_RECONSTRUCTIONS = 200
@@ -53,65 +55,13 @@ RANDOM_PARTITION, NO_ANONYMIZATION = "random", "none"
 NOT_APPLICABLE = "-"
 
 
-@dataclass(frozen=True, eq=False)
-class Release:
-    """The descriptors of released images, and which photos each one stands for.
-
-    Attributes
-    ----------
-    descriptors : ndarray, shape (c, d)
-        One row for each different image. Rows of images without a face do not count.
-    found : ndarray of bool, shape (c,)
-        Whether a face was found on the image.
-    labels : ndarray of int, shape (n,)
-        Which image each of the n photos got, 0 to c - 1.
-    """
-
-    descriptors: np.ndarray
-    found: np.ndarray
-    labels: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """The photos that an adversary holds, with names on them.
-
-    Attributes
-    ----------
-    descriptors : ndarray, shape (g, d)
-    identities : ndarray of str, shape (g,)
-    kind : str
-        ``"other photos"`` than the anonymized ones, ``"same photos"``, or ``"mixed"`` where only some people
-        have others.
-    """
-
-    descriptors: np.ndarray
-    identities: np.ndarray
-    kind: str
-
-    @classmethod
-    def of(cls, faces: Faces, descriptors: np.ndarray, recogniser: str = "dlib") -> Gallery:
-        """The gallery for some faces: other photos of each person where there are any, else their own.
-
-        `descriptors` (n, d) are those of `faces` themselves.
-        """
-        if faces.others is None:
-            return cls(descriptors, faces.identities, "same photos")
-        lonely = ~np.isin(faces.identities, faces.others.identities)
-        apart = embedding.embed(faces.others, recogniser)
-        return cls(
-            np.concatenate([apart, descriptors[lonely]]),
-            np.concatenate([faces.others.identities, faces.identities[lonely]]),
-            "mixed" if lonely.any() else "other photos",
-        )
+def clear_gallery(faces: Faces, recogniser: str = "dlib") -> Gallery:
+    """What the adversary holds, see `attacks.gallery_faces`, by an embedding."""
+    return Gallery.of(faces, lambda photos: embedding.embed(photos, recogniser))
 
 
 def measure(
-    release: Release,
-    descriptors: np.ndarray,
-    identities: np.ndarray,
-    gallery: Gallery,
-    threshold: float = DLIB_THRESHOLD,
+    release: Release, descriptors: np.ndarray, gallery: Gallery, threshold: float = DLIB_THRESHOLD
 ) -> dict[str, float]:
     """Measure a release against the photos it was made from and a gallery.
 
@@ -125,8 +75,8 @@ def measure(
         c images for n photos.
     descriptors : ndarray, shape (n, d)
         Of the photos, by the recogniser that also described release and gallery.
-    identities : ndarray of str, shape (n,)
     gallery : Gallery
+        Everybody in the release must be in it.
     threshold : float, default 0.6
         Two descriptors nearer than this count as one person.
 
@@ -139,7 +89,7 @@ def measure(
         - ``information_loss_gallery``, ``re_identification_gallery``: the same from the image to the gallery photos
           of its members.
         - ``rank1_cluster``: share of people whose image has a member of their cluster as its nearest gallery face;
-          ``chance_cluster`` is what a blind pick from the gallery gives.
+          ``chance_cluster`` is what naming anybody in the gallery blindly gives.
         - ``rank1_person``: share whose image leads to themselves; ``chance_person`` as above.
         - ``stranger_share``: share of pairs of an image and a gallery photo of somebody outside its cluster
           that are nearer than the threshold. NaN where there are no such pairs.
@@ -148,82 +98,55 @@ def measure(
     Raises
     ------
     ValueError
-        If sizes do not fit.
+        If sizes do not fit, or somebody is not in the gallery.
 
     Notes
     -----
     People are counted once for each image that they share: of p people who share one image, at most one is its
-    nearest gallery face, so ``rank1_person`` is at most 1 / k for clusters of at least k people.
+    nearest gallery face, so ``rank1_person`` is at most 1 / k for clusters of at least k people. Search and chance are
+    those of `attacks.identification`.
     """
-    n_images = len(release.descriptors)
-    if len(release.found) != n_images:
-        raise ValueError(f"{n_images} images but {len(release.found)} found flags")
-    if not len(release.labels) == len(descriptors) == len(identities):
+    if len(release.labels) != len(descriptors):
         raise ValueError(
-            f"{len(release.labels)} labels, {len(descriptors)} descriptors and {len(identities)} identities; "
-            "there must be one of each for each photo"
-        )
-    if len(gallery.descriptors) != len(gallery.identities) or len(gallery.identities) == 0:
-        raise ValueError(
-            f"the gallery has {len(gallery.descriptors)} descriptors and {len(gallery.identities)} identities; "
-            "there must be one of each for each photo, and at least one photo"
+            f"{len(release.labels)} labels and {len(descriptors)} descriptors; there must be one of each for each photo"
         )
     lengths = {part.shape[1:] for part in (release.descriptors, descriptors, gallery.descriptors)}
     if len(lengths) != 1:
         raise ValueError(
             f"release, photos and gallery have descriptors of different shapes: {sorted(lengths)}"
         )
-    if not np.array_equal(np.unique(release.labels), np.arange(n_images)):
-        raise ValueError(f"labels must use every number from 0 to {n_images - 1}, one for each image")
-    shown = release.found[release.labels]  # (n,) photos whose image has a face
+    found = np.asarray(release.found)
+    shown = found[release.labels]  # (n,) photos whose image has a face
     own = np.linalg.norm(release.descriptors[release.labels] - descriptors, axis=1)
-    to_gallery = _distances(release.descriptors, gallery.descriptors)  # (c, g)
-    member = _membership(release.labels, identities, gallery.identities, n_images)  # (c, g)
-    n_people = _people_per_image(release.labels, identities, n_images)  # (c,)
-    nearest = to_gallery.argmin(axis=1)
-    hit = member[np.arange(n_images), nearest]
-    found, failed, total = release.found, ~release.found, n_people.sum()
-    known, strangers = member & found[:, None], ~member & found[:, None]
-    worst_loss = _diameter(descriptors)
+    cases = attacks.closed_set(release, gallery)
+    failed, n_people = cases["failed"], len(np.unique(gallery.identities))
+    known = attacks.members_of(cases, gallery.identities, len(found)) & found[:, None]  # (c, g)
+    to_members = attacks.distances(release.descriptors, gallery.descriptors)[known]
+    share = 1 / cases.groupby("image")["person"].transform(
+        "size"
+    )  # of one hit, for each who shares the image
     return {
         "information_loss": _mean(own[shown]),
-        "information_loss_worst": _mean(np.where(shown, own, worst_loss)),
+        "information_loss_worst": _mean(np.where(shown, own, _diameter(descriptors))),
         "re_identification": _mean(own[shown] < threshold),
         "re_identification_worst": _mean((own < threshold) | ~shown),
-        "information_loss_gallery": _mean(to_gallery[known]),
-        "re_identification_gallery": _mean(to_gallery[known] < threshold),
-        "rank1_cluster": _ratio((n_people * hit)[found].sum(), n_people[found].sum()),
-        "rank1_cluster_worst": float((n_people * (hit | failed)).sum() / total),
-        "chance_cluster": float((n_people * member.mean(axis=1)).sum() / total),
-        "rank1_person": _ratio(hit[found].sum(), n_people[found].sum()),
-        "rank1_person_worst": float((hit | failed).sum() / total),
-        "chance_person": float(member.mean(axis=1).sum() / total),
-        "stranger_share": _mean(to_gallery[strangers] < threshold),
+        "information_loss_gallery": _mean(to_members),
+        "re_identification_gallery": _mean(to_members < threshold),
+        "rank1_cluster": _mean(cases["hit_cluster"][~failed]),
+        "rank1_cluster_worst": _mean(cases["hit_cluster"].where(~failed, 1.0)),
+        "chance_cluster": attacks.blind_chance(cases, n_people, "cluster"),
+        "rank1_person": _mean(cases["hit_person"][~failed]),
+        "rank1_person_worst": _mean(cases["hit_person"].where(~failed, share)),
+        "chance_person": attacks.blind_chance(cases, n_people, "person"),
+        "stranger_share": attacks.stranger_share(release, gallery, threshold),
         "detection_rate": float(found.mean()),
-        "n_failed": int(failed.sum()),
+        "n_failed": int((~found).sum()),
     }
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean distances between rows: (c, d), (g, d) -> (c, g). Exact where rows are equal."""
-    return np.stack([np.linalg.norm(b - row, axis=1) for row in a])
-
-
-def _person_labels(labels: np.ndarray, identities: np.ndarray) -> pd.DataFrame:
-    """Which person is in which cluster: columns label and identity, each pair once."""
-    return pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
-
-
-def _membership(labels: np.ndarray, identities: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarray:
-    """Which gallery photos show a member of each image: (n_images, g)."""
-    pairs = _person_labels(labels, identities)
-    people = {label: set(group) for label, group in pairs.groupby("label")["identity"]}
-    return np.stack([np.isin(others, list(people[label])) for label in range(n_images)])
-
-
-def _people_per_image(labels: np.ndarray, identities: np.ndarray, n_images: int) -> np.ndarray:
-    pairs = _person_labels(labels, identities)
-    return np.bincount(pairs["label"], minlength=n_images)
+def _people_per_image(labels: np.ndarray, identities: np.ndarray) -> np.ndarray:
+    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
+    return np.bincount(pairs["label"])
 
 
 def _diameter(descriptors: np.ndarray) -> float:
@@ -233,10 +156,6 @@ def _diameter(descriptors: np.ndarray) -> float:
 
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
 
 
 def evaluate(
@@ -266,7 +185,9 @@ def evaluate(
     -------
     dict
         What `measure` returns, and ``gallery`` (what kind), ``n_people``, ``n_missed`` (photos whose face the detector
-        missed; they are measured from the whole frame).
+        missed; they are measured from the whole frame). ``threshold_calibrated`` is `calibrated_threshold`,
+        ``threshold_low`` and ``threshold_high`` its interval, and ``re_identification_calibrated`` and
+        ``stranger_share_calibrated`` the two shares under it; NaN where there are too few pairs.
 
     Raises
     ------
@@ -276,13 +197,35 @@ def evaluate(
     _check_recogniser(recogniser)
     images, labels = release_images(faces, model, labels)
     descriptors = embedding.embed(faces, recogniser)
-    release = Release(embedding.embed(images, recogniser), detection.detect(images).found, labels)
-    gallery = Gallery.of(faces, descriptors, recogniser)
-    scores = measure(release, descriptors, faces.identities, gallery, threshold)
+    found = detection.detect(images).found
+    release = Release(embedding.embed(images, recogniser), found, labels, faces.identities)
+    gallery = clear_gallery(faces, recogniser)
+    scores = measure(release, descriptors, gallery, threshold)
+    limit = calibrated_threshold(faces, recogniser)
+    calibrated = {
+        "threshold_calibrated": limit.value,
+        "threshold_low": limit.low,
+        "threshold_high": limit.high,
+        **dict.fromkeys(("re_identification_calibrated", "stranger_share_calibrated"), float("nan")),
+    }
+    if np.isfinite(limit.value):
+        at_limit = measure(release, descriptors, gallery, limit.value)
+        calibrated |= {
+            f"{name}_calibrated": at_limit[name] for name in ("re_identification", "stranger_share")
+        }
     if model.k_anonymous:
         _assert_person_bound(scores, labels, faces.identities)
     missed = int((~detection.detect(faces).found).sum())
-    return {"n_people": faces.n_people, **scores, "gallery": gallery.kind, "n_missed": missed}
+    return {"n_people": faces.n_people, **scores, **calibrated, "gallery": gallery.kind, "n_missed": missed}
+
+
+def calibrated_threshold(faces: Faces, recogniser: str = "dlib") -> attacks.Threshold:
+    """The distance at which 1 % of the pairs of different people among all clear photos are accepted; kept on disk."""
+    parts = [faces] if faces.others is None else [faces, faces.others]
+    return attacks.clear_threshold(
+        np.concatenate([embedding.embed(part, recogniser) for part in parts]),
+        np.concatenate([part.identities for part in parts]),
+    )
 
 
 def _check_recogniser(name: str) -> None:
@@ -336,7 +279,7 @@ def clusters_of(faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray |
         raise ValueError(
             "labels must be whole numbers that start at 0 and leave none out, as a partition gives"
         )
-    n_split = int(_person_labels(labels, faces.identities)["identity"].duplicated().sum())
+    n_split = _people_per_image(labels, faces.identities).sum() - faces.n_people
     if n_split:
         raise ValueError(
             f"{n_split} times a person has photos in a further cluster, which is not k-anonymous; "
@@ -347,7 +290,7 @@ def clusters_of(faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray |
 
 def _assert_person_bound(scores: dict, labels: np.ndarray, identities: np.ndarray) -> None:
     """A shared image cannot lead to more than one person of its cluster; anything else is a fault of ours."""
-    smallest = _people_per_image(labels, identities, int(labels.max()) + 1).min()
+    smallest = _people_per_image(labels, identities).min()
     for name in ("rank1_person", "rank1_person_worst"):
         if scores[name] > 1 / smallest + 1e-9:
             raise AssertionError(
@@ -377,10 +320,10 @@ def reconstruction_scores(
     if len(rows) > N_RECONSTRUCTIONS:
         rows = np.sort(utils.check_random_state(random_state).choice(rows, N_RECONSTRUCTIONS, replace=False))
     descriptors = embedding.embed(faces, recogniser)
-    gallery = Gallery.of(faces, descriptors, recogniser)
+    gallery = clear_gallery(faces, recogniser)
     images = [model.reconstruct(i) for i in rows]
     drawn, found = embedding.embed(images, recogniser), detection.detect(images).found
-    nearest = gallery.identities[_distances(drawn, gallery.descriptors).argmin(axis=1)]
+    nearest = gallery.identities[attacks.distances(drawn, gallery.descriptors).argmin(axis=1)]
     own = np.linalg.norm(drawn - descriptors[rows], axis=1)
     return {
         "reconstruction_loss": _mean(own[found]),
@@ -598,7 +541,7 @@ def _model_scores(name: str, faces: Faces, recogniser: str) -> dict[str, float]:
 
 def _code_key() -> str:
     """Changes with the code that results depend on, besides that of the anonymizers."""
-    return utils.source_key(__file__, balancing, detection, embedding, partitioning)[:16]
+    return utils.source_key(__file__, attacks, balancing, detection, embedding, partitioning)[:16]
 
 
 class Combination(NamedTuple):
@@ -705,8 +648,9 @@ def attack_table(
 ) -> pd.DataFrame:
     """Make every attack on several releases.
 
-    Surrogates are also attacked with a second release of the same people, in clusters of one more, by composition and
-    linking.
+    Each release is also attacked together with further ones of the same people, by composition and linking: surrogates
+    of clusters of one more, and the same method on another photo of everybody, where there is one. That last one is
+    the anonymized gallery, too.
 
     Parameters
     ----------
@@ -728,6 +672,32 @@ def attack_table(
     """
     return _over_releases(
         _attack, faces, combinations, random_state, n_jobs, "attacking", recognisers=recognisers, **options
+    )
+
+
+def fairness_table(
+    faces: Faces,
+    combinations: Iterable[Combination] | None = None,
+    *,
+    recogniser: str = "dlib",
+    random_state: int = 0,
+    n_jobs: int = -1,
+) -> pd.DataFrame:
+    """Compare what groups of people get of privacy and utility, for several releases.
+
+    Parameters as for `attack_table`; privacy is measured by `recogniser`, see `recognition.prepare`.
+
+    Returns
+    -------
+    DataFrame
+        ``embedding partitioner anonymizer k seed`` and the columns of `utility.by_group`, with intervals over people.
+        Measures of privacy: ``re_identification`` (see `measure`), ``rank1_cluster`` and ``rank1_person`` (success of a
+        gallery search), ``set_size`` (effective anonymity set, see `attacks.posterior`); then those of
+        `utility.photo_utility`. Groups: `utility.people_groups`. The last rows, with the measures ``cluster_...`` and
+        the group ``"random clusters"`` beside ``"clusters"``, are `utility.cluster_homogeneity`.
+    """
+    return _over_releases(
+        _be_fair, faces, combinations, random_state, n_jobs, "fairness", recogniser=recogniser
     )
 
 
@@ -780,15 +750,92 @@ def _attack(faces: Faces, combination: Combination, random_state: int, options: 
     if model.k_anonymous and combination.k < faces.n_people:
         other = combination._replace(k=combination.k + 1)
         _, more, their_labels = make_release(faces, other, random_state)
-        further = [attacks.Published(more, their_labels, faces.identities)]
+        further.append(attacks.Published(more, their_labels, faces.identities))
+    again = _release_of_other_photos(faces, combination, random_state)
+    if again is not None:
+        further.append(again)
     return attacks.attack_release(
-        faces, images, labels, model=model, further=further, random_state=random_state, **options
+        faces,
+        images,
+        labels,
+        model=model,
+        anonymized=again,
+        further=further,
+        random_state=random_state,
+        **options,
     )
+
+
+def _release_of_other_photos(
+    faces: Faces, combination: Combination, random_state: int
+) -> attacks.Published | None:
+    """The same combination made for another photo of each person; None where not everybody has one, or it cannot be."""
+    if faces.others is None or set(faces.identities) - set(faces.others.identities):
+        return None
+    kept = faces.others.select(np.isin(faces.others.identities, faces.identities)).split(1, random_state)
+    photos = kept.select(slice(None))  # without others: nothing but these photos is known to the generator
+    if not anonymizer.kind(combination.anonymizer).fits(photos):
+        return None
+    _, images, labels = make_release(photos, combination, random_state)
+    return attacks.Published(images, labels, photos.identities, "other photos")
 
 
 def _use(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
     _, images, labels = make_release(faces, combination, random_state)
     return utility.measure_utility(faces, images, labels, random_state=random_state, **options)
+
+
+def _be_fair(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
+    _, images, labels = make_release(faces, combination, random_state)
+    groups = utility.people_groups(faces).table
+    people = photo_privacy(faces, images, labels, options["recogniser"])
+    useful = utility.photo_utility(faces, images, labels).drop(columns=["identity", "label", "failed"])
+    table = utility.by_group(pd.concat([people, useful], axis=1), groups, faces.identities, random_state)
+    parts = [table]
+    for grouping in groups.columns:
+        alike = utility.cluster_homogeneity(
+            labels, groups[grouping].to_numpy(), faces.identities, random_state=random_state
+        )
+        named = {"measure": "cluster_" + alike["measure"], "grouping": grouping, "n_people": faces.n_people}
+        own = pd.DataFrame({**named, "group": "clusters", "value": alike["value"]})
+        dealt = {"value": alike["random"], "low": alike["random_low"], "high": alike["random_high"]}
+        parts += [own, pd.DataFrame({**named, "group": "random clusters", **dealt})]
+    return pd.concat(parts, ignore_index=True)
+
+
+def photo_privacy(
+    faces: Faces, images: Sequence[np.ndarray], labels: np.ndarray, recogniser: str = "dlib"
+) -> pd.DataFrame:
+    """What each photo's image gives away of its person.
+
+    Returns
+    -------
+    DataFrame
+        A row for each photo: ``re_identification`` (at 0.6 for dlib, else at the calibrated threshold),
+        ``rank1_cluster``, ``rank1_person``, ``set_size``; NaN where the image shows no face.
+    """
+    photos, kind = attacks.gallery_faces(faces)
+    describe = recognition.prepare(recogniser, photos)
+    own, held = describe(faces), describe(photos)
+    gallery = Gallery(held, photos.identities, kind)
+    release = attacks.Published(images, labels, faces.identities).described(describe)
+    limit = attacks.RECOMMENDED.get(recogniser)
+    if limit is None:
+        limit = attacks.clear_threshold(held, photos.identities).value
+    near = np.linalg.norm(release.descriptors[release.labels] - own, axis=1) < limit
+    cases = attacks.closed_set(release, gallery).set_index(["person", "image"])
+    sizes = attacks.posterior(release, gallery)[0].per_person.set_index(["person", "image"])["set_size"]
+    keys = list(zip(faces.identities.tolist(), release.labels.tolist(), strict=True))
+    table = pd.DataFrame(
+        {
+            "re_identification": near.astype(float),
+            "rank1_cluster": cases["hit_cluster"][keys].to_numpy(),
+            "rank1_person": cases["hit_person"][keys].to_numpy(),
+            "set_size": sizes[keys].to_numpy(),
+        }
+    )
+    table.loc[~release.found[release.labels]] = np.nan
+    return table
 
 
 def audit(
@@ -878,7 +925,7 @@ def pair_distances(
         rows = utils.check_random_state(random_state).choice(len(descriptors), N_PAIR_PHOTOS, replace=False)
         descriptors, identities = descriptors[rows], identities[rows]
     first, second = np.triu_indices(len(descriptors), k=1)
-    distance = _distances(descriptors, descriptors)[first, second]
+    distance = attacks.distances(descriptors, descriptors)[first, second]
     alike = identities[first] == identities[second]
     return distance[alike], distance[~alike]
 

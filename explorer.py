@@ -252,7 +252,7 @@ class Exploration:
     @cached_property
     def gallery(self) -> evaluation.Gallery:
         """What the adversary holds."""
-        return evaluation.Gallery.of(self.faces, self.descriptors(), RECOGNISER)
+        return evaluation.clear_gallery(self.faces, RECOGNISER)
 
     # -- clusters ------------------------------------------------------------------------------------------
 
@@ -322,9 +322,8 @@ class Exploration:
         )
 
     def _measure(self, descriptors: np.ndarray, found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        release = evaluation.Release(descriptors, found, labels)
-        identities = self.faces.identities
-        return evaluation.measure(release, self.descriptors(), identities, self.gallery, self.threshold)
+        release = evaluation.Release(descriptors, found, labels, self.faces.identities)
+        return evaluation.measure(release, self.descriptors(), self.gallery, self.threshold)
 
     def cluster(self, view: View, label: int) -> Cluster:
         """One cluster of a view by itself; already with its image if that one is drawn."""

@@ -41,8 +41,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.linalg import eigh
-from sklearn.covariance import ledoit_wolf
-from sklearn.decomposition import PCA
+from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
 
 import detection
 import embedding
@@ -133,6 +132,23 @@ def _lbp_features(faces: Images) -> np.ndarray:
     return local_binary_patterns(grey_crops(faces).reshape(-1, 64, 64))
 
 
+def principal_axes(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and the first principal axes (d, r) of features (n, d), exact also where values outnumber photos.
+
+    By the eigenvectors of the smaller of covariance and Gram matrix. There are at most `most` and n - 1 axes, and none
+    along which the features do not vary; their signs are arbitrary.
+    """
+    mean = features.mean(axis=0, dtype=float)
+    centred = features - mean
+    wide = centred.shape[0] <= centred.shape[1]
+    values, vectors = eigh(centred @ centred.T if wide else centred.T @ centred)
+    kept = np.argsort(-values)[: min(most, len(features) - 1)]
+    kept = kept[values[kept] > 1e-10 * max(values[-1], 1e-300)]
+    if not wide:
+        return mean, vectors[:, kept]
+    return mean, centred.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+
+
 #: Features are reduced to at most so many principal components before discriminants are sought.
 LDA_COMPONENTS = 100
 
@@ -170,8 +186,10 @@ class DiscriminantSpace:
                 f"{len(features)} photos of {len(people)} people give no discriminants; there must be at least two "
                 "people, and two photos of some"
             )
-        pca = PCA(min(LDA_COMPONENTS, len(features) - 1, features.shape[1]), random_state=0)
-        reduced = pca.fit_transform(np.asarray(features, dtype=float))  # (n, r)
+        mean, principal = principal_axes(features, LDA_COMPONENTS)
+        if not principal.shape[1]:
+            raise UnfitGalleryError("all photos are described alike, which tells nobody apart")
+        reduced = (features - mean) @ principal  # (n, r)
         means = np.zeros((len(people), reduced.shape[1]))
         np.add.at(means, person, reduced)
         means /= photos[:, None]
@@ -181,11 +199,54 @@ class DiscriminantSpace:
         within += np.eye(len(within)) * max(1e-9 * np.trace(within) / len(within), 1e-12)
         strengths, axes = eigh(np.cov(means.T).reshape(within.shape), within)  # axes' within-scatter is 1
         count = min(len(people) - 1, reduced.shape[1])
-        return cls(pca.mean_, pca.components_.T @ axes[:, np.argsort(-strengths)[:count]])
+        return cls(mean, principal @ axes[:, np.argsort(-strengths)[:count]])
 
     def transform(self, features: np.ndarray) -> np.ndarray:
         """Features (n, d) -> (n, m)."""
         return (features - self.mean) @ self.axes
+
+
+@dataclass(frozen=True, eq=False)
+class WithinSpace:
+    """A linear map after which photos of one person scatter alike in all directions.
+
+    What discriminants do where people outnumber the values of a descriptor. With fewer people, discriminants would
+    keep only those directions in which these very people differ, and strangers differ in others: here no direction is
+    left out (Hatch, Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition",
+    Interspeech 2006). The scatter is shrunk (Ledoit and Wolf 2004).
+
+    Attributes
+    ----------
+    axes : ndarray, shape (d, r)
+        Orthonormal; in directions across them there was no scatter.
+    factors : ndarray, shape (r,)
+        By which parts along the axes are stretched, those across them being left as they are.
+    """
+
+    axes: np.ndarray
+    factors: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray, identities: np.ndarray) -> WithinSpace:
+        """Fit on features (n, d) of named photos; `UnfitGalleryError` without a second photo of anyone."""
+        people, person, photos = np.unique(identities, return_inverse=True, return_counts=True)
+        if photos.max() < 2:
+            raise UnfitGalleryError("without a second photo of anyone there is no scatter within people")
+        features = np.asarray(features, dtype=float)
+        means = np.zeros((len(people), features.shape[1]))
+        np.add.at(means, person, features)
+        rest = features - (means / photos[:, None])[person]
+        shrinkage = max(float(ledoit_wolf_shrinkage(rest, assume_centered=True)), 1e-3)
+        _, lengths, axes = np.linalg.svd(rest, full_matrices=False)
+        scatter = lengths**2 / len(rest)
+        even = shrinkage * scatter.sum() / features.shape[1]
+        kept = scatter > 1e-12 * max(scatter[0], 1e-300)
+        factors = np.sqrt(even / ((1 - shrinkage) * scatter[kept] + even)) if even else np.ones(0)
+        return cls(axes[kept].T[:, : len(factors)], factors)
+
+    def transform(self, features: np.ndarray) -> np.ndarray:
+        """Features (n, d) -> (n, d)."""
+        return features - (features @ self.axes) * (1 - self.factors) @ self.axes.T
 
 
 def _fisher(features: Callable[[Images], np.ndarray]) -> Callable[[Faces], Describe]:

@@ -55,9 +55,10 @@ class Tuning:
     loss : float
         Information loss of the release: mean distance from a photo to its image.
     privacy : float
-        Success rate of the target over all photos.
+        Success rate of the target over all photos; those whose image shows no face count as recognised.
     upper : float
-        Its upper confidence bound (Clopper and Pearson 1934, photos taken as independent).
+        Its upper confidence bound, see `release_upper_bound`. It is taken on the photos that were tuned on: what holds
+        for other photos and recognisers is in `checks`.
     bound : float
         What was asked for.
     reason : str
@@ -67,8 +68,7 @@ class Tuning:
     trace : DataFrame
         A row for everything that was tried: ``label round strength step loss success found chosen``.
     checks : DataFrame
-        A row for each recogniser: ``recogniser role re_identification threshold rank1_cluster rank1_person``; ``role``
-        says whether the search saw it.
+        See `check_release`; ``role`` says whether the search saw the recogniser.
     """
 
     weights: np.ndarray
@@ -90,15 +90,17 @@ class _Task:
     faces: Faces
     model: anonymizer.Surrogates
     descriptors: np.ndarray
-    gallery: evaluation.Gallery
+    gallery: attacks.Gallery
     recogniser: str
     threshold: float
     succeeds: Callable
+    largest: float | None
+    confidence: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """One image for a cluster, measured. `hits` (m,) says which members the attack succeeds for."""
+    """One image for a cluster, measured. `hits` (m,) says which members the attack succeeds for; all without a face."""
 
     weights: np.ndarray  # (n,)
     strength: float
@@ -130,6 +132,19 @@ def _led_to_person(task: _Task, descriptor: np.ndarray, members: np.ndarray) -> 
     nearest = np.linalg.norm(task.gallery.descriptors - descriptor, axis=1).argmin()
     return task.faces.identities[members] == task.gallery.identities[nearest]
 
+
+def _whole(faces: Faces, clusters: Sequence[np.ndarray]) -> float:
+    return 1.0
+
+
+def _one_person(faces: Faces, clusters: Sequence[np.ndarray]) -> float:
+    """Largest share of a cluster's photos that one person has."""
+    counts = [np.unique(faces.identities[members], return_counts=True)[1] for members in clusters]
+    return float(max(c.max() / c.sum() for c in counts))
+
+
+#: Targets that an image meets or misses as a whole, and the share of its photos for which it can succeed at most.
+LARGEST_SHARES: dict[str, Callable] = {"rank1_cluster": _whole, "rank1_person": _one_person}
 
 #: What can be kept below a bound, by name: for each member, whether the attack succeeds.
 TARGETS: dict[str, Callable] = {
@@ -210,8 +225,8 @@ def tune(
         raise ValueError(f"strengths must be numbers from 0 to 1, at least one, not {strengths!r}")
     descriptors = embedding.embed(faces, recogniser)
     task = _Task(
-        faces, model, descriptors, evaluation.Gallery.of(faces, descriptors, recogniser), recogniser, threshold,
-        TARGETS[target],
+        faces, model, descriptors, evaluation.clear_gallery(faces, recogniser), recogniser, threshold,
+        TARGETS[target], LARGEST_SHARES[target](faces, clusters) if target in LARGEST_SHARES else None, confidence,
     )  # fmt: skip
     random = utils.check_random_state(random_state)
     averages = [_average_of_others(faces, members, random) for members in clusters]
@@ -220,12 +235,12 @@ def tune(
         for members, average in utils.progress(list(zip(clusters, averages, strict=True)), "tuning clusters")
     ]
     chosen = [_best(candidates, bound) for candidates in tried]
-    if _upper(chosen, confidence) > bound:
+    if _upper(task, chosen) > bound:
         further = [i for i, candidate in enumerate(chosen) if candidate.hits.any()]
         for i in utils.progress(further, "tuning further"):
             tried[i] += _search(task, clusters[i], 0.0, strengths, averages[i])
-        chosen = _tighten(chosen, tried, bound, confidence)
-    return _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, checks)
+        chosen = _tighten(task, chosen, tried, bound)
+    return _result(task, labels, clusters, sizes, tried, chosen, bound, checks)
 
 
 def _average_of_others(faces: Faces, members: np.ndarray, random: np.random.RandomState) -> np.ndarray:
@@ -251,7 +266,7 @@ def _measure(task: _Task, members: np.ndarray, weights: np.ndarray, strength: fl
     descriptor, found = _describe([image], task.recogniser)
     if not found[0]:
         return _Candidate(
-            weights, strength, step, image, False, float("nan"), np.zeros(len(members), dtype=bool)
+            weights, strength, step, image, False, float("nan"), np.ones(len(members), dtype=bool)
         )
     loss = float(np.linalg.norm(task.descriptors[members] - descriptor[0], axis=1).mean())
     return _Candidate(weights, strength, step, image, True, loss, task.succeeds(task, descriptor[0], members))
@@ -322,17 +337,49 @@ def upper_bound(successes: int, n: int, confidence: float = 0.95) -> float:
     return 1.0 if successes == n else float(stats.beta.ppf(confidence, successes + 1, n - successes))
 
 
-def _upper(chosen: Sequence[_Candidate], confidence: float) -> float:
-    hits = np.concatenate([c.hits for c in chosen])
-    return upper_bound(int(hits.sum()), len(hits), confidence)
+def release_upper_bound(
+    hits: Sequence[np.ndarray], confidence: float = 0.95, largest: float | None = None
+) -> float:
+    """One-sided upper confidence bound of the success rate over a release, whose clusters are more alike inside.
+
+    Parameters
+    ----------
+    hits : sequence of c ndarrays of bool
+        For each cluster, which of its photos the attack succeeds for.
+    confidence : float, default 0.95
+    largest : float, optional
+        For attacks that give one answer for each image: the largest share of a cluster's photos for which it can be
+        right. Clusters are counted then, not photos.
+
+    Returns
+    -------
+    float
+        `upper_bound` of clusters times `largest`; or, without `largest`, for as many independent photos as have the
+        variance that is seen between clusters, at most all of them (Korn and Graubard, "Confidence intervals for
+        proportions with small expected number of positive counts estimated from survey data", Survey Methodology 24,
+        1998).
+    """
+    sizes, successes = np.array([len(h) for h in hits]), np.array([h.sum() for h in hits])
+    if largest is not None:
+        return largest * upper_bound(int((successes > 0).sum()), len(hits), confidence)
+    n, rate = sizes.sum(), successes.sum() / sizes.sum()
+    if rate == 1:
+        return 1.0
+    spread = ((successes - rate * sizes) ** 2).sum() * len(hits) / max(len(hits) - 1, 1) / n**2
+    effective = min(n, rate * (1 - rate) / spread) if spread > 0 else n
+    return float(stats.beta.ppf(confidence, rate * effective + 1, (1 - rate) * effective))
+
+
+def _upper(task: _Task, chosen: Sequence[_Candidate]) -> float:
+    return release_upper_bound([c.hits for c in chosen], task.confidence, task.largest)
 
 
 def _tighten(
-    chosen: list[_Candidate], tried: Sequence[Sequence[_Candidate]], bound: float, confidence: float
+    task: _Task, chosen: list[_Candidate], tried: Sequence[Sequence[_Candidate]], bound: float
 ) -> list[_Candidate]:
     """Let clusters take candidates with fewer successes, the cheapest first, until the release's bound holds."""
     chosen = list(chosen)
-    while _upper(chosen, confidence) > bound:
+    while _upper(task, chosen) > bound:
         steps = []
         for i, candidates in enumerate(tried):
             for candidate in candidates:
@@ -347,9 +394,9 @@ def _tighten(
     return chosen
 
 
-def _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, checks) -> Tuning:
+def _result(task, labels, clusters, sizes, tried, chosen, bound, checks) -> Tuning:
     hits = np.concatenate([c.hits for c in chosen])
-    upper = _upper(chosen, confidence)
+    upper = _upper(task, chosen)
     met = [c.found and c.success <= bound for c in chosen]
     reason = MET if upper <= bound else CLUSTERS_ONLY
     if not all(met):
@@ -361,7 +408,7 @@ def _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, che
             "n_people": sizes,
             "strength": [c.strength for c in chosen],
             "loss": [c.loss for c in chosen],
-            "success": [c.success for c in chosen],
+            "success": [c.success if c.found else np.nan for c in chosen],
             "met": met,
             "found": [c.found for c in chosen],
         }
@@ -370,7 +417,7 @@ def _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, che
         [
             {
                 "label": label, "round": number, "strength": c.strength, "step": c.step, "loss": c.loss,
-                "success": c.success, "found": c.found, "chosen": c is chosen[label],
+                "success": c.success if c.found else np.nan, "found": c.found, "chosen": c is chosen[label],
             }
             for label, candidates in enumerate(tried)
             for number, c in enumerate(candidates)
@@ -391,10 +438,6 @@ def _result(task, labels, clusters, sizes, tried, chosen, bound, confidence, che
     )
 
 
-#: The rate of impostor pairs at which a recogniser's threshold is set for the check, where none is known for it.
-CHECK_FAR = 0.01
-
-
 def check_release(
     faces: Faces,
     labels: np.ndarray,
@@ -413,34 +456,59 @@ def check_release(
     seen : str
         The recogniser that steered.
     threshold : float
-        For it. Others get the threshold at which 1 % of the impostor pairs among the photos are accepted.
+        For it. Others get the one at which 1 % of the impostor pairs of the clear photos are accepted.
     recognisers : sequence of str, optional
         By default all of `recognition.available`, which take no part in clustering either.
 
     Returns
     -------
     DataFrame
-        ``recogniser role note threshold re_identification rank1_cluster chance_cluster rank1_person stranger_share``.
-        One that is missing, or cannot be fitted on this gallery, has NaN and a note.
+        ``recogniser role note threshold re_identification re_identification_gallery rank1_cluster chance_cluster
+        rank1_person stranger_share``, see `evaluation.measure`: ``_gallery`` is by other photos of the same people,
+        where there are any, which no search has seen. ``clear_re_identification`` and ``clear_rank1`` are what clear
+        photos give in place of the images. A recogniser that is missing, or cannot be fitted on this gallery, has NaN
+        and a note.
     """
     photos, kind = attacks.gallery_faces(faces)
     names = list(dict.fromkeys([seen, *(recognition.available() if recognisers is None else recognisers)]))
-    kept = ("re_identification", "rank1_cluster", "chance_cluster", "rank1_person", "stranger_share")
+    kept = (
+        "re_identification", "re_identification_gallery", "rank1_cluster", "chance_cluster", "rank1_person",
+        "stranger_share",
+    )  # fmt: skip
+    columns = ("threshold", *kept, "clear_re_identification", "clear_rank1")
     found, rows = detection.detect(images).found, []
     for name in names:
         row = {"recogniser": name, "role": "steered" if name == seen else "unseen", "note": ""}
         try:
             describe = recognition.prepare(name, photos)
         except (recognition.MissingRecogniserError, recognition.UnfitGalleryError) as error:
-            rows.append({**row, "threshold": np.nan, **dict.fromkeys(kept, np.nan), "note": str(error)})
+            rows.append({**row, **dict.fromkeys(columns, np.nan), "note": str(error)})
             continue
-        descriptors = describe(faces)
-        _, impostors = evaluation.pair_distances(descriptors, faces.identities)
-        limit = threshold if name == seen else float(np.quantile(impostors, CHECK_FAR))
-        release = evaluation.Release(describe(images), found, np.asarray(labels))
-        gallery = evaluation.Gallery(describe(photos), photos.identities, kind)
-        scores = evaluation.measure(release, descriptors, faces.identities, gallery, limit)
-        rows.append({**row, "threshold": limit, **{key: scores[key] for key in kept}})
+        descriptors, held = describe(faces), describe(photos)
+        limit, note = threshold, ""
+        if name != seen:
+            both = kind != "same photos"
+            calibrated = attacks.clear_threshold(
+                np.concatenate([descriptors, held]) if both else held,
+                np.concatenate([faces.identities, photos.identities]) if both else photos.identities,
+            )
+            limit, note = calibrated.value, calibrated.note
+        gallery = attacks.Gallery(held, photos.identities, kind)
+        release = attacks.Release(describe(images), found, np.asarray(labels), faces.identities)
+        every = np.arange(len(faces))
+        plain = attacks.Release(descriptors, np.ones(len(faces), dtype=bool), every, faces.identities)
+        scores = evaluation.measure(release, descriptors, gallery, limit)
+        clear = evaluation.measure(plain, descriptors, gallery, limit)
+        if np.isnan(limit):  # nothing is nearer than no threshold
+            for one in (scores, clear):
+                one |= dict.fromkeys(("re_identification", "re_identification_gallery"), np.nan)
+        baselines = {
+            "clear_re_identification": clear["re_identification_gallery"],
+            "clear_rank1": clear["rank1_person"],
+        }
+        rows.append(
+            {**row, "note": note, "threshold": limit, **{key: scores[key] for key in kept}, **baselines}
+        )
     return pd.DataFrame(rows)
 
 
@@ -476,6 +544,64 @@ def pareto_front(table: pd.DataFrame, loss: str = "information_loss", privacy: s
         if points[i, 1] < best or tuple(points[i]) == last:
             front[i], best, last = True, points[i, 1], tuple(points[i])
     return front
+
+
+def strength_grid(
+    faces: Faces,
+    embeddings: Sequence[str] = ("dlib",),
+    partitioners: Sequence[str] = ("balanced", "ward"),
+    anonymizers: Sequence[str] = ("aam",),
+    k_values: Iterable[int] = (5,),
+    strengths: Sequence[float] = STRENGTHS,
+    *,
+    recogniser: str = "dlib",
+    threshold: float = evaluation.DLIB_THRESHOLD,
+    privacy: str = "rank1_cluster",
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure every combination at every strength: the trade-off between privacy and loss, and its Pareto front.
+
+    Parameters
+    ----------
+    faces : Faces
+    embeddings, partitioners, anonymizers, k_values
+        As for `evaluation.sweep`.
+    strengths : sequence of float
+        Shares of the clusters' own mixtures, the same for all clusters; the rest is the average of all others.
+    recogniser, threshold
+        As for `evaluation.sweep`.
+    privacy : str, default "rank1_cluster"
+        Which measure makes the front with the information loss.
+    random_state : int, default 0
+
+    Returns
+    -------
+    DataFrame
+        A row for each: which, ``strength``, what `evaluation.measure` returns, and ``front``.
+    """
+    rows, descriptors = [], embedding.embed(faces, recogniser)
+    gallery = evaluation.clear_gallery(faces, recogniser)
+    grid = list(itertools.product(embeddings, partitioners, anonymizers, k_values))
+    models = {name: anonymizer.load(name, faces) for name in dict.fromkeys(anonymizers)}
+    for name, partitioner, generator, k in utils.progress(grid, "strengths"):
+        labels = evaluation.partitioner(partitioner)(
+            embedding.embed(faces, name), k, identities=faces.identities, random_state=random_state
+        )
+        clusters = evaluation.clusters_of(faces, models[generator], labels)
+        random = utils.check_random_state(random_state)
+        ends = [
+            (_own_weights(faces, members, np.ones(len(members))), _average_of_others(faces, members, random))
+            for members in clusters
+        ]
+        for strength in strengths:
+            mixtures = [strength * own + (1 - strength) * others for own, others in ends]
+            images = [models[generator].surrogate(np.flatnonzero(w), w[w > 0]) for w in mixtures]
+            release = attacks.Release(*_describe(images, recogniser), labels, faces.identities)
+            which = {"embedding": name, "partitioner": partitioner, "anonymizer": generator, "k": int(k)}
+            scores = evaluation.measure(release, descriptors, gallery, threshold)
+            rows.append({**which, "strength": float(strength), **scores})
+    table = pd.DataFrame(rows)
+    return table.assign(front=pareto_front(table, "information_loss", privacy))
 
 
 def tune_grid(
@@ -518,13 +644,13 @@ def tune_grid(
             embedding.embed(faces, name), k, identities=faces.identities, random_state=random_state
         )
         result = tune(faces, labels, models[generator], target, bound, random_state=random_state, **options)
-        plain = result.trace[result.trace["round"] == 0]
-        weights = np.bincount(labels)
+        plain = result.trace[(result.trace["round"] == 0) & result.trace["found"]]
+        weights = np.bincount(labels)[plain["label"]]
         rows.append(
             {
                 "embedding": name, "partitioner": partitioner, "anonymizer": generator, "k": int(k),
-                "plain_loss": float(np.average(plain["loss"], weights=weights)),
-                "plain_privacy": float(np.average(plain["success"], weights=weights)),
+                "plain_loss": float(np.average(plain["loss"], weights=weights)) if len(plain) else np.nan,
+                "plain_privacy": float(np.average(plain["success"], weights=weights)) if len(plain) else np.nan,
                 "loss": result.loss, "privacy": result.privacy, "upper": result.upper, "bound": result.bound,
                 "met": result.reason == MET, "reason": result.reason,
                 "unseen": result.checks.loc[result.checks["role"] == "unseen", "re_identification"].max(),

@@ -667,12 +667,7 @@ def test_surrogates_that_pass_the_papers_measure_lead_to_their_cluster(source):
     labels = partitioning.PARTITIONERS["ward"](descriptors, 5)
     released = attacks.simulated_release(descriptors, labels)
     people = released.identities
-    scores = evaluation.measure(
-        evaluation.Release(released.descriptors, released.found, released.labels),
-        descriptors,
-        people,
-        evaluation.Gallery(descriptors, people, "same photos"),
-    )
+    scores = evaluation.measure(released, descriptors, Gallery(descriptors, people, "same photos"))
     assert scores["re_identification"] < 0.001
     results = by_name(attacks.identification(released, Gallery(descriptors, people), ranks=[1]))
     assert results["rank-1", "cluster"].rate > 0.9

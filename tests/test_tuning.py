@@ -164,6 +164,7 @@ def test_upper_bound_is_the_exact_binomial_one(counts, confidence):
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=25))
+@settings(deadline=None)
 def test_pareto_front_against_brute_force(points):
     table = pd.DataFrame(points, columns=["information_loss", "re_identification"])
     beaten = [
