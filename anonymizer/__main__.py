@@ -19,12 +19,25 @@ import release
 from anonymizer import photos
 from anonymizer.folder import LARGEST_SIDE, METHODS, Settings, anonymize_folder, check
 
+EXIT_STATUS = """\
+exit status: 0 a release was made and passed its audit; 1 nothing could be released, or the audit failed;
+2 the request or a file does not fit, nothing was lost; 130 interrupted, the same command goes on."""
+
+EXAMPLES = """\
+examples:
+  python -m anonymizer holiday holiday-out                     five people share a face, pasted back
+  python -m anonymizer holiday faces-out --mode shared --k 10  the shared faces alone, k-anonymous
+  python -m anonymizer holiday out --workers -1 -v             all cores, naming each photo
+"""
+
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m anonymizer",
         description="Anonymize a folder of photos, several faces each, into a folder that can be shown to others.",
+        epilog=EXAMPLES + EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("photos", type=Path, metavar="PHOTOS", help="folder of photos; sub-folders are read, too")
@@ -44,13 +57,18 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         default="per_photo",
         help="per_photo pastes back into the photos (no k-anonymity claimed); shared writes one surrogate a cluster",
     )
-    add("--embedding", default="dlib", metavar="NAME", help="what people are told apart by (dlib)")
+    add(
+        "--embedding",
+        default="dlib",
+        metavar="NAME",
+        help="what people are told apart by (dlib); facenet, onnx:PATH",
+    )
     add(
         "--partitioner",
         choices=partitioning.PARTITIONERS,
         default="balanced",
         metavar="NAME",
-        help="(balanced)",
+        help="how people are put into clusters (balanced); %(choices)s",
     )
     add(
         "--people",
@@ -76,7 +94,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         help=f"photos are reduced to so many pixels on the longer side ({LARGEST_SIDE})",
     )
     add("--show-originals", action="store_true", help="show the original photos in the report")
-    add("--seed", type=int, default=0)
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the partition's random choices (0); file names are random anyway",
+    )
     add("--workers", type=int, default=1, help="processes (1); -1 takes all cores")
     add("-v", "--verbose", action="store_true", help="name each photo as it is done")
     given = parser.parse_args(arguments)
@@ -116,17 +139,19 @@ def _parse_option(text: str) -> tuple[str, object]:
         return name, value
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Anonymize a folder of photos from the command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Anonymize a folder of photos from the command line, and return the exit status; see `EXIT_STATUS`."""
     try:
-        settings = parse(arguments)
-        sentences = anonymize_folder(settings)
+        outcome = anonymize_folder(parse(arguments))
     except (ValueError, TypeError, OSError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        sys.exit("interrupted; finished photos are kept, run the same command again to go on")
-    print("\n".join(sentences))
+        print("interrupted; finished photos are kept, run the same command again to go on", file=sys.stderr)
+        return 130
+    print("\n".join(outcome.sentences))
+    return 0 if outcome.passed else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,9 @@ elsewhere are among them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import joblib
 import numpy as np
 
@@ -41,10 +44,13 @@ METHODS = [name for name in (*anonymizer.ANONYMIZERS, *anonymizer.VARIANTS) if n
 #: Photos are written at no more than this many pixels on the longer side.
 LARGEST_SIDE = 2048
 
+#: Options that a method takes here unless others are given: nobody on one's own photos is known to the bundled network.
+OWN_PHOTOS: dict[str, dict] = {"cnn": {"proxy": 10}}
+
 REPLACED, FILTERED, BLURRED = "replaced", "changed by itself", "blurred out"
 WRITTEN, SUPPRESSED, DAMAGED = "written", "suppressed", "damaged"
 NO_FACE, TOO_FEW, SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
-FACELESS_SURROGATE = "the surrogate shows no face"
+FACELESS_SURROGATE, NOT_PASTED = "the surrogate shows no face", "the surrogate does not fit this face"
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -76,6 +82,11 @@ class Settings:
     verbose: bool
 
     @property
+    def chosen(self) -> dict:
+        """The anonymizer's options: those given, or where there is none those of `OWN_PHOTOS`."""
+        return self.options or OWN_PHOTOS.get(self.method, {})
+
+    @property
     def report(self) -> Path:
         """Where the report goes: beside the ledger."""
         return self.ledger.with_name(self.ledger.stem + "-report.html")
@@ -97,13 +108,22 @@ class Settings:
             for path in files
         ]
         decisive = ("k", "method", "mode", "embedding", "partitioner", "people", "same_person", "seed")
-        further = (repr(sorted(self.options.items())), self.thorough, self.keep_faceless, self.largest_side)
+        further = (repr(sorted(self.chosen.items())), self.thorough, self.keep_faceless, self.largest_side)
         code = utils.source_key(detection.__file__, *sorted(Path(__file__).parent.glob("*.py")))
         return utils.content_key([getattr(self, name) for name in decisive], further, content, code)
 
 
 def check(settings: Settings) -> None:
-    """Refuse what cannot be done before any work is."""
+    """Refuse what cannot be done before any work is.
+
+    Raises
+    ------
+    ValueError
+        For numbers, names or options that do not fit, and for places that would mix originals and release.
+    FileNotFoundError
+        If there is no folder of photos.
+    """
+    _check_models(settings)
     if settings.k < 2:
         raise ValueError(f"--k is {settings.k}; fewer than 2 people hide nobody")
     if settings.workers < 1 and settings.workers != -1:
@@ -135,6 +155,51 @@ def check(settings: Settings) -> None:
             )
     if out.exists() and not out.is_dir():
         raise ValueError(f"{settings.out}: is a file; OUT must be a folder")
+
+
+def _check_models(settings: Settings) -> None:
+    embedder, _, path = settings.embedding.partition(":")
+    known = [
+        name for name in embedding.EMBEDDINGS if name != "stored"
+    ]  # nobody has stored these faces' descriptors
+    if embedder not in known or bool(path) != (embedder in embedding.NEEDS_PATH):
+        shown = ", ".join(f"{name}:PATH" if name in embedding.NEEDS_PATH else name for name in known)
+        raise ValueError(f"--embedding is {settings.embedding!r}; here there is {shown}")
+    if path and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: there is no such model for --embedding")
+    if embedder != "dlib" and settings.same_person == photos.SAME_PERSON:
+        raise ValueError(
+            f"--same-person is the distance for dlib ({photos.SAME_PERSON}); give the one under which two faces are "
+            f"one person by {embedder!r}"
+        )
+    possible = _option_names(anonymizer.kind(settings.method))
+    unknown = sorted(set(settings.options) - possible)
+    if unknown:
+        raise ValueError(
+            f"{settings.method!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(possible)) or 'none'}"
+        )
+
+
+def _option_names(cls: type) -> set[str]:
+    """What can be chosen when an anonymizer is made."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = list(inspect.signature(base.__init__).parameters.values())
+            names |= {p.name for p in parameters[2:] if p.kind is not p.VAR_KEYWORD}  # without self and faces
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return names
+
+
+def _check_folders(settings: Settings, files: Sequence[Path]) -> None:
+    """With people named by sub-folders, every photo must lie in one."""
+    loose = sum(path.parent == settings.source for path in files)
+    if settings.people == "folders" and loose:
+        raise ValueError(
+            f"{loose} photos lie in no sub-folder, so no name says who is on them; make one sub-folder for each "
+            "person, or use --people faces"
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -284,13 +349,13 @@ def make_plan(settings: Settings, opened: Sequence[Photo]) -> Plan:
     found = FoundFaces(faces, found.photo, found.place)
     n_doubtful = photos.doubtful_pairs(descriptors, people, 1.2 * settings.same_person)
     if not anonymizer.kind(settings.method).k_anonymous:
-        model = anonymizer.load(settings.method, faces, **settings.options)
+        model = anonymizer.load(settings.method, faces, **settings.chosen)
         return Plan(found, None, model, [], n_doubtful)
     if faces.n_people < settings.k:
         return Plan(found, None, None, [], n_doubtful)
     partition = partitioning.PARTITIONERS[settings.partitioner]
     labels = partition(descriptors, settings.k, identities=people, random_state=settings.seed)
-    model = anonymizer.load(settings.method, faces, **settings.options)
+    model = anonymizer.load(settings.method, faces, **settings.chosen)
     clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     images = [model.surrogate(c) for c in utils.progress(clusters, "making surrogates")]
     return Plan(found, labels, model, [_with_landmarks(image) for image in images], n_doubtful)
@@ -305,12 +370,6 @@ def _folders(settings: Settings, opened: Sequence[Photo], found: FoundFaces) -> 
     """The sub-folder of each photo for its largest face, None for the other faces."""
     if settings.people != "folders":
         return None
-    loose = sum(photo.path.parent == settings.source for photo in opened)
-    if loose:
-        raise ValueError(
-            f"{loose} photos lie in no sub-folder, so no name says who is on them; make one sub-folder for each "
-            "person, or use --people faces"
-        )
     names = []
     for i, j in zip(found.photo, found.place, strict=True):
         heights = [spot.box[3] - spot.box[1] for spot in opened[i].spots]
@@ -332,7 +391,7 @@ class Task:
     ----------
     path, target : Path
         The photo, and the file to write.
-    pasted : tuple of (landmarks, surrogate, its landmarks)
+    pasted : tuple of (number of the face, landmarks, surrogate, its landmarks)
     filtered : tuple of (landmarks, crop, transform)
     blurred : tuple of (box, landmarks)
     largest_side : int
@@ -351,20 +410,25 @@ class Task:
 
 def make_photo(task: Task) -> dict:
     """Replace all faces of one photo, write it, and return the record for the journal."""
-    image = read_image(task.path)
-    places = [face[0] for face in (*task.pasted, *task.filtered)]
+    image, record, blurred = read_image(task.path), copy.deepcopy(task.record), list(task.blurred)
+    places = [landmarks for _, landmarks, _, _ in task.pasted] + [face[0] for face in task.filtered]
     places += [np.vstack([np.reshape(box, (2, 2)), landmarks]) for box, landmarks in task.blurred]
-    for i, (landmarks, surrogate, surrogate_landmarks) in enumerate(task.pasted):
+    for i, (number, landmarks, surrogate, surrogate_landmarks) in enumerate(task.pasted):
         others = places[:i] + places[i + 1 :]
-        image = pasting.paste(image, landmarks, surrogate, surrogate_landmarks, others)
+        try:
+            image = pasting.paste(image, landmarks, surrogate, surrogate_landmarks, others)
+        except (cv2.error, ArithmeticError, ValueError):
+            face = record["faces"][number]
+            face.update(outcome=BLURRED, reason=NOT_PASTED)
+            blurred.append((np.array(face["box"]), landmarks))
     for landmarks, crop, transform in task.filtered:
         image = pasting.put_back(image, landmarks, crop, transform)
-    for box, landmarks in task.blurred:  # last, so that nothing brings back what they hide
+    for box, landmarks in blurred:  # last, so that nothing brings back what they hide
         image = pasting.blur_out(image, box, landmarks)
     scale = min(1.0, task.largest_side / max(image.shape[:2]))
     data = release.encode_png(detection.resize(image, scale))
     utils.save_atomic(task.target, lambda file: file.write(data))
-    return {**task.record, "sha256": hashlib.sha256(data).hexdigest()}
+    return {**record, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _tasks(
@@ -416,7 +480,7 @@ def _task(
             surrogate, surrogate_landmarks = plan.surrogates[label]
             if surrogate_landmarks is not None:
                 outcome = REPLACED
-                pasted.append((spot.landmarks, surrogate, surrogate_landmarks))
+                pasted.append((len(faces), spot.landmarks, surrogate, surrogate_landmarks))
             else:
                 reason = FACELESS_SURROGATE
         if outcome == BLURRED:
@@ -538,8 +602,16 @@ WRITERS: dict[str, tuple[Callable, Callable]] = {
 # ----------------------------------------------------------------------------------------------------------
 
 
-def anonymize_folder(settings: Settings) -> list[str]:
-    """Do all of it, and return what happened in plain sentences.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: plain sentences, and whether there is a release that passed its audit."""
+
+    sentences: list[str]
+    passed: bool
+
+
+def anonymize_folder(settings: Settings) -> Outcome:
+    """Do all of it, and tell what happened.
 
     Raises
     ------
@@ -549,9 +621,12 @@ def anonymize_folder(settings: Settings) -> list[str]:
     from anonymizer import report  # reads attacks, which nothing else here needs
 
     files, others = photos.list_files(settings.source)
+    _check_folders(settings, files)
     key = settings.key(files)
     if _check_places(settings, key):
-        return [f"{settings.out} was finished before, nothing is left to do. Report: {settings.report}"]
+        audit = release.audit_release(settings.out)
+        sentence = f"{settings.out} was finished before, nothing is left to do. Report: {settings.report}"
+        return Outcome([sentence, _audit_sentence(audit)], audit.passed)
     settings.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(settings.journal, key)
@@ -564,7 +639,7 @@ def anonymize_folder(settings: Settings) -> list[str]:
     if hand_over(settings, journal, plan, opened):
         audit = release.audit_release(settings.out)
         sentences.append(f"The release: {settings.out}")
-        sentences.append(f"Audit of the files: {'passed' if audit.passed else 'FAILED, see the report'}.")
+        sentences.append(_audit_sentence(audit))
         sentences.append(
             f"Who is who: {settings.ledger} and {settings.journal.name} beside it; keep both private."
         )
@@ -574,10 +649,23 @@ def anonymize_folder(settings: Settings) -> list[str]:
     attacked = report.measure(plan, opened, finished, settings.mode, settings.seed)
     sentences += report.tell_findings(attacked)
     sheet = report.make_sheet(plan, opened, finished, settings.mode, settings.show_originals)
-    page = report.make_report(sentences, audit, attacked, sheet, settings.show_originals)
+    shared_by = settings.k if plan.labels is not None else None
+    page = report.make_report(sentences, audit, attacked, sheet, settings.show_originals, shared_by)
     utils.save_atomic(settings.report, lambda file: file.write(page.encode()))
     shutil.rmtree(settings.work, ignore_errors=True)
-    return [*sentences, f"Report: {settings.report}"]
+    return Outcome([*sentences, f"Report: {settings.report}"], audit is not None and audit.passed)
+
+
+def _audit_sentence(audit) -> str:
+    if audit.passed:
+        return "Audit of the files: passed."
+    failed = "; ".join(f"{check.name}: {check.detail}" for check in audit.checks if check.passed is False)
+    return f"Audit of the files: FAILED ({failed}). Do not hand it on."
+
+
+def _count(number: int, thing: str) -> str:
+    """A number and what it counts: "1 photo", "2 photos"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def tell(
@@ -592,23 +680,27 @@ def tell(
     n_faces = sum(len(photo.spots) for photo in opened)
     damaged = [photo for photo in opened if photo.damage]
     sentences = [
-        f"{len(opened)} photos, {n_faces} faces, of them {n_replaceable} that can be replaced: {plan.n_people} people "
-        f"in {n_clusters} clusters of at least {settings.k}."
+        f"{_count(len(opened), 'photo')}, {_count(n_faces, 'face')}, of them {n_replaceable} that can be replaced: "
+        f"{plan.n_people} people in {_count(n_clusters, 'cluster')} of at least {settings.k}."
         if anonymizer.kind(settings.method).k_anonymous
-        else f"{len(opened)} photos, {n_faces} faces; --k is not used, as {settings.method!r} needs no clusters."
+        else f"{_count(len(opened), 'photo')}, {_count(n_faces, 'face')}; --k is not used, as {settings.method!r} "
+        "needs no clusters."
     ]
     if settings.mode == "per_photo":
         hidden = FILTERED if outcomes[FILTERED] else REPLACED
         n_written = sum(record["status"] == WRITTEN for record in records)
         sentences.append(
-            f"{outcomes[hidden]} faces were {hidden}, {outcomes[BLURRED]} {BLURRED}; {n_written} photos come out."
+            f"{_count(outcomes[hidden], 'face')} {hidden}, {outcomes[BLURRED]} {BLURRED}; "
+            f"{_count(n_written, 'photo')} written."
         )
     else:
         n_unused = sum(bool(spot.reason) for photo in opened for spot in photo.spots)
-        sentences.append(f"{len(plan.surrogates)} surrogates come out, a copy for each person, and no photo.")
+        sentences.append(
+            f"{_count(len(plan.surrogates), 'surrogate')} written, a copy for each person, and no photo."
+        )
         if n_unused:
             sentences.append(
-                f"{n_unused} faces went into no surrogate (too small, turned away, at the border)."
+                f"{_count(n_unused, 'face')} went into no surrogate (too small, turned away, at the border)."
             )
     reasons = Counter(f["reason"] for f in faces if f["outcome"] == BLURRED)
     sentences += [f"Blurred out, {reason}: {count}." for reason, count in sorted(reasons.items())]
@@ -624,14 +716,16 @@ def tell(
             if settings.keep_faceless and settings.mode == "per_photo"
             else SUPPRESSED
         )
-        sentences.append(f"{n_faceless} photos on which no face was found: {done}.")
+        sentences.append(f"{_count(n_faceless, 'photo')} on which no face was found: {done}.")
     sentences += [f"Damaged: {photo.damage}" for photo in damaged]
-    sentences += [f"No image file: {path}" for path in others]
+    sentences += [photos.unread_kind(path) or f"No image file: {path}" for path in others]
     if damaged or others:
-        sentences.append(f"{len(damaged)} damaged files and {len(others)} other files were left out.")
+        sentences.append(
+            f"Left out: {_count(len(damaged), 'damaged file')}, {_count(len(others), 'other file')}."
+        )
     if plan.n_doubtful:
         sentences.append(
-            f"{plan.n_doubtful} pairs of people look alike and were still counted as different; if two of them are one "
+            f"{_count(plan.n_doubtful, 'pair')} of people look alike and count as different; if two of them are one "
             "person, their cluster hides one person less. A larger --same-person joins them."
         )
     if settings.mode == "per_photo":

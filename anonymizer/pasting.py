@@ -36,9 +36,12 @@ JAW_EDGE, FOREHEAD_EDGE = 0.05, 0.12
 SEAM = 18.0
 #: Bounds of the contrast that is taken over from the covered face.
 CONTRAST = (0.75, 1.3)
+#: The surrogate's finest detail is amplified up to so much, and grain added up to so many levels: of a sharp photo's
+#: detail only a part is grain.
+SHARPENING, GRAIN = 1.6, 2.0
 #: Lab levels (8-bit scale) of a and b under which a picture is grey.
 GREY = 2.5
-#: Lips are so much redder than skin, where a grey surrogate is given the colour of the skin; eyes have so much of it.
+#: Lips are so much redder than skin where a grey surrogate is given the colour of the skin; eyes have so much of it.
 LIPS, EYES = 7.0, 0.35
 #: An area that is blurred out keeps so many patches of colour on each side.
 BLUR_PATCHES = 4
@@ -247,18 +250,14 @@ def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha
     result = surrogate.copy()
     result[..., 0] = light + (surrogate[..., 0] - light) * contrast
     result[..., 0] += _surface(places, (photo[..., 0] - result[..., 0])[skin], grid, degree=2)
-    grey_photo = np.abs(photo[..., 1:][skin]).mean() < GREY
-    grey_surrogate = np.abs(surrogate[..., 1:][skin]).mean() < GREY
+    colour = [np.abs(picture[..., 1:][skin]).mean() for picture in (photo, surrogate)]
+    if colour[0] < GREY:
+        result[..., 1:] = 0
+        return _to_rgb(result)
     for channel in (1, 2):
-        if grey_photo:
-            result[..., channel] = 0
-        elif grey_surrogate:
-            result[..., channel] = _surface(places, photo[..., channel][skin], grid, degree=1)
-        else:
-            difference = (photo[..., channel] - surrogate[..., channel])[skin]
-            result[..., channel] += _surface(places, difference, grid, degree=1)
-    if grey_surrogate and not grey_photo:
-        _colour_features(result, target)
+        difference = (photo[..., channel] - surrogate[..., channel])[skin]
+        result[..., channel] += _surface(places, difference, grid, degree=1)
+    _colour_features(result, target, float(np.clip(1 - colour[1] / colour[0], 0, 1)))
     return _to_rgb(result)
 
 
@@ -306,8 +305,8 @@ def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: i
     return (terms(np.clip(grid, low, high)) @ coefficients).astype(np.float32)
 
 
-def _colour_features(lab: np.ndarray, target: np.ndarray) -> None:
-    """Redden the lips and clear the eyes of a face that has the skin's colour all over; in place."""
+def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
+    """Redden lips and clear eyes, where so much (0 to 1) of a face's colour is the skin's all over; in place."""
     height, width = lab.shape[:2]
     soft = max(1.0, 0.012 * float(np.linalg.norm(target[16] - target[0])))
     lips = _fill(target[_OUTER_LIPS], height, width).astype(np.float32)
@@ -315,8 +314,8 @@ def _colour_features(lab: np.ndarray, target: np.ndarray) -> None:
     eyes = sum(_fill(target[side], height, width) for side in (detection.LEFT_EYE, detection.RIGHT_EYE))
     lips = cv2.GaussianBlur(np.clip(lips, 0, 1), (0, 0), soft)
     eyes = cv2.GaussianBlur(np.clip(eyes, 0, 1).astype(np.float32), (0, 0), soft)
-    lab[..., 1] += LIPS * lips
-    lab[..., 1:] *= (1 - (1 - EYES) * eyes)[..., None]
+    lab[..., 1] += share * LIPS * lips
+    lab[..., 1:] *= (1 - share * (1 - EYES) * eyes)[..., None]
 
 
 def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -332,18 +331,20 @@ def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.
 
 
 def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random) -> np.ndarray:
-    """Add grain where the photo has more of it than the surrogate, the same on all channels."""
+    """Bring up the finest detail to what the photo has: the surrogate's own first, then grain, each up to a bound."""
     inside = alpha > 0.9
     if inside.sum() < 16:
         return matched
-    missing = _grain(part)[inside], _grain(matched)[inside]
-    strengths = [1.4826 * float(np.median(np.abs(values))) for values in missing]
-    strength = np.sqrt(max(strengths[0] ** 2 - strengths[1] ** 2, 0.0))
+    own = _grain(matched)
+    wanted, there = (1.4826 * float(np.median(np.abs(part[inside]))) for part in (_grain(part), own))
+    gain = float(np.clip(wanted / max(there, 1e-3), 1.0, SHARPENING))
+    result = matched + (gain - 1) * own[..., None]
+    strength = min(np.sqrt(max(wanted**2 - (gain * there) ** 2, 0.0)), GRAIN)
     if strength < 0.3:
-        return matched
+        return result
     noise = random.normal(0, 1, alpha.shape).astype(np.float32)
     noise *= strength / max(1.4826 * float(np.median(np.abs(_grain(noise[..., None])))), 1e-6)
-    return matched + np.minimum(strength, 8.0) / strength * noise[..., None]
+    return result + noise[..., None]
 
 
 def _grain(image: np.ndarray) -> np.ndarray:

@@ -90,8 +90,33 @@ def list_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
     )
     photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not photos:
-        raise ValueError(f"{folder}: holds no photo (files ending in {', '.join(sorted(IMAGE_SUFFIXES))})")
+        unread = next(filter(None, map(unread_kind, files)), "")
+        hint = f". {unread}" if unread else ""
+        raise ValueError(
+            f"{folder}: holds no photo (files ending in {', '.join(sorted(IMAGE_SUFFIXES))}){hint}"
+        )
     return photos, [path for path in files if path not in set(photos)]
+
+
+#: What the files of phones and cameras begin with that are photos all the same: brand in an ISO container, or TIFF.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf")
+
+
+def unread_kind(path: Path) -> str:
+    """Say what a file is that shows a photo, but of a kind that is not read here; empty for any other."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return ""
+    if not head:
+        return f"{path}: is empty; remove it, or copy it again"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return f"{path}: is a HEIC photo, which is not read here; save it as JPEG or PNG first"
+    if path.suffix.lower() in _RAW_SUFFIXES:
+        return f"{path}: is a camera's raw photo, which is not read here; save it as JPEG or PNG first"
+    return ""
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -107,7 +132,7 @@ def open_photo(path: Path, thorough: bool = True) -> Photo:
     try:
         image = read_image(path)
     except (ValueError, OSError) as error:
-        return Photo(path, damage=str(error))
+        return Photo(path, damage=unread_kind(path) or str(error))
     return Photo(path, find_faces(image, thorough))
 
 

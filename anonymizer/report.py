@@ -32,11 +32,16 @@ SHEET_PHOTOS, SHEET_WIDTH = 60, 420
 CONTEXT_WIDTH, CONTEXT_HEIGHT, CONTEXT_ABOVE = 3.4, 4.2, 1.6
 CONTEXT_GRID = (12, 10)  # rows, columns
 FRAME_GRID = (12, 16)
+#: On a photo of several people an attacker sees which face it is: its place counts as so many Lab levels.
+PLACE = 30.0
 
 ORIGINAL_FACE = "face, before"
 FACE = "face, as released"
 CONTEXT = "hair, clothes and background; face painted over"
 FRAME = "whole photo, as released"
+
+#: What the sentences call them.
+TELLING = {"the pasted face": FACE, "what surrounds it": CONTEXT, "the whole photo": FRAME}
 
 COLUMNS = ["what is attacked", "attacker holds", "people", "rate", "low", "high", "chance", "note"]
 
@@ -86,6 +91,23 @@ def describe_context(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     rows, columns = round(CONTEXT_HEIGHT * width * scale), 8 * CONTEXT_GRID[1]
     window = detection.cut(pasting.cover(photo, landmarks), transform, rows, columns)
     return describe_colours(window, CONTEXT_GRID)
+
+
+def describe_frame(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Describe a whole photo, and which of the faces on it is meant.
+
+    Parameters
+    ----------
+    photo : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+
+    Returns
+    -------
+    ndarray of float32, shape (578,)
+        See `describe_colours`; then the face's place, x and y as shares of the photo's sides times `PLACE`.
+    """
+    place = PLACE * landmarks.mean(axis=0) / photo.shape[1::-1]
+    return np.append(describe_colours(photo, FRAME_GRID), place.astype(np.float32))
 
 
 def measure(plan, opened: Sequence[Photo], finished: Mapping[int, Path], mode: str, random_state: int = 0):
@@ -171,7 +193,6 @@ def _seen(plan, opened: Sequence[Photo], finished: Mapping[int, Path]) -> dict[s
     for i, rows in _by_photo(plan):
         original, released = read_image(opened[i].path), read_image(finished[i])
         scale = released.shape[0] / original.shape[0]
-        frame = [describe_colours(image, FRAME_GRID) for image in (released, original)]
         for row in rows:
             spot = opened[i].spots[plan.found.place[row]]
             back = np.column_stack([np.eye(2) / scale, np.full(2, 0.5 / scale - 0.5)])  # released -> original
@@ -186,7 +207,7 @@ def _seen(plan, opened: Sequence[Photo], finished: Mapping[int, Path]) -> dict[s
             contexts.append(
                 [describe_context(released, landmarks), describe_context(original, spot.landmarks)]
             )
-            frames.append(frame)
+            frames.append([describe_frame(released, landmarks), describe_frame(original, spot.landmarks)])
     contexts, frames = np.array(contexts), np.array(frames)  # (n, 2, d)
     before, there = embedding.embed(plan.found.faces, "dlib"), detection.detect(crops).found
     return {
@@ -287,8 +308,12 @@ figure { display: inline-block; margin: 0 1rem 1.2rem 0; } figure img { height: 
 <p class="private">Keep this page private{% if originals %}: it shows the original photos{% endif %}.</p>
 <ul>{% for sentence in sentences %}<li>{{ sentence }}</li>{% endfor %}</ul>
 {% if attacks %}<h2>What the release gives away</h2>
-<p>An attacker with named photos looks for the nearest one. The rate is the share of people whom they name rightly; the
-interval holds 95 % of what other draws of people would give.</p>
+<p>An attacker holds photos with names on them, and gives each released face or photo the name of the nearest one. The
+rate is the share of people who are named rightly; the interval holds 95 % of what other draws of people would give.
+{% if k %}By surrogates alone, shared by {{ k }} people, at most {{ "%.0f %%" % (100 / k) }} can be.{% endif %}</p>
+<p>Faces are compared by dlib's descriptor. Hair, clothes and background are head and shoulders with the face painted
+over; the whole photo is all of it, with the place of the face. Both are compared by nothing but coarse colours. An
+attacker who takes more trouble finds more: read the rates as the least that the release gives away.</p>
 <table><tr><th>what is attacked</th><th>attacker holds</th><th class="number">people</th>
 <th class="number">named rightly</th>
 <th class="number">interval</th><th class="number">blind guess</th><th></th></tr>
@@ -313,7 +338,12 @@ interval holds 95 % of what other draws of people would give.</p>
 
 
 def make_report(
-    sentences: Sequence[str], audit, attacks: pd.DataFrame, sheet: Sequence[dict], originals: bool
+    sentences: Sequence[str],
+    audit,
+    attacks: pd.DataFrame,
+    sheet: Sequence[dict],
+    originals: bool,
+    k: int | None = None,
 ) -> str:
     """Put everything on one page that needs no other file.
 
@@ -328,6 +358,8 @@ def make_report(
         From `make_sheet`.
     originals : bool
         Whether the sheet shows original photos.
+    k : int, optional
+        How many people share a surrogate, where people do.
 
     Returns
     -------
@@ -343,6 +375,7 @@ def make_report(
         findings=tell_findings(attacks),
         sheet=sheet,
         originals=originals,
+        k=k,
     )
 
 
@@ -351,11 +384,19 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
     sentences = []
     for whose, rows in table.dropna(subset=["rate"]).groupby("attacker holds", sort=False):
         found = rows.set_index("what is attacked")
-        if FACE in found.index:
-            face, context = found.loc[FACE], found.loc[CONTEXT]
-            sentences.append(
-                f"With {whose}, the released face names {face['rate']:.0%} of {int(face['people'])} people, hair, "
-                f"clothes and background with the face painted over {context['rate']:.0%}, and the whole photo "
-                f"{found.loc[FRAME, 'rate']:.0%}; a blind guess {face['chance']:.0%}."
-            )
+        if FACE not in found.index:
+            continue
+        face, context, whole = found.loc[FACE], found.loc[CONTEXT], found.loc[FRAME]
+        sentences.append(
+            f"With {whose}, the released face names {face['rate']:.0%} of {int(face['people'])} people, hair, "
+            f"clothes and background with the face painted over {context['rate']:.0%}, and the whole photo "
+            f"{whole['rate']:.0%}; a blind guess {face['chance']:.0%}."
+        )
+        telling = [name for name, row in TELLING.items() if found.loc[row, "low"] > found.loc[row, "chance"]]
+        sentences.append(
+            f"So {' and '.join(telling)} lead{'s' if len(telling) == 1 else ''} such an attacker to the right person "
+            "more often than chance."
+            if telling
+            else "With so few people none of the three can be told from chance, which does not show that they are safe."
+        )
     return sentences
