@@ -159,9 +159,7 @@ def check(settings: Settings) -> None:
 
 def _check_models(settings: Settings) -> None:
     embedder, _, path = settings.embedding.partition(":")
-    known = [
-        name for name in embedding.EMBEDDINGS if name != "stored"
-    ]  # nobody has stored these faces' descriptors
+    known = [name for name in embedding.EMBEDDINGS if name != "stored"]  # these faces have none stored
     if embedder not in known or bool(path) != (embedder in embedding.NEEDS_PATH):
         shown = ", ".join(f"{name}:PATH" if name in embedding.NEEDS_PATH else name for name in known)
         raise ValueError(f"--embedding is {settings.embedding!r}; here there is {shown}")
@@ -197,7 +195,7 @@ def _check_folders(settings: Settings, files: Sequence[Path]) -> None:
     loose = sum(path.parent == settings.source for path in files)
     if settings.people == "folders" and loose:
         raise ValueError(
-            f"{loose} photos lie in no sub-folder, so no name says who is on them; make one sub-folder for each "
+            f"{_count(loose, 'photo')} lie{'s' if loose == 1 else ''} in no sub-folder, so no name says who is on them; make one sub-folder for each "
             "person, or use --people faces"
         )
 

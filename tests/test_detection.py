@@ -400,3 +400,55 @@ def test_resizing_keeps_an_even_image(scale):
     result = detection.resize(even, scale)
     assert result.shape == (int(40 * scale), int(20 * scale), 3)
     assert (result == 99).all()
+
+
+# All faces of a photo
+
+
+def test_eye_centres_are_means_of_six_landmarks_each(found):
+    points = np.zeros((3, 68, 2))
+    points[:, 36:42, 0], points[:, 42:48, 1] = np.arange(6), 2 * np.arange(6)
+    np.testing.assert_allclose(detection.eye_centres(points), np.tile([[2.5, 0.0], [0.0, 5.0]], (3, 1, 1)))
+    np.testing.assert_array_equal(
+        detection.eye_centres(found.landmarks[0]), five_points(found.landmarks[0])[:2]
+    )
+
+
+def test_the_forehead_is_half_an_ellipse_over_the_face():
+    points = np.zeros((68, 2))
+    points[[0, 16, 27, 8]] = [-10, 0], [10, 0], [0, 0], [0, 20]  # ends of the jaw line, nose bridge, chin
+    arc = detection.add_forehead(points)[68:]
+    assert arc.shape == (7, 2)
+    np.testing.assert_allclose((arc[:, 0] / 10) ** 2 + (arc[:, 1] / 12.4) ** 2, 1, atol=1e-9)
+    np.testing.assert_allclose(arc[3], [0, -12.4], atol=1e-9)  # 0.62 of 20 above the bridge
+
+
+def test_every_face_of_a_photo_is_found_from_left_to_right(orl):
+    photo = side_by_side(orl)
+    spots = detection.find_faces(photo, thorough=False)
+    assert [spot.box[0] < 150 for spot in spots] == [True, False]
+    small, large = (float(np.ptp(spot.landmarks[:, 0])) for spot in spots)
+    assert 1.5 < large / small < 2.5
+    for spot in spots:
+        if not spot.reason:
+            drawn = detect([spot.crop]).landmarks[0]
+            moved = move_points(spot.landmarks, spot.transform)
+            assert np.median(np.linalg.norm(drawn - moved, axis=1)) < 2
+
+
+def test_no_face_is_found_where_there_is_none():
+    assert detection.find_faces(np.full((80, 90, 3), 120, np.uint8), thorough=False) == ()
+    with pytest.raises(TypeError, match="uint8"):
+        detection.find_faces(np.zeros((40, 40, 3)))
+
+
+def test_a_cut_at_any_scale_shows_the_same_place():
+    """A ramp has the value of its place: whatever the scale, the crop's pixels tell where they came from."""
+    rows, columns = np.mgrid[:200, :240]
+    image = np.dstack([rows, columns, rows]).astype(np.uint8)
+    for scale in (0.2, 0.4, 0.8, 1.5):
+        transform = np.array([[scale, 0.0, -scale * 50 + 3], [0.0, scale, -scale * 40 + 2]])
+        crop = detection.cut(image, transform, 20, 16).astype(float)
+        places = (np.arange(16) - 3) / scale + 50
+        inside = places < 235
+        assert np.abs(crop[10, :, 1] - places)[inside].max() < 1.5

@@ -349,7 +349,7 @@ def test_people_can_be_named_by_folders(orl, tmp_path):
         ("out", ["--embedding", "onnx"], "here there is dlib"),
         ("out", ["--embedding", "onnx:missing.onnx", "--same-person", "0.9"], "no such model"),
         ("out", ["--embedding", "facenet"], "--same-person is the distance for dlib"),
-        ("out", ["--people", "folders"], "1 photos lie in no sub-folder"),
+        ("out", ["--people", "folders"], "1 photo lies in no sub-folder"),
         ("full", [], "is not empty"),
         ("file", [], "is a file"),
     ],
@@ -379,10 +379,11 @@ def test_the_unchanged_photo_is_no_method(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(SystemExit):
         parse([str(tmp_path / "in"), str(tmp_path / "out"), "--method", "none"])
-    settings = parse(
-        [str(tmp_path / "in"), str(tmp_path / "out"), "--option", "keep=0.9", "--option", "show=members"]
-    )
-    assert settings.options == {"keep": 0.9, "show": "members"}
+    places = [str(tmp_path / "in"), str(tmp_path / "out")]
+    settings = parse([*places, "--method", "cnn", "--option", "proxy=3", "--option", "show=members"])
+    assert settings.options == settings.chosen == {"proxy": 3, "show": "members"}
+    assert parse([*places, "--method", "cnn"]).chosen == {"proxy": 10}  # nobody here is known to the network
+    assert parse(places).chosen == {}
 
 
 @pytest.mark.parametrize(
