@@ -195,8 +195,8 @@ def _check_folders(settings: Settings, files: Sequence[Path]) -> None:
     loose = sum(path.parent == settings.source for path in files)
     if settings.people == "folders" and loose:
         raise ValueError(
-            f"{_count(loose, 'photo')} lie{'s' if loose == 1 else ''} in no sub-folder, so no name says who is on them; make one sub-folder for each "
-            "person, or use --people faces"
+            f"{_count(loose, 'photo')} lie{'s' if loose == 1 else ''} in no sub-folder, so no name says who is on "
+            "them; make one sub-folder for each person, or use --people faces"
         )
 
 
