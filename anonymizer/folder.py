@@ -5,9 +5,9 @@ its person's cluster, pasted back (`anonymizer.pasting`) or by itself. Finished 
 are done; then `release.write_release` makes the release, and it is audited. Nothing passes through: a face is
 replaced, or blurred out with a reason, or its photo is suppressed.
 
-Pose and outline follow the photo, the expression is the surrogate's. ``surrogate(members, like=i)`` is not used here:
-what it adds of photo i are all its differences from the person's other photos, and glasses or a beard that sit a little
-elsewhere are among them.
+The pose follows the photo; outline, features and expression are the surrogate's. ``surrogate(members, like=i)``, which
+follows a photo's expression, is not used here: it needs several photos of each person, and a habit of smiling is one
+more thing that people are known by.
 """
 
 from __future__ import annotations
