@@ -656,6 +656,10 @@ CHUNKS = {
 }
 
 
+#: Of three random names or more hardly ever more digits are the same in all; a version 4 UUID has one that always is.
+MOST_FIXED_DIGITS = 6
+
+
 def _check_names(folder: Path, contents: _Contents) -> tuple[bool, str]:
     """Names that look random: no counters, none that is made from a content or a position."""
     names = sorted(name[:-4] for name in contents.files if NAME.fullmatch(name))
@@ -663,6 +667,15 @@ def _check_names(folder: Path, contents: _Contents) -> tuple[bool, str]:
     close = sum(b - a < 1 << 64 for a, b in zip(numbers, numbers[1:], strict=False))
     if close:
         return False, f"{close} names are nearer to each other than random ones ever are: they look counted"
+    worded = [name for name in names if _is_text(bytes.fromhex(name))]
+    if len(worded) > len(names) // 50_000:  # one random name in eight million does
+        return False, f"{len(worded)} names spell text in hexadecimal digits"
+    fixed = sum(len(set(digits)) == 1 for digits in zip(*names, strict=True))
+    if len(names) > 2 and fixed > MOST_FIXED_DIGITS:
+        return (
+            False,
+            f"{fixed} of 32 digits are the same in all names, which look made from a time, a place or a text",
+        )
     counters = set().union(*(_digests(str(i).encode()) for i in range(len(names) + 1)))
     guessable = (contents.guessable | counters) & set(names)
     if guessable:
@@ -673,14 +686,22 @@ def _check_names(folder: Path, contents: _Contents) -> tuple[bool, str]:
     return bool(names), f"{len(names)} names without a sign of order"
 
 
+def _is_text(data: bytes) -> bool:
+    """Whether 16 bytes spell something: printable characters, maybe filled up by spaces or zeros."""
+    return all(32 <= byte < 127 for byte in data.rstrip(b"\0 ")) and bool(data.strip(b"\0 "))
+
+
 def _check_times(folder: Path, contents: _Contents) -> tuple[bool, str]:
-    """One time for all files, and no further attributes."""
+    """One time and one set of permissions for all files, and no further attributes."""
     times = {status.st_mtime_ns for status in contents.files.values()}
     if len(times) > 1:
         return False, (
             f"files have {len(times)} different times, whose order may lead back; give them one: "
             "touch -d 1980-01-01Z FOLDER/*"
         )
+    modes = {stat.S_IMODE(status.st_mode) for status in contents.files.values()}
+    if len(modes) > 1:
+        return False, f"files have {len(modes)} different permissions; give them one: chmod 644 FOLDER/*"
     if hasattr(os, "listxattr"):
         try:
             marked = [
@@ -692,7 +713,7 @@ def _check_times(folder: Path, contents: _Contents) -> tuple[bool, str]:
             marked = []
         if marked:
             return False, f"{len(marked)} files carry extended attributes: {_named(marked)}"
-    return True, "one time for all files"
+    return True, "one time and one set of permissions for all files"
 
 
 def _check_anonymity(folder: Path, contents: _Contents) -> tuple[bool | None, str]:
@@ -733,11 +754,28 @@ FILE_CHECKS: dict[str, Callable] = {
 #: that were compressed, cropped, brightened or mirrored are up to 0.26 away, surrogates of two people 0.28 and more.
 NEAR_DISTANCE = 0.25
 
-#: Or where its structure is more like a photo's than this; different photos of a person reach 0.91 at most there.
-NEAR_SIMILARITY = 0.92
+#: Or where its coarse structure is more like a photo's than this. There photos under strong compression, noise or a slight
+#: blur reach 0.94 to 0.99, surrogates of two people 0.80 at most, different photos of a person 0.91.
+NEAR_SIMILARITY = 0.94
+
+#: Structure is compared after a blur that takes away noise and blocks, at this side and with one contrast.
+COARSE_SIDE, COARSE_BLUR, COARSE_CONTRAST = 56, 1.5, 40.0
 
 #: Side of the thumbnails that tell which pairs are worth a closer look, and how alike they must be.
 THUMBNAIL, WORTH_A_LOOK = 32, 0.85
+
+#: Keypoints of a picture, brought to this many pixels on its longer side, and how many of them in one placement, out of
+#: those of the picture with fewer, make it a copy however it was turned, cut, compressed or inverted.
+KEYPOINTS, KEYPOINT_SIDE, AGREEING, AGREEING_SHARE = 120, 240, 15, 0.4
+
+#: Pixels of these pictures by which keypoints of one placement may be apart.
+AGREEING_PIXELS = 5.0
+
+#: Photos whose keypoints are compared one by one with those of each image, the most alike first.
+LIKELY_PHOTOS = 3
+
+#: Of more pairs of an image and a photo keypoints are not compared.
+KEYPOINT_PAIRS = 400_000
 
 #: A stranger is named on this share of images; what is beyond what chance gives at this rate is a finding.
 FALSE_NAMES = 0.01
@@ -753,6 +791,9 @@ class _Comparison:
     identities: np.ndarray  # (g,)
     same: np.ndarray  # bool (c,): an image has the very pixels of a photo, maybe mirrored or turned
     similar: np.ndarray  # bool (c,): its structure is a photo's
+    placed: (
+        np.ndarray | None
+    )  # bool (c,): its keypoints lie as a photo's do; None if there are too many to compare
     found: np.ndarray  # bool (c,)
     distances: np.ndarray  # (c, g)
     threshold: float  # under which a person is named
@@ -776,6 +817,7 @@ def _compare(contents: _Contents, originals: Faces) -> _Comparison:
         identities,
         np.array([_pixel_key(image) in known for image in images]),
         _similar(images, photos, parts),
+        _placed(images, photos) if len(images) * len(photos) <= KEYPOINT_PAIRS else None,
         detection.detect(images).found,
         np.stack([np.linalg.norm(held - row, axis=1) for row in drawn]),
         _naming_threshold(held, identities),
@@ -813,9 +855,74 @@ def _similar(images: list[np.ndarray], photos: list[np.ndarray], parts: Sequence
             places = [g for g in _alike(_grey(image), wholes) if photos[g].shape == image.shape]
             pairs = [(g, _crop(image, landmarks[g])) for g in places]
         result[i] = any(
-            appearance.structural_similarity(held[g], turned) > NEAR_SIMILARITY for g, turned in pairs
+            appearance.structural_similarity(_coarse(held[g]), _coarse(turned)) > NEAR_SIMILARITY
+            for g, turned in pairs
         )
     return result
+
+
+def _coarse(crop: np.ndarray) -> np.ndarray:
+    """A grey crop without what noise, compression and brightness change: (56, 56), mean 128."""
+    size = (COARSE_SIDE, COARSE_SIDE)
+    small = cv2.resize(cv2.GaussianBlur(crop, (0, 0), COARSE_BLUR), size, interpolation=cv2.INTER_AREA)
+    centred = small.astype(np.float64) - small.mean()
+    return centred / max(centred.std(), 1e-9) * COARSE_CONTRAST + 128
+
+
+def _placed(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether an image's keypoints lie as a photo's do, also mirrored or as a negative: bool (c,).
+
+    Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 60(2), 2004, compared as Arandjelović and
+    Zisserman do ("Three things everyone should know to improve object retrieval", CVPR 2012).
+    """
+    variants = [
+        (i, _keypoints(one))
+        for i, image in enumerate(images)
+        for turned in (image, np.ascontiguousarray(image[:, ::-1]))
+        for one in (turned, 255 - turned)
+    ]
+    variants = [(i, found) for i, found in variants if len(found[0]) >= AGREEING]
+    if not variants:
+        return np.zeros(len(images), dtype=bool)
+    described = np.concatenate([found[1] for _, found in variants])
+    starts = np.cumsum([0, *(len(found[1]) for _, found in variants[:-1])])
+    held, alike = [_keypoints(photo) for photo in photos], np.zeros((len(variants), len(photos)))
+    for g, (points, descriptors) in enumerate(held):
+        if len(points) >= AGREEING:
+            alike[:, g] = np.add.reduceat((described @ descriptors.T).max(axis=1), starts)
+    result = np.zeros(len(images), dtype=bool)
+    for (i, found), row in zip(variants, alike, strict=True):
+        likely = [g for g in np.argsort(-row, kind="stable")[:LIKELY_PHOTOS] if row[g] > 0]
+        result[i] |= any(_lie_alike(found, held[g]) for g in likely)
+    return result
+
+
+def _keypoints(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places (m, 2) and descriptors (m, 128) of unit length of a picture's keypoints."""
+    grey = _grey(image)
+    grey = detection.resize(grey, KEYPOINT_SIDE / max(grey.shape))
+    points, descriptors = cv2.SIFT_create(nfeatures=KEYPOINTS, contrastThreshold=0.02).detectAndCompute(
+        grey, None
+    )
+    if descriptors is None:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
+    shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9)
+    return np.float32([point.pt for point in points]), np.sqrt(shares)
+
+
+def _lie_alike(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether one shift, rotation and scale takes enough keypoints to those that are each other's most alike."""
+    products = first[1] @ second[1].T
+    there, back = products.argmax(axis=1), products.argmax(axis=0)
+    mutual = np.flatnonzero(back[there] == np.arange(len(there)))
+    if len(mutual) < AGREEING:
+        return False
+    cv2.setRNGSeed(0)
+    _, agreeing = cv2.estimateAffinePartial2D(
+        first[0][mutual], second[0][there[mutual]], method=cv2.RANSAC, ransacReprojThreshold=AGREEING_PIXELS
+    )
+    count = 0 if agreeing is None else int(agreeing.sum())
+    return count >= max(AGREEING, AGREEING_SHARE * min(len(first[0]), len(second[0])))
 
 
 def _crop(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -851,14 +958,19 @@ def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:
 def _check_originals(contents: _Contents, compared: _Comparison, owners) -> tuple[bool, str]:
     """No photo and no near-copy of one."""
     near = compared.found & (compared.distances.min(axis=1) < NEAR_DISTANCE)
-    suspects = compared.same | compared.similar | near
+    placed = np.zeros_like(near) if compared.placed is None else compared.placed
+    suspects = compared.same | compared.similar | near | placed
+    left_out = "; keypoints were not compared, as there are too many pairs" if compared.placed is None else ""
     if not suspects.any():
-        return True, f"none of {len(suspects)} images is a photo, or as near to one as a changed copy"
+        return (
+            True,
+            f"none of {len(suspects)} images is a photo, or as near to one as a changed copy{left_out}",
+        )
     files = [name for name, suspect in zip(compared.names, suspects, strict=True) if suspect]
     return False, (
         f"{len(files)} of {len(suspects)} images ({compared.same.sum()} by pixels, {compared.similar.sum()} by "
-        f"structure, {near.sum()} by dlib's descriptor) are a photo or as near to one as a changed copy: "
-        f"{_named(files)}"
+        f"structure, {near.sum()} by dlib's descriptor, {placed.sum()} by keypoints) are a photo or as near to one as "
+        f"a changed copy: {_named(files)}{left_out}"
     )
 
 

@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import sys
+import uuid
 import zlib
 from pathlib import Path
 
@@ -448,6 +449,11 @@ def test_different_times_fail(written):
     assert failed(release.audit_release(written)) == {"times"}
 
 
+def test_different_permissions_fail(written):
+    next(written.glob("*.png")).chmod(0o600)
+    assert failed(release.audit_release(written)) == {"times"}
+
+
 def test_counted_and_derived_names_fail(written, shared):
     content = png(shared[0][0])
 
@@ -466,6 +472,11 @@ def test_counted_and_derived_names_fail(written, shared):
     }
     digest = hashlib.sha256(content).hexdigest()[:32]
     assert failed(renamed([digest, *(os.urandom(16).hex() for _ in range(3))])) == {"names"}
+    assert failed(
+        renamed([f"person {number}".encode().ljust(16, b"\0").hex() for number in (1, 7, 4, 2)])
+    ) == {"names"}
+    assert failed(renamed([uuid.uuid1().hex for _ in range(4)])) == {"names"}
+    assert failed(renamed([uuid.uuid4().hex for _ in range(4)])) == set()
     assert failed(renamed([os.urandom(16).hex() for _ in range(4)])) == set()
     assert "foreign files" in failed(renamed([f"s{number}" for number in range(4)]))
 
@@ -544,7 +555,41 @@ def with_image(folder, faces, image, tmp_path):
     return release.audit_release(folder, faces)
 
 
+def turned(photo, degrees, scale=1.0):
+    height, width = photo.shape[:2]
+    change = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, scale)
+    return cv2.warpAffine(photo, change, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+def compressed(photo, quality):
+    return cv2.imdecode(cv2.imencode(".jpg", photo, [1, quality])[1], 1)
+
+
+def barred(photo):
+    """The eyes behind a black bar."""
+    photo = photo.copy()
+    photo[40:58, 10:-10] = 0
+    return photo
+
+
 COPIES = {
+    "turned a little": lambda photo: turned(photo, 7),
+    "turned by 45 degrees": lambda photo: turned(photo, 45),
+    "turned by 90 degrees and larger": lambda photo: cv2.resize(np.rot90(photo).copy(), None, fx=1.3, fy=1.3),
+    "negative": lambda photo: 255 - photo,
+    "mirrored negative": lambda photo: 255 - photo[:, ::-1],
+    "compressed hard": lambda photo: compressed(photo, 20),
+    "cut tightly": lambda photo: photo[22:-12, 12:-12],
+    "barred": barred,
+    "darker and mirrored": lambda photo: photo[:, ::-1] * 0.6,
+    "gamma": lambda photo: 255 * (photo / 255) ** 0.5,
+    "noisy": lambda photo: np.clip(photo + np.random.default_rng(0).normal(0, 12, photo.shape), 0, 255),
+    "blurred a little": lambda photo: cv2.GaussianBlur(photo, (0, 0), 1.5),
+    "filtered": lambda photo: cv2.medianBlur(photo, 5),
+    "half the size": lambda photo: cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "on a larger canvas": lambda photo: cv2.copyMakeBorder(
+        photo, 60, 30, 80, 40, cv2.BORDER_CONSTANT, value=(90, 90, 90)
+    ),
     "itself": lambda photo: photo,
     "mirrored": lambda photo: photo[:, ::-1],
     "upside down": lambda photo: photo[::-1, ::-1],
@@ -582,7 +627,7 @@ def test_photo_without_a_face_that_is_found_fails_too(tmp_path, faces, monkeypat
 
     monkeypatch.setattr(release.detection, "detect", blind)
     report = with_image(tmp_path / "out", faces, photo, tmp_path)
-    assert "1 by structure, 0 by dlib's descriptor" in report["originals"].detail
+    assert "1 by structure, 0 by dlib's descriptor, 1 by keypoints" in report["originals"].detail
 
 
 def test_blurred_photos_and_surrogates_are_no_copies(tmp_path, faces, written):
