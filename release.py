@@ -754,8 +754,8 @@ FILE_CHECKS: dict[str, Callable] = {
 #: that were compressed, cropped, brightened or mirrored are up to 0.26 away, surrogates of two people 0.28 and more.
 NEAR_DISTANCE = 0.25
 
-#: Or where its coarse structure is more like a photo's than this. There photos under strong compression, noise or a slight
-#: blur reach 0.94 to 0.99, surrogates of two people 0.80 at most, different photos of a person 0.91.
+#: Or where its coarse structure is more like a photo's than this. There photos under strong compression, noise or a
+#: slight blur reach 0.94 to 0.99, surrogates of two people 0.80 at most, different photos of a person 0.91.
 NEAR_SIMILARITY = 0.94
 
 #: Structure is compared after a blur that takes away noise and blocks, at this side and with one contrast.

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import beta
-from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 import appearance
 import detection
+import dlib_network
 import embedding
 import utils
 from appearance import EXPRESSIONS, HAPPY, SEXES, MissingModelError, Pictures
@@ -495,34 +495,47 @@ FEWEST_IMAGES = 4
 MOST_PICTURES = 2000
 
 
-def frechet_distance(
-    first: np.ndarray, second: np.ndarray, covariance: Callable[[np.ndarray], np.ndarray] | None = None
-) -> float:
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Squared Fréchet distance between Gaussians fitted to two sets of descriptors.
 
     Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017,
-    equation 6.
+    equation 6; with Ledoit and Wolf's shrinkage of the covariances ("A well-conditioned estimator for large-dimensional
+    covariance matrices", Journal of Multivariate Analysis 88, 2004), as there are often fewer pictures than values.
 
     Parameters
     ----------
     first, second : ndarray, shapes (m, d) and (n, d)
-    covariance : callable, optional
-        (m, d) -> (d, d). By default with Ledoit and Wolf's shrinkage ("A well-conditioned estimator for
-        large-dimensional covariance matrices", Journal of Multivariate Analysis 88, 2004), as there are often fewer
-        pictures than values.
 
     Returns
     -------
     float
         Biased upward for few pictures: compare only numbers from equally many.
     """
-    covariance = covariance or (lambda rows: ledoit_wolf(rows)[0])
-    a, b = (np.atleast_2d(covariance(part)) for part in (first, second))
+    d, gap = first.shape[1], first.mean(axis=0) - second.mean(axis=0)
+    parts = [part - part.mean(axis=0) for part in (first, second)]
+    beyond = d - sum(map(len, parts))
+    if (
+        beyond > 0
+    ):  # across all rows both Gaussians are round: only the space that the rows span is worked out
+        axes = np.linalg.qr(np.concatenate(parts).T)[0]  # (d, m + n)
+        parts = [part @ axes for part in parts]
+    fitted = [(part.T @ part / len(part), *_shrinkage(part, d)) for part in parts]
+    a, b = ((1 - share) * scatter + share * even * np.eye(len(scatter)) for scatter, share, even in fitted)
     values, vectors = np.linalg.eigh(a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0)).sum()
-    gap = first.mean(axis=0) - second.mean(axis=0)
-    return float(gap @ gap + np.trace(a) + np.trace(b) - 2 * cross)
+    outside = max(beyond, 0) * np.diff([np.sqrt(share * even) for _, share, even in fitted])[0] ** 2
+    return float(gap @ gap + np.trace(a) + np.trace(b) - 2 * cross + outside)
+
+
+def _shrinkage(centred: np.ndarray, d: int) -> tuple[float, float]:
+    """Ledoit and Wolf's share of the round Gaussian, and its variance, for rows of d values written in fewer axes."""
+    n, lengths = len(centred), (centred**2).sum(axis=1)
+    gram = centred @ centred.T if n < centred.shape[1] else centred.T @ centred
+    even, squares = lengths.sum() / n / d, (gram**2).sum() / n**2
+    apart = squares / d - even**2
+    noise = min(((lengths**2).sum() / n - squares) / (d * n), apart)
+    return (float(noise / apart) if noise > 0 else 0.0), float(even)
 
 
 def kernel_distance(
@@ -598,7 +611,9 @@ def _described(setting: Setting) -> tuple[_Described, _Described, _Described]:
         shown = (
             source.select(found) if isinstance(source, Faces) else [source[i] for i in np.flatnonzero(found)]
         )
-        return _Described(embedding.embed(shown, setting.embedding).astype(float), people[found])
+        # features of other networks are compared as they are, not brought to unit length
+        options = {"normalise": False} if setting.embedding.startswith("onnx:") else {}
+        return _Described(embedding.embed(shown, setting.embedding, **options).astype(float), people[found])
 
     own = faces.identities[:, None] == names  # (n, p)
     members = np.stack([own[release.labels == label].any(axis=0) for label in range(len(release.images))])
@@ -825,6 +840,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+@utils.one_thread
 def measure_utility(
     faces: Faces,
     images: Sequence[np.ndarray],
@@ -847,8 +863,10 @@ def measure_utility(
     metrics : sequence of str
         Names in `METRICS`; all by default.
     naturalness : str, default "dlib"
-        The embedding whose descriptors ``fid`` and ``kid`` compare; ``"onnx:PATH"`` for Inception, where the user has
-        it (see `embedding.embed`).
+        The embedding whose descriptors ``fid`` and ``kid`` compare. ``"onnx:PATH"`` takes another network's features,
+        such as Inception's, where the user has them as an ONNX file that answers with one row of features a picture
+        (see `embedding.embed` for size and scale of its input, which a JSON file beside it can hold). It is given
+        upright crops of the faces, not whole photos as in published numbers: compare only numbers from here.
     random_state : int, default 0
 
     Returns
@@ -1208,4 +1226,4 @@ def cluster_homogeneity(
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__, appearance, detection, embedding)[:16]
+    return utils.source_key(__file__, appearance, detection, dlib_network, embedding)[:16]

@@ -33,6 +33,7 @@ from types import ModuleType
 import joblib
 import numpy as np
 from sklearn.utils import check_random_state
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "load_arrays",
     "load_encodings",
     "load_pickle",
+    "one_thread",
     "package_files",
     "per_thread",
     "progress",
@@ -1168,6 +1170,20 @@ def per_thread(make: Callable) -> Callable:
         return kept.value
 
     return get
+
+
+def one_thread(function: Callable) -> Callable:
+    """Let a function do its linear algebra in one thread.
+
+    Small matrices are slower in several, which wait for each other busily; and no sum depends on how many there are.
+    """
+
+    @functools.wraps(function)
+    def limited(*args, **kwargs):
+        with threadpool_limits(limits=1):
+            return function(*args, **kwargs)
+
+    return limited
 
 
 def _in_worker() -> bool:

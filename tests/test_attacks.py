@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_curve
 
@@ -422,6 +423,37 @@ def test_two_releases_are_verified_by_the_people_they_share():
 # ---- thresholds ----
 
 
+def test_acceptance_by_hand():
+    """Image 0 at 0 for a and b, image 1 at 10 for c: under 3 are a's photo at 1, one of b's two, and c's."""
+    released, known = release([0, 10], [0, 0, 1], "abc"), gallery([1, 2, 7.5, 10], "abbc")
+    result = attacks.acceptance(released, known, 3.0)[0]
+    assert result.per_person.set_index("person")["success"].to_dict() == {"a": 1, "b": 0.5, "c": 1}
+    assert (result.rate, result.level, result.chance) == (2.5 / 3, "pair", 1 / 4)  # b's 7.5 lies near to 10
+    assert attacks.stranger_share(released, known, 3.0) == 1 / 4
+    assert attacks.acceptance(released, known, 1.0)[0].rate == 1 / 3  # a distance of 1 is not under 1
+    blank = release([0, 10], [0, 0, 1], "abc", [True, False])
+    assert attacks.stranger_share(blank, known, 3.0) == 0
+    with pytest.raises(NotApplicableError, match="too few"):
+        attacks.acceptance(released, known, np.nan, note="too few pairs")
+
+
+def test_nobody_is_a_stranger_where_all_share_an_image():
+    assert np.isnan(attacks.stranger_share(release([0], [0, 0], "ab"), gallery([0, 1], "ab"), 1.0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_members_are_those_whom_images_stand_for(seed):
+    random = np.random.default_rng(seed)
+    names = np.array(list("abcdefg"))
+    labels = np.concatenate([np.arange(3), random.integers(0, 3, 9)])
+    people = random.choice(names, 12)
+    wanted = random.choice(np.array(list("abcdefghij")), 6)
+    found = attacks.members_of(release([0, 1, 2], labels, people).cases, wanted, 3)
+    expected = [[name in set(people[labels == image]) for name in wanted] for image in range(3)]
+    assert found.tolist() == expected
+
+
 def test_a_threshold_is_read_off_the_impostor_pairs():
     photos, names = crowd(30, 3)
     found = attacks.calibrate_threshold(photos, names, 0.05)
@@ -612,6 +644,40 @@ def test_attackers_learn_from_nobody_whom_they_attack(monkeypatch):
         assert not people & attacked
 
 
+def test_what_was_learnt_badly_is_not_trusted():
+    """A lesson that turns every distance round helps nobody; the attacker sees it on people of their own."""
+    photos, names = crowd(40, 5, spread=0.5)
+    released = own_images(photos[::5], names[::5])
+    wrong = attacks._blended(lambda *_: lambda a, b: -attacks.distances(a, b))
+    right = attacks._blended(lambda *_: attacks.distances)
+    for learn in (wrong, right):
+        person = attacks._disjoint("test", learn, released, Gallery(photos, names), None, 4, 0)[0]
+        assert person.rate == pytest.approx(float(person.note.split("untrained ")[1]), abs=6e-4)
+
+
+def test_no_direction_is_left_out_however_few_the_people():
+    """Scatter is made even where there is some; what nobody varied in stays."""
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(3), 300)
+    rest = random.normal(size=(900, 5)) * [10, 1, 1, 1, 0]
+    space = recognition.WithinSpace.fit(random.normal(size=(3, 5))[people] + rest, people)
+    evened = space.transform(rest).std(axis=0)
+    assert evened[0] < 1.5 * evened[1]
+    assert np.linalg.matrix_rank(space.transform(np.eye(5)) - space.transform(np.zeros((1, 5)))) == 5
+    with pytest.raises(recognition.UnfitGalleryError, match="second photo"):
+        recognition.WithinSpace.fit(np.eye(3), np.arange(3))
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
+def test_principal_axes_are_those_of_scikit_learn(shape):
+    features = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 3, shape[1])
+    mean, axes = recognition.principal_axes(features, 5)
+    known = PCA(5, svd_solver="full").fit(features)
+    np.testing.assert_allclose(mean, known.mean_)
+    np.testing.assert_allclose(np.abs((axes * known.components_.T).sum(axis=0)), 1.0, atol=1e-9)
+    assert recognition.principal_axes(np.ones((4, 3)), 2)[1].shape == (3, 0)
+
+
 def test_two_halves_attack_everybody():
     released, practice, known = turned(*crowd(21, 2))
     person = attacks.parrot(released, known, practice, n_splits=2)[0]
@@ -752,6 +818,17 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     )[0]
     assert dlib.loc[("rank-1", "person"), "rate"] == pytest.approx(alone.rate)
     assert (dlib.loc[[(f"rank-{r}", "person") for r in (1, 3)], "rate"] <= [1 / 3 + 1e-9, 1 + 1e-9]).all()
+    known = table.set_index(["recogniser", "attack", "level"])
+    for name in ("dlib", "fisherfaces"):
+        assert (
+            known.loc[(name, "rank-1", "person"), "clear"] > 0.9
+        )  # of clear photos the same attacker finds all
+        assert 0 <= known.loc[(name, "rank-1", "person"), "stranger_share"] <= 1
+        limit = known.loc[(name, "accepted at FAR 0.01", "pair")]
+        assert limit["threshold_low"] <= limit["threshold"] <= limit["threshold_high"]
+        assert limit["chance"] == pytest.approx(limit["stranger_share"]) and limit["clear"] > 0.5
+    assert "accepted at 0.6 (paper)" in set(dlib.reset_index()["attack"])
+    assert "accepted at 0.6 (paper)" not in set(table.loc[table["recogniser"] == "fisherfaces", "attack"])
     made = set(table["attack"])
     assert {"posterior", "linkability", "insider knows 1", "insider knows 2", "parrot", "reversal"} < made
     assert {"rank-1 (anonymized gallery)", "EER", "EER across", "composition: known clusters"} < made

@@ -899,8 +899,58 @@ def test_attack_table_agrees_with_the_sweep(tiny):
         )
         assert mine.loc["cluster", "rate"] == pytest.approx(row.rank1_cluster)
         assert mine.loc["person", "rate"] == pytest.approx(row.rank1_person)
-        assert mine.loc["cluster", "chance"] == pytest.approx(row.chance_cluster, abs=0.05)
+        assert mine.loc["cluster", "chance"] == pytest.approx(row.chance_cluster)
+        assert mine.loc["cluster", "clear"] == 1  # the clear photos are the gallery here
     assert list(table.columns[:5]) == ["embedding", "partitioner", "anonymizer", "k", "seed"]
+
+
+def test_attackers_hold_another_photo_that_they_anonymized(faces):
+    """With another photo of everybody the anonymized gallery and the second release are made; without, they say so."""
+    attacked = ["identification (anonymized gallery)", "linkability"]
+    options = {"recognisers": ["dlib"], "attacks": attacked, "n_jobs": 1}
+    table = evaluation.attack_table(faces, [("-", "-", "none", 1)], **options).set_index(["attack", "level"])
+    assert table.loc[("rank-1 (anonymized gallery)", "person"), "rate"] >= 0.9
+    assert table.loc[("linkability (other photos)", "cluster"), "rate"] >= 0.9
+    shared = evaluation.attack_table(faces, [("dlib", "ward", "pixel", 4)], **options)
+    assert {"linkability", "linkability (other photos)"} < set(shared["attack"])
+    assert shared.loc[shared["attack"] == "linkability (other photos)", "clear"].between(0.9, 1).all()
+    alone = evaluation.attack_table(faces.select(slice(None)), [("-", "-", "none", 1)], **options)
+    assert alone["rate"].isna().all() and alone["note"].str.startswith("needs a").all()
+
+
+def test_fairness_by_hand(faces, monkeypatch):
+    """Two groups: everybody unchanged, so that all are found; what clusters share is told beside random clusters."""
+    sexes = np.where(np.arange(12) < 4, "female", "male")
+    groups = evaluation.utility.PeopleGroups(pd.DataFrame({"sex": sexes}), {"sex": "data set"})
+    monkeypatch.setattr(evaluation.utility, "people_groups", lambda some: groups)
+    table = evaluation.fairness_table(faces, [("-", "-", "none", 1), ("dlib", "ward", "pixel", 4)], n_jobs=1)
+    plain = table[table["anonymizer"] == "none"].set_index(["measure", "group"])
+    assert plain.loc[("re_identification", "all"), "value"] == 1
+    assert plain.loc[("rank1_person", "female"), "n_people"] == 4
+    assert plain.loc[("rank1_person", "female"), "low"] < 1  # four people of four: the exact interval
+    assert plain.loc[("cluster_distinct", "clusters"), "value"] == 1  # everybody is alone
+    shared = table[table["anonymizer"] == "pixel"].set_index(["measure", "group"])
+    assert shared.loc[("rank1_person", "all"), "value"] <= 1 / 4
+    assert shared.loc[("set_size", "all"), "value"] >= 4
+    parts = [shared.loc[("rank1_cluster", group), ["value", "n"]] for group in ("female", "male")]
+    mean = sum(part["value"] * part["n"] for part in parts) / 12
+    assert shared.loc[("rank1_cluster", "all"), "value"] == pytest.approx(mean)
+    dealt = shared.loc[("cluster_majority_share", "random clusters")]
+    assert dealt["low"] <= dealt["value"] <= dealt["high"]
+
+
+def test_calibrated_threshold_stands_beside_the_papers(faces, pixel, labels):
+    scores = evaluation.evaluate(faces, pixel, labels)
+    limit = evaluation.calibrated_threshold(faces)
+    everything = np.concatenate([embedding.embed(faces), embedding.embed(faces.others)])
+    who = np.concatenate([faces.identities, faces.others.identities])
+    _, different = evaluation.pair_distances(everything, who)
+    assert np.mean(different < limit.value) == pytest.approx(0.01, abs=0.002)
+    assert scores["threshold_calibrated"] == limit.value
+    assert scores["threshold_low"] <= limit.value <= scores["threshold_high"]
+    images = pixel.surrogates(evaluation.clusters_of(faces, pixel, labels))
+    own = np.linalg.norm(embedding.embed(images)[labels] - embedding.embed(faces), axis=1)
+    assert scores["re_identification_calibrated"] == pytest.approx(np.mean(own < limit.value))
 
 
 def test_utility_of_clear_photos_is_perfect(tiny):

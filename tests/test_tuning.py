@@ -163,6 +163,22 @@ def test_upper_bound_is_the_exact_binomial_one(counts, confidence):
         tuning.upper_bound(n + 1, n)
 
 
+def test_clusters_that_fall_as_a_whole_are_counted_as_one():
+    none, whole = np.zeros(5, bool), np.ones(5, bool)
+    one = np.array([True, False, False, False, False])
+    assert tuning.release_upper_bound([none] * 8) == pytest.approx(tuning.upper_bound(0, 40))
+    assert tuning.release_upper_bound([none] * 8, largest=1.0) == pytest.approx(tuning.upper_bound(0, 8))
+    assert tuning.release_upper_bound([one] * 8, largest=0.2) == pytest.approx(
+        0.2
+    )  # never more than one in five
+    assert tuning.release_upper_bound([one] * 8) == pytest.approx(tuning.upper_bound(8, 40))  # clusters agree
+    assert tuning.release_upper_bound([whole] * 8) == 1
+    # 2 of 8 clusters, whole: by the spread between clusters about as much as 7 trials, not 40
+    clustered = tuning.release_upper_bound([whole] * 2 + [none] * 6)
+    assert tuning.upper_bound(10, 40) < clustered < 1
+    assert clustered == pytest.approx(stats.beta.ppf(0.95, 0.25 * 7 + 1, 0.75 * 7))
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=25))
 @settings(deadline=None)
 def test_pareto_front_against_brute_force(points):

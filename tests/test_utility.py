@@ -3,14 +3,18 @@
 import itertools
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 from scipy.linalg import sqrtm
+from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
 import appearance
+import embedding
 import utility
 import utils
 from datasets import Faces
@@ -260,19 +264,17 @@ def test_interval_of_unanimous_shares_is_the_binomial_one():
 # naturalness ------------------------------------------------------------------------------------------------
 
 
-def plain_covariance(rows):
-    return np.cov(rows.T)
-
-
-def test_frechet_distance_by_formula():
+@pytest.mark.parametrize(("m", "n", "d"), [(50, 60, 4), (3, 60, 8), (5, 9, 40)])
+def test_frechet_distance_by_formula(m, n, d):
+    """With scikit-learn's covariances and SciPy's square root, also where values outnumber pictures."""
     random = np.random.RandomState(0)
-    first, second = random.normal(size=(50, 4)), random.normal(1, 2, size=(60, 4))
-    a, b = plain_covariance(first), plain_covariance(second)
+    first, second = random.normal(size=(m, d)) * np.linspace(1, 3, d), random.normal(1, 2, size=(n, d))
+    a, b = ledoit_wolf(first)[0], ledoit_wolf(second)[0]
     expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(a + b - 2 * np.real(sqrtm(a @ b)))
-    assert utility.frechet_distance(first, second, plain_covariance) == pytest.approx(expected)
-    assert utility.frechet_distance(first, first + [3, 0, 0, 4]) == pytest.approx(25)
-    assert utility.frechet_distance(first, second) == pytest.approx(utility.frechet_distance(second, first))
-    assert utility.frechet_distance(first[:3], second) > 0  # fewer pictures than values
+    assert utility.frechet_distance(first, second) == pytest.approx(expected)
+    assert utility.frechet_distance(second, first) == pytest.approx(expected)
+    moved = first + np.append([3, 4], np.zeros(d - 2))
+    assert utility.frechet_distance(first, moved) == pytest.approx(25)
 
 
 def kernel_distance_by_hand(first, second, first_people, second_people):
@@ -317,6 +319,27 @@ def test_kernel_distance_of_one_distribution_is_zero_on_average_however_few():
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(600)
     biased = utility.frechet_distance(random.normal(size=(4, 6)), random.normal(size=(30, 6)))
     assert biased > 0.5
+
+
+def test_naturalness_by_a_network_of_the_user(some, tmp_path):
+    """A stand-in for Inception: an ONNX file whose features are the mean colours of the picture it is given."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+    ]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 32, 32])
+    answer = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3])
+    graph = helper.make_graph(nodes, "colours", [given], [answer])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "features.onnx")
+    (tmp_path / "features.json").write_text('{"mean": 0.0, "scale": 1.0}')
+    table = measured(
+        some, list(some.images), np.arange(len(some)), metrics=["fid", "kid"],
+        naturalness=f"onnx:{tmp_path / 'features.onnx'}",
+    )  # fmt: skip
+    own, others = (embedding.crops(part, 32).mean(axis=(1, 2)) for part in (some, some.others))
+    assert table.loc["fid", "value"] == pytest.approx(utility.frechet_distance(own, others), rel=1e-3)
+    assert "features.onnx" in table.loc["fid", "note"] and np.isfinite(table.loc["kid", "value"])
 
 
 def test_naturalness_takes_any_embedding(some, tmp_path):
