@@ -178,7 +178,7 @@ FIGURES: dict[str, dict[str, str]] = {
         "pixel": "k_same_k20",
         "aam": "aam_rafd",
         "cnn": "cnn_rafd",
-        "stylegan_adjusted": "stylegan_rafd",
+        "stylegan": "stylegan_rafd",
     },
 }
 

@@ -99,13 +99,15 @@ def _teach_notebook() -> None:
 
 
 def notebook_png(figure: Figure) -> bytes:
-    """PNG of a figure as a notebook keeps it: no transparency, and one channel where all is grey, which halves it."""
+    """PNG of a figure as a notebook keeps it: small. One channel where all is grey; 256 colours for curves and bars."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
     picture = Image.open(buffer).convert("RGB")
     red, green, blue = picture.split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
         picture = red
+    elif not any(axis.images for axis in figure.axes):
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
@@ -577,7 +579,8 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
     -------
     Figure
         Dots with lines: rate and 95 % interval. Black ticks: what a blind guess gives. An attack whose interval lies to
-        the right of its tick tells something.
+        the right of its tick tells something. Grey crosses, where the table has them: what the same attack finds from
+        clear photos.
     """
     _check_columns(table, by, "rate", "low", "high", "chance")
     table = table[table["rate"].notna()]
@@ -585,25 +588,37 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
         raise ValueError("no attack of the table was measured, so there is nothing to draw")
     groups = table["recogniser"] if "recogniser" in table else pd.Series("", index=table.index)
     down, colours = list(dict.fromkeys(table[by])), list(dict.fromkeys(groups))
+    # One line for each recogniser that has a rate, and half a line between attacks
+    present = [
+        [name for name in colours if ((table[by] == value) & (groups == name)).any()] for value in down
+    ]
+    starts = np.cumsum([0, *(len(names) + 0.7 for names in present)])
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 1.0 + 0.13 * len(down) * (len(colours) + 1)))
+        figure = Figure(figsize=(7.5, 1.0 + 0.11 * starts[-1]))
         axis = figure.subplots()
         for position, name in enumerate(colours):
             part = table[groups == name]
-            offset = (position - (len(colours) - 1) / 2) / (len(colours) + 1)
-            y = np.array([down.index(value) for value in part[by]]) + offset
+            places = [down.index(value) for value in part[by]]
+            y = np.array([starts[place] + present[place].index(name) for place in places])
             spread = np.clip(
                 [part["rate"] - part["low"], part["high"] - part["rate"]], 0, None
             )  # a resampled interval may miss the rate by a hair
             style = _style(name, position)
             axis.errorbar(
-                part["rate"], y, xerr=spread, fmt=style["marker"], color=style["color"], markersize=3.5,
-                linewidth=1.1, label=label(name) or None,
+                part["rate"], y, xerr=spread, fmt=style["marker"], color=style["color"], markersize=3,
+                linewidth=1.0, label=label(name) or None,
             )  # fmt: skip
-            axis.plot(part["chance"], y, "|", color="black", markersize=7, zorder=3)
+            axis.plot(part["chance"], y, "|", color="black", markersize=6, zorder=3)
+            if "clear" in part:
+                axis.plot(part["clear"], y, "x", color=BASELINE_GREY, markersize=3.5, zorder=1)
         axis.plot([], [], "|", color="black", label="blind guess")
-        axis.set_yticks(range(len(down)), [label(name) for name in down])
-        axis.set_ylim(len(down) - 0.5, -0.5)
+        if "clear" in table and table["clear"].notna().any():
+            axis.plot([], [], "x", color=BASELINE_GREY, markersize=4, label="from clear photos")
+        middles = [start + (len(names) - 1) / 2 for start, names in zip(starts, present, strict=False)]
+        axis.set_yticks(middles, [label(name) for name in down])
+        axis.hlines(starts[1:-1] - 0.85, -0.02, 1.02, color=BASELINE_GREY, linewidth=0.5, alpha=0.5)
+        axis.grid(visible=False, axis="y")
+        axis.set_ylim(starts[-1] - 0.7, -0.7)
         axis.set_xlim(-0.02, 1.02)
         axis.set_xlabel(label("rate"))
         _legend(figure, axis)
@@ -742,6 +757,16 @@ def tuning_trace(trace: pd.DataFrame, bound: float, title: str = "") -> Figure:
     return figure
 
 
+def _apart(rows: pd.DataFrame, across: str, up: str) -> list[tuple[int, tuple[float, float]]]:
+    """Places of rows, with their k, whose numbers would not be written over each other."""
+    room = 0.04 * max(np.ptp(rows[across]), 1e-9), 0.05  # a number's width and height
+    kept: list[tuple[int, tuple[float, float]]] = []
+    for k, x, y in zip(rows["k"], rows[across], rows[up], strict=True):
+        if all(abs(x - other[0]) > room[0] or abs(y - other[1]) > room[1] for _, other in kept):
+            kept.append((k, (x, y)))
+    return kept
+
+
 def pareto(
     table: pd.DataFrame,
     front: np.ndarray,
@@ -767,7 +792,7 @@ def pareto(
     Returns
     -------
     Figure
-        Lower left is better; numbers on the line are k.
+        Lower left is better; numbers on the line are k, as far as there is room.
     """
     _check_columns(table, by, loss, privacy)
     if np.shape(front) != (len(table),):
@@ -786,9 +811,8 @@ def pareto(
             best[loss], best[privacy], where="post", color="black", linewidth=1.2, label="nothing below"
         )
         if "k" in best:
-            for row in best.drop_duplicates("k").itertuples():
-                point = (getattr(row, loss), getattr(row, privacy))
-                axis.annotate(str(row.k), point, fontsize=7, xytext=(3, 4), textcoords="offset points")
+            for k, point in _apart(best.drop_duplicates("k"), loss, privacy):
+                axis.annotate(str(k), point, fontsize=7, xytext=(3, 4), textcoords="offset points")
         axis.set_xlabel(label(loss))
         axis.set_ylabel(label(privacy))
         axis.set_ylim(-0.02, 1.02)

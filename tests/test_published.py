@@ -49,7 +49,7 @@ def test_curves_of_the_papers_figures():
     expected = {
         "embedding": ["dlib", "pca", "facenet", "random"],
         "partitioner": ["ward", "kmeans_elki", "knn_max", "random"],
-        "anonymizer": ["pixel", "aam", "cnn", "stylegan_adjusted"],
+        "anonymizer": ["pixel", "aam", "cnn", "stylegan"],
     }
     for by, names in expected.items():
         curves = published.figure(results, by)

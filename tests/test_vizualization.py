@@ -294,11 +294,16 @@ def test_published_curves_are_dashed_in_the_colour_of_ours():
         vizualization.loss_and_reidentification(ours, "partitioner", published=theirs.drop(columns="k"))
 
 
-def test_a_notebook_keeps_grey_figures_in_one_channel():
+def test_a_notebook_keeps_figures_small_and_colour_photos_whole():
     grey = vizualization.image_grid([[np.full((20, 20, 3), 90, np.uint8)] * 2])
     colour = vizualization.image_grid([[np.full((20, 20, 3), (90, 10, 200), np.uint8)] * 2])
-    modes = [Image.open(io.BytesIO(vizualization.notebook_png(figure))).mode for figure in (grey, colour)]
-    assert modes == ["L", "RGB"]
+    chart = vizualization.loss_and_reidentification(table_of(), "partitioner")
+    shown = [Image.open(io.BytesIO(vizualization.notebook_png(figure))) for figure in (grey, colour, chart)]
+    assert [picture.mode for picture in shown] == ["L", "RGB", "P"]
+    buffer = io.BytesIO()
+    chart.savefig(buffer, bbox_inches="tight", facecolor="white")
+    difference = np.asarray(shown[2].convert("RGB"), int) - np.asarray(Image.open(buffer).convert("RGB"), int)
+    assert np.abs(difference).mean() < 1  # grey levels
 
 
 # Partitions
@@ -507,6 +512,9 @@ def test_attack_intervals_show_rate_interval_and_chance(attack_table):
         line.get_xdata().tolist() for line in axis.lines if line.get_marker() == "|" and len(line.get_xdata())
     ]
     assert ticks == [[0.1, 0.2], [0.1]]
+    crossed = vizualization.attack_intervals(attack_table.assign(clear=[0.9, np.nan, 1.0, 0.5])).axes[0]
+    crosses = [line.get_xdata() for line in crossed.lines if line.get_marker() == "x"]
+    np.testing.assert_array_equal(np.concatenate(crosses), [0.9, 1.0, np.nan])
     with pytest.raises(ValueError, match="no attack"):
         vizualization.attack_intervals(attack_table.assign(rate=np.nan))
 
