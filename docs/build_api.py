@@ -17,7 +17,8 @@ FOLDER = ROOT / "docs" / "api"
 
 #: The modules of the reference, in the order in which data flows. Packages show what their `__init__` offers.
 MODULES = [
-    "datasets", "detection", "embedding", "partitioning", "anonymizer", "anonymizer.aam", "anonymizer.pixel",
+    "datasets", "detection", "dlib_network", "embedding", "partitioning", "anonymizer", "anonymizer.aam",
+    "anonymizer.pixel",
     "anonymizer.cnn", "anonymizer.styleGan", "anonymizer.filters", "anonymizer.folder", "CNN", "CNN.generation",
     "CNN.training", "stylegan", "stylegan.mixing", "stylegan.training", "evaluation", "attacks", "recognition",
     "utility", "appearance", "tuning", "release", "vizualization", "explorer", "published", "utils",

@@ -7,11 +7,16 @@ minutes, unless `make experiments` has measured them already.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 import anonymizer
 import datasets
@@ -23,7 +28,7 @@ import vizualization
 ROOT = Path(__file__).resolve().parents[1]
 
 #: How many dots an inch: readable in print at the width of a page, and small in the repository.
-RESOLUTION = 200
+RESOLUTION = 150
 
 GENERATORS = ("pixel", "eigen", "aam", "cnn", "stylegan")
 
@@ -62,10 +67,44 @@ def by_partition() -> Figure:
     return vizualization.loss_and_reidentification(table, "partitioner", "dlib descriptors, AAM surrogates")
 
 
+def pasted() -> Figure:
+    """Sheets of four prints each, as they come in and as `python -m anonymizer` gives them out."""
+    faces = orl_people()
+    with tempfile.TemporaryDirectory() as place:
+        photos, out = Path(place) / "photos", Path(place) / "out"
+        photos.mkdir()
+        for number in range(3):
+            portraits = [faces.images[i] for i in range(4 * number, 4 * number + 4)]
+            framed = [np.pad(p, ((16, 16), (16, 16), (0, 0)), constant_values=90) for p in portraits]
+            sheet = Image.fromarray(np.hstack(framed))
+            sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.LANCZOS).save(
+                photos / f"{number}.png"
+            )
+        subprocess.run(
+            [sys.executable, "-m", "anonymizer", photos, out, "--k", "3", "--people", "faces"],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        ledger = json.loads((Path(place) / "out-private" / "ledger.json").read_text(encoding="utf-8"))
+        file_of = {photo["photo"]: photo["file"] for photo in ledger["photos"]}
+        paths = [
+            [photos / name for name in sorted(file_of)],
+            [out / file_of[name] for name in sorted(file_of)],
+        ]
+        before, after = (  # two of the three sheets, so that faces are large enough
+            [np.asarray(Image.open(path).convert("RGB")) for path in row[:2]] for row in paths
+        )
+    figure = vizualization.image_grid([before, after])
+    figure.set_size_inches(10.2, 10.2 * figure.get_figheight() / figure.get_figwidth())
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "outputs/system_architecture.png": vizualization.system_architecture,
     "outputs/mixing.png": mixing,
     "docs/people_and_surrogates.png": people_and_surrogates,
+    "docs/pasted.png": pasted,
     "docs/by_partition.png": by_partition,
 }
 

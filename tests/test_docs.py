@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import io
+import json
 import re
 import runpy
 import sys
@@ -19,7 +20,9 @@ from PIL import Image
 import anonymizer
 import datasets
 import embedding
+import evaluation
 import partitioning
+import utility
 import vizualization
 from docs import build_api, figures
 
@@ -135,6 +138,7 @@ SHOWN = [path for path in PROSE if blocks(path, "python") and path.name != "exte
 def test_python_on_a_page_runs(path, registries, monkeypatch):
     """The blocks of a page run one after the other, as a reader would; those marked no-run must be valid at least."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1000)  # no further processes beside the tests'
     names = {"__name__": "page"}
     for position, (words, code) in enumerate(blocks(path, "python")):
         compiled = compile(code, f"{name_of(path)}, block {position}", "exec")
@@ -336,9 +340,43 @@ def test_functions_and_registries_that_are_named_exist(path):
             resolve(match[1])
 
 
+@functools.cache
+def notebook(name):
+    """The headings and the code of a notebook."""
+    cells = json.loads(text_of(ROOT / name))["cells"]
+    texts = {
+        kind: ["".join(c["source"]) for c in cells if c["cell_type"] == kind] for kind in ("markdown", "code")
+    }
+    headings = re.findall(r"(?m)^#+ (.+)$", "\n".join(texts["markdown"]))
+    return headings, "\n".join(texts["code"])
+
+
+@pytest.mark.parametrize("path", PROSE, ids=name_of)
+def test_sections_of_notebooks_that_are_named_exist(path):
+    """A sentence that names a notebook may quote its sections, or count its experiments."""
+    for sentence in re.split(r"(?<=[.;:])\s", without_code(text_of(path))):
+        for name in re.findall(r"`(\w+\.ipynb)`", sentence):
+            headings, _ = notebook(name)
+            for section in re.findall(r'"([A-Z][^"]+)"', sentence) + re.findall(r"(Experiment \d)", sentence):
+                assert any(heading.startswith(section) for heading in headings), f"{name}: {section}"
+
+
+def test_figures_that_are_named_are_kept():
+    named = set()
+    for path in PROSE:
+        for sentence in re.split(r"(?<=[.;:])\s", without_code(text_of(path))):
+            if "`VisualizingResults.ipynb`" in sentence:
+                named |= set(re.findall(r"`((?:by|boxes|means|clusters|identification)_\w+)`", sentence))
+    assert "by_embedding" in named
+    _, code = notebook("VisualizingResults.ipynb")
+    assert [
+        name for name in named if f'"{name}"' not in code and f'"{name.replace("_k5", "_k{k}")}"' not in code
+    ] == []
+
+
 #: Written by runs or by users; everything else that looks like a file must be there.
 MADE = re.compile(
-    r"outputs/|OUT|\.cache|<|\*|path/|FILE|^Rafd|celeba|CelebA|karras|mine|ffhq|ledger|PATH|NAME|facenet_keras"
+    r"outputs/|^published/|OUT|\.cache|<|\*|path/|FILE|^Rafd|celeba|CelebA|karras|mine|ffhq|ledger|PATH|NAME|facenet_keras"
 )
 
 
@@ -380,10 +418,10 @@ def test_names_in_tables_are_entries_of_the_registries():
 
 
 def test_columns_that_are_explained_are_measured(orl_people):
-    import evaluation
-    import utility
 
-    explained = re.findall(r"(?m)^\| (`\w+`(?:, `\w+`)*) \|", text_of(ROOT / "docs" / "measures.md"))
+    explained = re.findall(
+        r"(?m)^\| (`\w+`(?:, `\w+`)*) \|", text_of(ROOT / "docs" / "measures.md").split("\n## ")[0]
+    )
     table = evaluation.sweep(orl_people, ["dlib"], ["ward"], ["pixel"], [5], n_jobs=1)
     assert {name.strip(" `") for cell in explained for name in cell.split(",")} <= set(table.columns)
     listed = text_of(ROOT / "docs" / "experiments" / "utility.md").split("| metrics |")[1].split("\n\n")[0]
@@ -435,10 +473,7 @@ def test_reference_is_up_to_date():
 
 
 def test_reference_names_every_module_and_what_it_offers():
-    flat = {path.stem for path in ROOT.glob("*.py")} - {
-        "balancing",
-        "dlib_network",
-    }  # machinery without callers outside
+    flat = {path.stem for path in ROOT.glob("*.py")} - {"balancing"}  # the machinery of one partition
     assert flat <= set(build_api.MODULES)
     page = text_of(ROOT / "docs" / "api" / "datasets.md")
     assert all(f"\n## {name}\n" in page for name in datasets.__all__ if name != "DATASETS")
@@ -580,3 +615,12 @@ def test_citation_is_the_paper_of_the_readme():
     people = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
     assert people in readme
     assert paper["year"] == 2020
+
+
+def test_the_layout_lists_every_module():
+    layout = re.findall(r"(?m)^    (\S+)  ", text_of(ROOT / "docs" / "architecture.md"))
+    modules = {path.name for path in ROOT.glob("*.py")} | {
+        f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")
+    }
+    assert modules <= set(layout)
+    assert [name for name in layout if not (ROOT / name).exists()] == []
