@@ -992,7 +992,8 @@ class Panel(widgets.VBox):
         explain = widgets.HTML(
             "<p><small><b>Simulated</b>: no image yet; a surrogate's descriptor is taken as the weighted mean of those "
             "mixed into it. That is about as near to its members as a face can be, so <b>the simulated "
-            "re-identification rate is too high and the loss too low</b>: drawn faces lie farther away.<br>"
+            "re-identification rate is too high and the loss too low</b>: drawn faces lie farther away, also from "
+            "strangers.<br>"
             "<b>Confirmed</b>: all images drawn, described and measured.<br><b>Shrinkage</b>: 0 % is the members' own "
             "mean, 100 % the average of all other people (over 60 photos, if there are more)."
             f"{self._left_out()}</small></p>"
