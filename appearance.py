@@ -329,6 +329,12 @@ def head_rotation(landmarks: np.ndarray) -> np.ndarray:
     return cv2.Rodrigues(turn)[0]
 
 
+def head_turn(rotation: np.ndarray) -> float:
+    """How far a head with a rotation (3, 3), see `head_rotation`, looks to the right of the picture, in degrees."""
+    x, _, z = rotation[:, 2]  # where the nose points: the head's z axis in the picture
+    return float(np.degrees(np.arctan2(x, -z)))
+
+
 def rotation_angle(first: np.ndarray, second: np.ndarray) -> float:
     """Angle in degrees between two rotations (3, 3)."""
     cosine = (np.trace(first.T @ second) - 1) / 2
@@ -494,6 +500,11 @@ class Pictures:
     @cached_property
     def rotations(self) -> np.ndarray:
         return np.stack([head_rotation(points) for points in self.landmarks])
+
+    @cached_property
+    def turns(self) -> np.ndarray:
+        """Degrees by which each head looks to the right of the picture: (n,)."""
+        return np.array([head_turn(rotation) for rotation in self.rotations])
 
     @cached_property
     def crops(self) -> np.ndarray:

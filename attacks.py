@@ -1393,7 +1393,7 @@ def _blended(learn: Learn) -> Learn:
     Twenty people teach little: what is learnt of them alone often finds strangers worse than no learning at all. So
     the attacker learns from half of their people, tries the other half, and the reverse, and then searches by that
     mixture of both distances, each brought to mean 0 and deviation 1, under which the fewest other people came before
-    one of those behind an image.
+    one of those behind an image; if less of what was learnt does as well within one standard error, by that.
     """
 
     def learn_blend(practice: Practice, gallery: Gallery, random):
@@ -1415,7 +1415,7 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 def _best_blend(learn: Learn, practice: Practice, gallery: Gallery, random) -> float:
     middle = len(practice.apart) // 2
     halves = [frozenset().union(*part) for part in (practice.apart[:middle], practice.apart[middle:])]
-    losses = np.zeros(len(BLENDS))
+    losses = [[] for _ in BLENDS]
     for taught, tried in (halves, halves[::-1]):
         lesson, test = practice.among(taught), practice.among(tried)
         if lesson is None or test is None:
@@ -1426,20 +1426,26 @@ def _best_blend(learn: Learn, practice: Practice, gallery: Gallery, random) -> f
         except (NotApplicableError, recognition.UnfitGalleryError):
             return UNTRIED_BLEND
         parts = [one(test.descriptors, photos.descriptors) for one in (distances, measure)]
-        losses += [_ahead(_mixture(*parts, share), photos.identities, test.members) for share in BLENDS]
-    return BLENDS[int(np.argmin(losses))]
+        for share, loss in zip(BLENDS, losses, strict=True):
+            loss += _ahead(_mixture(*parts, share), photos.identities, test.members)
+    table = np.array(losses)  # (blends, images)
+    if not table.shape[1]:
+        return UNTRIED_BLEND
+    more = table - table[table.mean(axis=1).argmin()]
+    as_good = more.mean(axis=1) <= more.std(axis=1) / np.sqrt(table.shape[1])
+    return BLENDS[int(as_good.argmax())]
 
 
-def _ahead(to_photos: np.ndarray, identities: np.ndarray, members: Sequence[frozenset[str]]) -> float:
-    """Mean share of the other people who come before the first of an image's members, ties counting half."""
+def _ahead(to_photos: np.ndarray, identities: np.ndarray, members: Sequence[frozenset[str]]) -> list[float]:
+    """For each image the share of the other people who come before the first of its members, ties counting half."""
     to_people, people = person_distances(to_photos, identities)
     shares = []
     for row, those in zip(to_people, members, strict=True):
         own = np.isin(people, list(those))
         if not own.all():
             first, others = row[own].min(), row[~own]
-            shares.append(np.mean(others < first) + np.mean(others == first) / 2)
-    return _mean(shares) if shares else 0.0
+            shares.append(float(np.mean(others < first) + np.mean(others == first) / 2))
+    return shares
 
 
 def _learn_discriminants(practice: Practice, gallery: Gallery, random):

@@ -132,21 +132,24 @@ def _lbp_features(faces: Images) -> np.ndarray:
     return local_binary_patterns(grey_crops(faces).reshape(-1, 64, 64))
 
 
-def principal_axes(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and the first principal axes (d, r) of features (n, d), exact also where values outnumber photos.
+def scatter_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of squares (r,), falling, and axes (d, r) of centred rows (n, d), exact also where values outnumber rows.
 
-    By the eigenvectors of the smaller of covariance and Gram matrix. There are at most `most` and n - 1 axes, and none
-    along which the features do not vary; their signs are arbitrary.
+    By the eigenvectors of the smaller of ``X.T X`` and ``X X.T``; axes without any scatter are left out.
     """
-    mean = features.mean(axis=0, dtype=float)
-    centred = features - mean
     wide = centred.shape[0] <= centred.shape[1]
     values, vectors = eigh(centred @ centred.T if wide else centred.T @ centred)
-    kept = np.argsort(-values)[: min(most, len(features) - 1)]
+    kept = np.argsort(-values)
     kept = kept[values[kept] > 1e-10 * max(values[-1], 1e-300)]
-    if not wide:
-        return mean, vectors[:, kept]
-    return mean, centred.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    axes = centred.T @ (vectors[:, kept] / np.sqrt(values[kept])) if wide else vectors[:, kept]
+    return values[kept], axes
+
+
+def principal_axes(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and first principal axes (d, r) of features (n, d): at most `most` and n - 1, of arbitrary signs."""
+    mean = features.mean(axis=0, dtype=float)
+    _, axes = scatter_axes(features - mean)
+    return mean, axes[:, : min(most, len(features) - 1)]
 
 
 #: Features are reduced to at most so many principal components before discriminants are sought.
@@ -237,12 +240,9 @@ class WithinSpace:
         np.add.at(means, person, features)
         rest = features - (means / photos[:, None])[person]
         shrinkage = max(float(ledoit_wolf_shrinkage(rest, assume_centered=True)), 1e-3)
-        _, lengths, axes = np.linalg.svd(rest, full_matrices=False)
-        scatter = lengths**2 / len(rest)
-        even = shrinkage * scatter.sum() / features.shape[1]
-        kept = scatter > 1e-12 * max(scatter[0], 1e-300)
-        factors = np.sqrt(even / ((1 - shrinkage) * scatter[kept] + even)) if even else np.ones(0)
-        return cls(axes[kept].T[:, : len(factors)], factors)
+        squares, axes = scatter_axes(rest)
+        even = shrinkage * squares.sum() / features.shape[1]
+        return cls(axes, np.sqrt(even / ((1 - shrinkage) * squares + even)))
 
     def transform(self, features: np.ndarray) -> np.ndarray:
         """Features (n, d) -> (n, d)."""

@@ -760,6 +760,13 @@ def _smile_targets(setting: Setting, faces: Faces, pictures: Pictures) -> tuple[
     return (pictures.expressions == HAPPY).astype(np.int64), "labels: the network's on the clear photos"
 
 
+def _turn_targets(setting: Setting, faces: Faces, pictures: Pictures) -> tuple[np.ndarray, str]:
+    middle = np.median(setting.release.photos.turns)
+    return (pictures.turns > middle).astype(
+        np.int64
+    ), f"labels: heads turned by more than {middle:.0f} degrees"
+
+
 def _descriptors(pictures: Pictures) -> np.ndarray:
     return embedding.embed(pictures.source, "dlib")
 
@@ -769,7 +776,13 @@ def _gradients(pictures: Pictures) -> np.ndarray:
 
 
 #: What is learned, and from which features: dlib's descriptors tell sex and hardly expressions, gradients the reverse.
-TASKS = {"sex": (_sex_targets, _descriptors), "smile": (_smile_targets, _gradients)}
+#: On the built-in faces (one clear photo of each to learn from) sex reaches chance only, as four of forty are women,
+#: and smiles 0.57; which way heads are turned reaches 0.82, and older than the median, which is left out, 0.57.
+TASKS = {
+    "sex": (_sex_targets, _descriptors),
+    "smile": (_smile_targets, _gradients),
+    "turn": (_turn_targets, _gradients),
+}
 
 
 def _measure_downstream(target: str, setting: Setting) -> Measured:
@@ -794,12 +807,13 @@ def _measure_downstream(target: str, setting: Setting) -> Measured:
     clear = predictions(Scene(release.photos, release.photos, np.arange(len(faces))))
     value = balanced_accuracy(truth, predicted)
     bounds = interval(lambda weights: balanced_accuracy(truth, predicted, weights), people, setting.seed)
-    names, counts = np.unique(targets, return_counts=True)
+    counts = np.unique(targets, return_counts=True)[1]
+    few = "; too few of one kind to learn from" if counts.min() < FEW_PEOPLE else ""
     return Measured(
         value, *bounds, len(rows), int((~release.shown).sum()),
         baseline=balanced_accuracy(truth, clear), chance=1 / len(np.unique(truth)),
         note=f"balanced accuracy; {note} ({' and '.join(map(str, counts))} photos to learn from); baseline: learned "
-        f"from clear photos; nobody tested went into what was learned from; n counts test photos",
+        f"from clear photos; nobody tested went into what was learned from; n counts test photos{few}",
     )  # fmt: skip
 
 

@@ -170,6 +170,22 @@ def test_turned_head_is_read_alike_on_the_mirror_image(pictures):
         assert again == pytest.approx(angle, abs=0.5)
 
 
+@given(st.floats(-80, 80))
+def test_head_turn(degrees):
+    """From a head that looks at the camera (x right, y down, z away), about its upright axis."""
+    angle = np.radians(degrees)
+    about = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    assert appearance.head_turn(np.diag([1.0, -1.0, -1.0]) @ about) == pytest.approx(degrees, abs=1e-9)
+
+
+def test_a_mirrored_head_is_turned_the_other_way(orl_people):
+    faces = orl_people.select(slice(0, 6))
+    mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in faces.images]
+    there, back = appearance.Pictures(faces).turns, appearance.Pictures(mirrored).turns
+    assert np.ptp(there) > 10
+    np.testing.assert_allclose(there, -back, atol=8)  # landmarks of the mirror image differ a little
+
+
 @given(st.floats(0, 179))
 def test_rotation_angle(angle):
     turn = cv2.Rodrigues(np.radians(angle) * np.array([2, 3, 6]) / 7)[0]

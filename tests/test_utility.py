@@ -51,9 +51,9 @@ def test_unchanged_photos_have_perfect_utility(unchanged):
     for name, value in PERFECT.items():
         assert unchanged.loc[name, "value"] == pytest.approx(value, abs=1e-4), name
     assert (unchanged.loc[list(PERFECT), "n_failed"] == 0).all()
-    for name in ("sharpness", "downstream_sex", "downstream_smile"):
+    for name in ("sharpness", "downstream_sex", "downstream_smile", "downstream_turn"):
         assert unchanged.loc[name, "value"] == pytest.approx(unchanged.loc[name, "baseline"], rel=0.3), name
-    for name in ("downstream_sex", "downstream_smile"):  # learned from the very same
+    for name in ("downstream_sex", "downstream_smile", "downstream_turn"):  # learned from the very same
         assert unchanged.loc[name, "value"] == unchanged.loc[name, "baseline"]
 
 
