@@ -276,7 +276,7 @@ class ActiveAppearanceModel(TextureSurrogates):
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
         """The members' mean face, moved as photo `like` differs from its person's photos.
 
-        Only landmarks and light are taken from the photo, and detail as it goes along with such landmarks on other
+        Only landmarks and light are taken from the photo, and detail as it goes along with such landmarks on the other
         people: the texture's own difference would bring back glasses or a beard that sit a little elsewhere.
         """
         own = np.flatnonzero(self.faces.identities == self.faces.identities[like])
@@ -287,35 +287,36 @@ class ActiveAppearanceModel(TextureSurrogates):
             )
         move = (self.shape(like) - np.mean([self.shape(i) for i in own], axis=0)).ravel()
         light = _plane(self.texture(like) - np.mean([self.texture(i) for i in own], axis=0))
-        detail = (self.shape_model.basis @ move) @ self._detail_of_move
+        detail = (self.shape_model.basis @ move) @ self._detail_of_move(self.faces.identities[like])
         detail = (detail.astype(np.float32) @ self.texture_model.basis).reshape(light.shape)
         parameters = np.stack([self._mean_of_person(i) for i in members])
         return self._draw_mixture(parameters, weights, move.reshape(-1, 2), light + detail)
 
-    @cached_property
-    def _detail_of_move(self) -> np.ndarray:
-        """How texture changes with the landmarks from photo to photo of one person: (shape, texture components).
+    def _detail_of_move(self, person: str) -> np.ndarray:
+        """How texture changes with the landmarks on photos of all but one person: (shape, texture components).
 
         Ridge regression on the differences of photos from their person's mean, light taken out.
         """
-        rows = self.training_rows
-        _, person, photos = np.unique(self.faces.identities[rows], return_inverse=True, return_counts=True)
-        groups = [rows[person == p] for p in np.flatnonzero(photos > 1)]
-        if not groups:
+        people, moves, details = self._changes
+        others = people != person
+        if not others.any():
             return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
-        moves, details = [], []
-        for own in groups:
-            shapes, textures = (
-                np.stack([self.shape(i) for i in own]),
-                np.stack([self.texture(i) for i in own]),
-            )
-            moves.extend((shapes - shapes.mean(axis=0)).reshape(len(own), -1) @ self.shape_model.basis.T)
-            change = textures - textures.mean(axis=0)
-            change = np.stack([part - _plane(part) for part in change]).reshape(len(own), -1)
-            details.extend(change @ self.texture_model.basis.T)
-        strength = np.var(moves, axis=0).sum() * len(moves)
-        ridge = RidgeCV(strength * np.logspace(-5, 1, 13), fit_intercept=False).fit(moves, details)
-        return ridge.coef_.T
+        strength = max(np.square(moves[others]).sum(), 1e-9)
+        ridge = RidgeCV(strength * np.logspace(-5, 1, 13), fit_intercept=False)
+        return ridge.fit(moves[others], details[others]).coef_.T
+
+    @cached_property
+    def _changes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Who is on each training photo, and its components of shape and texture less those of the person's mean."""
+        rows = self.training_rows
+        people = self.faces.identities[rows]
+        moves = np.stack([self.shape(i).ravel() for i in rows]) @ self.shape_model.basis.T
+        changes = [self.texture(i) for i in rows]
+        details = np.stack([(part - _plane(part)).ravel() @ self.texture_model.basis.T for part in changes])
+        for person in np.unique(people):
+            for values in (moves, details):
+                values[people == person] -= values[people == person].mean(axis=0)
+        return people, moves, details
 
     def _mean_of_person(self, i: int) -> np.ndarray:
         own = np.flatnonzero(self.faces.identities == self.faces.identities[i])

@@ -22,10 +22,10 @@ from anonymizer.aam import Mesh
 from anonymizer.pose import Pose
 
 #: The patch around a face that is worked on, as a share of the outline's size beyond it.
-MARGIN = 0.55
+MARGIN = 0.45
 #: How far around the outline the surroundings are moved, and how far the outline may lie from the photo's: in face
 #: widths. What is nearer to other faces on the photo is left where it is, and the outline is the photo's.
-REACH, LARGEST_MOVE = 0.5, 0.2
+REACH, LARGEST_MOVE = 0.35, 0.12
 #: Displacements are worked out on a grid of so many points on each side.
 MOVE_GRID = 48
 #: How much of the forehead, of what `detection.add_forehead` adds, is covered; above it lies hair.
@@ -35,7 +35,7 @@ JAW_EDGE, FOREHEAD_EDGE = 0.05, 0.12
 #: A seam wider than about this (levels of 0 to 255) is no seam but something else: hair, glasses, a hand.
 SEAM = 18.0
 #: Bounds of the contrast that is taken over from the covered face.
-CONTRAST = (0.75, 1.3)
+CONTRAST = (0.75, 1.5)
 #: The surrogate's finest detail is amplified up to so much, and grain added up to so many levels: of a sharp photo's
 #: detail only a part is grain.
 SHARPENING, GRAIN = 1.6, 2.0
@@ -156,9 +156,7 @@ def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.n
     ndarray of float32, shape (h, w, 3)
     """
     height, width = part.shape[:2]
-    ring = [
-        np.vstack([p[detection.JAW], detection.add_forehead(p)[68:]]) for p in (points, target)
-    ]  # (24, 2) each
+    ring = [np.vstack([p[detection.JAW], _forehead(p)]) for p in (points, target)]  # (24, 2) each
     columns, rows = np.meshgrid(np.linspace(0, width - 1, MOVE_GRID), np.linspace(0, height - 1, MOVE_GRID))
     grid = np.dstack([columns, rows]).astype(np.float32)  # (g, g, 2)
     squared = ((grid[:, :, None] - ring[1]) ** 2).sum(axis=3)  # (g, g, 24)
@@ -191,9 +189,17 @@ def _warp(
     return frame.continue_outward(texture, visible.astype(np.float32))
 
 
+def _forehead(landmarks: np.ndarray) -> np.ndarray:
+    """Seven points over the forehead (7, 2): of a turned head between the ends of the jaw line, not beyond one."""
+    left, right, bridge = landmarks[[0, 16, 27]]
+    across = (right - left) / max(float(np.linalg.norm(right - left)), 1e-9)
+    shift = (((left + right) / 2 - bridge) @ across) * across
+    return detection.add_forehead(landmarks)[68:] + shift
+
+
 def outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
     """The outline of a face: jaw line and a share of the forehead, (m, 2)."""
-    arc = detection.add_forehead(landmarks)[68:]
+    arc = _forehead(landmarks)
     up = (landmarks[27] - landmarks[8]) / max(float(np.linalg.norm(landmarks[27] - landmarks[8])), 1e-9)
     height = (arc - (landmarks[0] + landmarks[16]) / 2) @ up  # over the line between the ends of the jaw line
     lowered = arc - (1 - forehead) * np.outer(height, up)

@@ -394,8 +394,7 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
         )
         telling = [name for name, row in TELLING.items() if found.loc[row, "low"] > found.loc[row, "chance"]]
         sentences.append(
-            f"So {' and '.join(telling)} lead{'s' if len(telling) == 1 else ''} such an attacker to the right person "
-            "more often than chance."
+            f"More often than chance, such an attacker is led to the right person by {', '.join(telling)}."
             if telling
             else "With so few people none of the three can be told from chance, which does not show that they are safe."
         )

@@ -640,6 +640,25 @@ def test_like_moves_the_texture_as_the_photo_differs_from_its_person(family):
     assert 40 < bright - dark < 80
 
 
+def test_like_brings_no_feature_of_the_person_back(faces):
+    """Bars over the eyes, a little elsewhere on each photo of one person: the cluster's face gets none of them."""
+    photos, people = [0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32], np.repeat(list("abcd"), 3)
+    landmarks = detection.detect(faces).landmarks[photos]
+    images, masks = faces.images[photos].copy(), []
+    for i in range(3):
+        images[i], mask = add_bars(images[i], landmarks[i] + [0, 2 * i - 2])
+        masks.append(mask)
+    cls = with_landmarks(anonymizer.ANONYMIZERS["aam"], landmarks)
+    clean, painted = (
+        cls(build(pictures, list(people))).surrogate([3, 6, 9], like=1).astype(float)
+        for pictures in (faces.images[photos], images)
+    )
+    change = painted - clean
+    contrast = np.abs(change - cv2.GaussianBlur(change, (0, 0), 6)).mean()
+    own = images[1].astype(float) - np.mean(images[:3].astype(float), axis=0)
+    assert contrast < 0.25 * np.abs(own - cv2.GaussianBlur(own, (0, 0), 6)).mean()
+
+
 def test_like_needs_several_photos_of_the_person(family_models):
     with pytest.raises(ValueError, match="only one of its person"):
         family_models["aam"].surrogate([0, 12], like=12)

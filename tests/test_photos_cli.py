@@ -541,7 +541,7 @@ def test_pasting_leaves_callers_arrays_and_what_is_far_away_alone(portrait):
 def test_nothing_is_moved_where_another_face_is_near(portrait):
     photo, landmarks, other, points = portrait
     width = np.linalg.norm(landmarks[16] - landmarks[0])
-    near, far = (landmarks[16] + [share * width, 0] for share in (0.3, 0.7))
+    near, far = (landmarks[16] + [share * width, 0] for share in (0.2, 0.6))
     result = pasting.paste(photo, landmarks, other, points, others=[near[None]])
     outside = _distance_outside(photo.shape, landmarks) > 0.05
     assert np.array_equal(result[outside], photo[outside])
@@ -635,6 +635,15 @@ def test_a_surrogate_keeps_its_proportions_in_another_pose(yaw, pitch):
     np.testing.assert_allclose(same, turned.see(MEAN_FACE), atol=1e-6)
     lengths = [points[8] - points[27] for points in (target, same)]
     assert np.linalg.norm(lengths[0]) > 1.03 * np.linalg.norm(lengths[1])
+
+
+@given(angles)
+def test_the_outline_of_a_turned_head_stays_between_the_ends_of_its_jaw(yaw):
+    landmarks = Pose(100.0, _turn(yaw, 0, 0), np.zeros(2)).see(MEAN_FACE)
+    arc = pasting._forehead(landmarks)
+    low, high = landmarks[:, 0].min(), landmarks[:, 0].max()
+    assert low - 1e-6 <= arc[:, 0].min() and arc[:, 0].max() <= high + 1e-6
+    assert (arc[:, 1] < landmarks[[0, 16], 1].max()).all()
 
 
 def test_a_jaw_line_is_not_moved_farther_than_allowed():
