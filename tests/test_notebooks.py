@@ -2,11 +2,16 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
+from PIL import Image
+
+import evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(ROOT.glob("*.ipynb"))
@@ -47,39 +52,101 @@ def outputs_of(notebook, kind):
     ]
 
 
-def test_numerical_experiments_write_their_tables(experiments, folder):
-    import evaluation
+def results_of(notebook):
+    return [text for text in outputs_of(notebook, "text/markdown") if text.startswith("**Result.**")]
 
+
+def test_numerical_experiments_write_their_tables(experiments, folder):
     table = evaluation.load_table(folder / "orl_quick.csv")
     assert set(table["k"]) == {1, 2, 5}
     assert {"random", "ward", "balanced"} <= set(table["partitioner"])
     assert {"none", "pixel", "eigen", "aam", "cnn", "stylegan", "blur"} <= set(table["anonymizer"])
+    assert set(table["seed"]) == {0}
     attacked = evaluation.load_table(folder / "orl_quick_attacks.csv")
     assert set(attacked["anonymizer"]) == {"aam", "none"}
     clear = attacked[(attacked["anonymizer"] == "none") & (attacked["attack"] == "rank-1")]
     assert (clear.loc[clear["recogniser"] == "dlib", "rate"] > 0.9).all()
     assert len(evaluation.load_table(folder / "orl_quick_utility.csv")) > 20
-    assert set(evaluation.load_table(folder / "orl_versions.csv")["anonymizer"]) > {"stylegan_adjusted"}
+    versions = evaluation.load_table(folder / "orl_versions.csv")
+    assert {"stylegan", "stylegan_adjusted", "stylegan_random_published", "stylegan_tuned"} <= set(
+        versions["anonymizer"]
+    )
+    assert (versions.groupby("anonymizer")["k"].apply(sorted).map(tuple) == (2, 5)).all()
     distances = evaluation.load_table(folder / "orl_clusters_k5.csv")
-    assert len(distances) == 40
-    assert distances["label"].nunique() == 8
-    assert len(outputs_of(experiments, "image/png")) >= 3  # faces, histogram, surrogates
+    assert (distances.groupby("anonymizer")["row"].apply(sorted).map(len) == 40).all()
+    assert set(distances["anonymizer"]) == {"aam", "stylegan"} and distances["label"].nunique() == 8
+    stats = evaluation.load_table(folder / "orl_partitions_k5.csv")
+    assert set(stats["partitioner"]) == set(table["partitioner"]) - {"-"}
+    assert evaluation.load_table(folder / "orl_tuning_k5.csv")["label"].nunique() == 8
 
 
-def test_visualizing_results_writes_its_figures(experiments, folder):
+def test_every_experiment_gives_its_result_in_a_sentence(experiments):
+    """The paper's experiments in its order, then ours; each result is one sentence with numbers of this run."""
+    titles = [line for cell in experiments.cells if cell.cell_type == "markdown"
+              for line in cell.source.splitlines() if line.startswith("## ")]  # fmt: skip
+    wanted = [
+        "embedding",
+        "partition",
+        "generator",
+        "distances inside",
+        "versions",
+        "adversary",
+        "still tell",
+        "Tuned",
+    ]
+    places = [
+        next(i for i, title in enumerate(titles) if word in title) for word in [*wanted, "privacy costs"]
+    ]
+    assert places == sorted(places)
+    results = results_of(experiments)
+    assert len(results) >= len(wanted) + 5
+    assert all(re.search(r"\d", text) and text.endswith(".") and "nan" not in text for text in results)
+
+
+def write_published(folder):
+    """Result files as the authors released them, with made-up numbers."""
+    folder.mkdir()
+    columns = ["hier_dlib_adjust", "hier_pca_adjust", "kmeans_dlib_adjust", "stylegan_rafd", "aam_rafd"]
+    frame = pd.DataFrame({"k": [2, 3], **{name: [0.5, 0.6] for name in columns}})
+    frame.to_pickle(folder / "IL_results.pickle")
+    frame.to_csv(folder / "RI_results.csv", index=False)
+    versions = pd.DataFrame({"k": [2, 3], "Naive": [0.5, 0.6], "Weight Adjusted": [0.5, 0.6]})
+    for name in ("AnonFACES_ILs", "AnonFACES_RIs"):
+        versions.to_csv(folder / f"{name}.csv", index=False)
+    means = pd.DataFrame({"label": [0, 1, 2], "avg_dist": [0.5, 0.6, 0.7]})
+    means.to_csv(folder / "avg_per_cluster_k5.csv", index=False)
+
+
+@pytest.mark.usefixtures("experiments")
+def test_visualizing_results_writes_its_figures(folder):
+    write_published(folder / "published")
     notebook = run("VisualizingResults", folder)
     figures = {path.name for path in (folder / "figures").iterdir()}
-    for name in (
-        "by_embedding",
-        "by_partition",
-        "by_generator",
-        "trade_off",
-        "boxes_k5",
-        "clusters_k5",
-        "style_mixing",
-    ):
+    over_k = ["by_embedding", "by_partition", "by_generator", "versions"]
+    ours = ["trade_off", "attacks", "attack_matrix", "utility", "pareto", "tuning_k5", "partitions_k5"]
+    looked_at = ["pairwise_k5", "clusters_k5", "generators_k5", "style_mixing"]
+    for name in [*over_k, *(f"{name}_published" for name in over_k), *ours, *looked_at]:
         assert {f"orl_{name}.png", f"orl_{name}.pdf"} <= figures
     assert len(outputs_of(notebook, "image/png")) == len(figures) / 2
+    assert len(outputs_of(notebook, "application/vnd.jupyter.widget-view+json")) == 1
+    with Image.open(folder / "figures" / "orl_by_embedding.png") as picture:
+        assert round(picture.info["dpi"][0]) == 300
+
+
+def test_make_passes_on_what_is_chosen():
+    chosen = [
+        "DATA=my photos",
+        "K=2:6",
+        "EMBEDDING=pca,dlib",
+        "PARTITIONER=ward",
+        "ANONYMIZER=aam",
+        "SEED=3,4",
+    ]
+    make = ["make", "--dry-run", "--always-make", "experiments", *chosen]
+    said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for part in ('-m evaluation "my photos" --grid quick --k "2:6" --seed "3,4"', '--embeddings "pca,dlib"',
+                 '-r embeddings "pca,dlib"', '-r partitioners "ward"', '-r seeds "3,4"', "-p seed 3\n"):  # fmt: skip
+        assert part in said
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
