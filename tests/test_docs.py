@@ -9,6 +9,7 @@ import json
 import re
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -265,7 +266,12 @@ def help_of(*words):
     printed, arguments = io.StringIO(), sys.argv
     try:
         sys.argv = [words[0], *words[1:], "--help"]
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", RuntimeWarning)  # the module is run although it is imported
             runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         return None if end.code else printed.getvalue()
