@@ -321,6 +321,8 @@ def aligned_crop(image: np.ndarray, landmarks: np.ndarray, size: int = 112, zoom
 
 #: Photos are searched at up to twice their size and this many pixels on the longer side (faces from 40 pixels on) ...
 FINE_SIDE = 2560
+#: ... in a thorough search at up to four times their size and so many pixels (faces from 20 pixels on) ...
+FINEST_SIDE = 4096
 #: ... turned by these angles at up to so many pixels (dlib's detector itself bears about 25 degrees) ...
 ROTATED_SIDE, ANGLES = 1280, (-135, -90, -45, 45, 90, 135, 180)
 #: ... and by the second detector, which takes seconds a megapixel, at this many.
@@ -401,8 +403,8 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     ----------
     image : ndarray of uint8, shape (h, w, 3)
     thorough : bool, default True
-        Look with the second detector, too, which takes seconds for each photo. Without it, faces seen from the side
-        are mostly overlooked.
+        Look with the second detector, too, and for smaller faces, which takes seconds for each photo. Without it, faces
+        seen from the side and faces of less than 40 pixels are mostly overlooked.
 
     Returns
     -------
@@ -424,7 +426,7 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
 
 
 def _find_all(image: np.ndarray, thorough: bool) -> list[Spot]:
-    candidates = [*_upright(image), *_turned(image), *(_second_look(image) if thorough else ())]
+    candidates = [*_upright(image, thorough), *_turned(image), *(_second_look(image) if thorough else ())]
     spots = []
     for group in _same_face(candidates):
         best = max(group, key=lambda c: (not c.second, c.score))
@@ -447,9 +449,11 @@ def _scaled(scale: float) -> np.ndarray:
     return np.array([[1, 0, 0.5 - 0.5 * scale], [0, 1, 0.5 - 0.5 * scale]]) / scale
 
 
-def _upright(image: np.ndarray) -> Iterator[_Candidate]:
+def _upright(image: np.ndarray, thorough: bool) -> Iterator[_Candidate]:
+    """Search a photo as it is and enlarged, as far as the bounds allow."""
     largest = max(image.shape[:2])
-    for scale in {min(1.0, FINE_SIDE / largest), min(2.0, FINE_SIDE / largest)}:
+    sizes = [(1.0, FINE_SIDE), (2.0, FINE_SIDE), *([(4.0, FINEST_SIDE)] if thorough else ())]
+    for scale in sorted({min(enlarged, side / largest) for enlarged, side in sizes}):
         searched = resize(image, scale)
         for box, score in _run(searched):
             yield _candidate(searched, box, score, _scaled(scale))

@@ -37,6 +37,7 @@ PLACE = 30.0
 
 ORIGINAL_FACE = "face, before"
 FACE = "face, as released"
+SURROGATE = "surrogate"
 CONTEXT = "hair, clothes and background; face painted over"
 FRAME = "whole photo, as released"
 
@@ -141,7 +142,7 @@ def measure(plan, opened: Sequence[Photo], finished: Mapping[int, Path], mode: s
         gallery = attacks.Gallery(before, people, "same photos")
         shared = attacks.Release(drawn, there, plan.labels, people)
         return pd.DataFrame(
-            [_row("surrogate", "the very photos", shared, gallery, random_state)], columns=COLUMNS
+            [_row(SURROGATE, "the very photos", shared, gallery, random_state)], columns=COLUMNS
         )
     seen = _seen(plan, opened, finished)
     rows, every = [], np.arange(len(people))
@@ -324,7 +325,7 @@ attacker who takes more trouble finds more: read the rates as the least that the
 <td class="number">{{ "%.0f %%" % (100 * row["chance"]) }}</td>{% endif %}
 <td>{{ row["note"] or "" }}</td></tr>{% endfor %}
 </table>
-{% for sentence in findings %}<p>{{ sentence }}</p>{% endfor %}{% endif %}
+{% endif %}
 {% if audit %}<h2>Audit of the files</h2>
 <table>{% for check in audit.checks %}<tr><td>{{ {true: "passed", false: "FAILED"}.get(check.passed, "-") }}</td>
 <td>{{ check.name }}</td><td>{{ check.detail }}</td></tr>{% endfor %}</table><p>{{ audit.claim }}</p>{% endif %}
@@ -372,7 +373,6 @@ def make_report(
         sentences=sentences,
         audit=audit,
         attacks=rows,
-        findings=tell_findings(attacks),
         sheet=sheet,
         originals=originals,
         k=k,
@@ -384,6 +384,12 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
     sentences = []
     for whose, rows in table.dropna(subset=["rate"]).groupby("attacker holds", sort=False):
         found = rows.set_index("what is attacked")
+        if SURROGATE in found.index:
+            shared = found.loc[SURROGATE]
+            sentences.append(
+                f"With {whose}, the shared surrogate names {shared['rate']:.0%} of {int(shared['people'])} people; "
+                f"a blind guess {shared['chance']:.0%}."
+            )
         if FACE not in found.index:
             continue
         face, context, whole = found.loc[FACE], found.loc[CONTEXT], found.loc[FRAME]

@@ -436,6 +436,15 @@ def test_every_face_of_a_photo_is_found_from_left_to_right(orl):
             assert np.median(np.linalg.norm(drawn - moved, axis=1)) < 2
 
 
+def test_a_thorough_search_finds_faces_of_20_pixels(orl):
+    """They are too small to be replaced, but must not stay as they are."""
+    photo = np.full((300, 400, 3), 120, np.uint8)
+    photo[100:134, 150:178] = cv2.resize(orl.images[0], (28, 34), interpolation=cv2.INTER_AREA)
+    boxes = [candidate.box for candidate in detection._upright(photo, True)]
+    assert any(overlap(box, np.array([153, 110, 177, 134])) > 0.4 for box in boxes)
+    assert not list(detection._upright(photo, False))
+
+
 def test_no_face_is_found_where_there_is_none():
     assert detection.find_faces(np.full((80, 90, 3), 120, np.uint8), thorough=False) == ()
     with pytest.raises(TypeError, match="uint8"):

@@ -241,8 +241,9 @@ def test_a_changed_unfinished_file_is_made_again(source, tmp_path):
     assert not again.finished("a", target)
 
 
-def test_shared_mode_writes_one_copy_a_person(source, tmp_path):
-    run(source, tmp_path / "out", "--k", "2", "--method", "aam", "--mode", "shared")
+def test_shared_mode_writes_one_copy_a_person(source, tmp_path, capsys):
+    assert run(source, tmp_path / "out", "--k", "2", "--method", "aam", "--mode", "shared") == 0
+    assert "the shared surrogate names" in capsys.readouterr().out
     files = list((tmp_path / "out").glob("*.png"))
     contents = [path.read_bytes() for path in files]
     assert sorted(contents.count(content) for content in set(contents)) == [2, 3]
