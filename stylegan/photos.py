@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +11,8 @@ import numpy as np
 import CNN.photos
 import detection
 import utils
-from anonymizer import frame
-from anonymizer.aam import ActiveAppearanceModel, Mesh
+from anonymizer import aam, frame, pixel
+from anonymizer.aam import Mesh
 from datasets import Faces
 
 #: Weight of the padding around the photo in the loss, against 1 on the face. With less, the network hides in it the
@@ -243,7 +242,7 @@ def mix_people(
     side = photos.pictures.shape[1]
 
     def draw() -> dict[str, np.ndarray]:
-        model = ActiveAppearanceModel(training, random_state=0)
+        model = aam.ActiveAppearanceModel(training, random_state=0)
         pictures = np.zeros((count, side, side, 1), dtype=np.uint8)
         for i in utils.progress(range(count), "mixing faces"):
             surrogate = model.surrogate(members[i, weights[i] > 0])
@@ -251,7 +250,7 @@ def mix_people(
             pictures[i] = on_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
         return {"pictures": pictures}
 
-    code = utils.source_key(*sorted(Path(frame.__file__).parent.glob("*.py")), detection, __file__)
+    code = utils.source_key(aam, pixel, frame, detection, __file__)
     key = utils.content_key(training.fingerprint, members, weights, mirrored, list(photos.frame), side, code)
     pictures = utils.cached_arrays("mixtures", key, draw)["pictures"]
     return Mixtures(pictures, members + len(people) * mirrored[:, None], weights)

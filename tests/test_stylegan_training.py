@@ -413,6 +413,19 @@ def test_same_seed_same_mixtures(photos, few, mixtures, monkeypatch, tmp_path):
 
 # Free codes
 
+
+@pytest.mark.parametrize(("quantile", "missing", "surplus"), [(0.5, 1.0, 1.0), (0.75, 1.5, 0.5)])
+def test_missing_and_surplus_strength_of_known_patterns(quantile, missing, surplus):
+    rows, columns = np.indices((32, 32))
+    checkers = np.where((rows + columns) % 2, 1.0, -1.0)[None, ..., None].astype(
+        np.float32
+    )  # strength 1, 0, 0
+    flat, weights = np.zeros_like(checkers), np.ones_like(checkers)
+    assert float(autodecoding.missed_strength(flat, checkers, weights, quantile)) == pytest.approx(missing)
+    assert float(autodecoding.missed_strength(checkers, flat, weights, quantile)) == pytest.approx(surplus)
+    assert float(autodecoding.missed_strength(checkers, checkers, weights, quantile)) == pytest.approx(0)
+
+
 FREE = autodecoding.Settings(images=32, batch=6, mixed=2, mixtures=12, features_from=10**6)
 
 
