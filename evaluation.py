@@ -692,9 +692,10 @@ def fairness_table(
     DataFrame
         ``embedding partitioner anonymizer k seed`` and the columns of `utility.by_group`, with intervals over people.
         Measures of privacy: ``re_identification`` (see `measure`), ``rank1_cluster`` and ``rank1_person`` (success of a
-        gallery search), ``set_size`` (effective anonymity set, see `attacks.posterior`); then those of
-        `utility.photo_utility`. Groups: `utility.people_groups`. The last rows, with the measures ``cluster_...`` and
-        the group ``"random clusters"`` beside ``"clusters"``, are `utility.cluster_homogeneity`.
+        gallery search), ``set_size`` (effective anonymity set, see `attacks.posterior`), with ``stranger_share`` and
+        ``clear_rank1_person`` to hold them against (see `photo_privacy`); then those of `utility.photo_utility`.
+        Groups: `utility.people_groups`. The last rows, with the measures ``cluster_...`` and the group ``"random
+        clusters"`` beside ``"clusters"``, are `utility.cluster_homogeneity`.
     """
     return _over_releases(
         _be_fair, faces, combinations, random_state, n_jobs, "fairness", recogniser=recogniser
@@ -812,7 +813,9 @@ def photo_privacy(
     -------
     DataFrame
         A row for each photo: ``re_identification`` (at 0.6 for dlib, else at the calibrated threshold),
-        ``rank1_cluster``, ``rank1_person``, ``set_size``; NaN where the image shows no face.
+        ``rank1_cluster``, ``rank1_person``, ``set_size``; NaN where the image shows no face. To hold them against:
+        ``stranger_share`` (of others' gallery photos, those taken for the image's people at this threshold) and
+        ``clear_rank1_person`` (the search by the photo itself).
     """
     photos, kind = attacks.gallery_faces(faces)
     describe = recognition.prepare(recogniser, photos)
@@ -826,12 +829,19 @@ def photo_privacy(
     cases = attacks.closed_set(release, gallery).set_index(["person", "image"])
     sizes = attacks.posterior(release, gallery)[0].per_person.set_index(["person", "image"])["set_size"]
     keys = list(zip(faces.identities.tolist(), release.labels.tolist(), strict=True))
+    strangers = ~attacks.members_of(release.cases, gallery.identities, len(release.found))  # (c, g)
+    taken = strangers & (attacks.distances(release.descriptors, gallery.descriptors) < limit)
+    shares = taken.sum(axis=1) / np.where(strangers.any(axis=1), strangers.sum(axis=1), np.nan)
+    plain = Release(own, np.ones(len(faces), dtype=bool), np.arange(len(faces)), faces.identities)
+    clear = attacks.closed_set(plain, gallery).sort_values("image")["hit_person"]  # one case for each photo
     table = pd.DataFrame(
         {
             "re_identification": near.astype(float),
             "rank1_cluster": cases["hit_cluster"][keys].to_numpy(),
             "rank1_person": cases["hit_person"][keys].to_numpy(),
             "set_size": sizes[keys].to_numpy(),
+            "stranger_share": shares[release.labels],
+            "clear_rank1_person": clear.to_numpy(),
         }
     )
     table.loc[~release.found[release.labels]] = np.nan

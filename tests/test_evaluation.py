@@ -932,6 +932,8 @@ def test_fairness_by_hand(faces, monkeypatch):
     shared = table[table["anonymizer"] == "pixel"].set_index(["measure", "group"])
     assert shared.loc[("rank1_person", "all"), "value"] <= 1 / 4
     assert shared.loc[("set_size", "all"), "value"] >= 4
+    assert shared.loc[("clear_rank1_person", "all"), "value"] >= 0.9
+    assert 0 <= shared.loc[("stranger_share", "all"), "value"] < 1
     parts = [shared.loc[("rank1_cluster", group), ["value", "n"]] for group in ("female", "male")]
     mean = sum(part["value"] * part["n"] for part in parts) / 12
     assert shared.loc[("rank1_cluster", "all"), "value"] == pytest.approx(mean)

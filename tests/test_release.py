@@ -579,7 +579,7 @@ COPIES = {
     "negative": lambda photo: 255 - photo,
     "mirrored negative": lambda photo: 255 - photo[:, ::-1],
     "compressed hard": lambda photo: compressed(photo, 20),
-    "cut tightly": lambda photo: photo[22:-12, 12:-12],
+    "cut tightly": lambda photo: photo[14:-8, 8:-8],
     "barred": barred,
     "darker and mirrored": lambda photo: photo[:, ::-1] * 0.6,
     "gamma": lambda photo: 255 * (photo / 255) ** 0.5,
