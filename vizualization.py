@@ -861,7 +861,7 @@ def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -
             axis.set_title(label(metric), fontsize=8)
             axis.tick_params(axis="x", labelsize=7)
             axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=8)
-        axes[0, 0].invert_yaxis()
+        axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
         figure.suptitle(title)
     return figure
 
