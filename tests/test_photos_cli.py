@@ -7,7 +7,7 @@ import stat
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,6 +17,9 @@ from anonymizer import folder, pasting, photos, report
 from anonymizer.__main__ import main, parse
 from anonymizer.pose import MEAN_FACE, Pose
 from datasets.faces import is_grey, read_image
+
+#: A busy machine may take its time.
+untimed = settings(deadline=None)
 
 SKIN = np.array([1.0, 0.8, 0.66])
 
@@ -479,6 +482,7 @@ def test_bad_groupings_are_refused(threshold, folders):
         photos.group_people(np.zeros((2, 3)), threshold, folders)
 
 
+@untimed
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.floats(0.01, 3), st.floats(0.01, 3))
 def test_a_larger_distance_only_joins(values, a, b):
     line = np.array(values)[:, None]
@@ -615,6 +619,7 @@ def _turn(yaw, pitch, roll):
 angles = st.floats(-35, 35)
 
 
+@untimed
 @given(angles, angles, angles, st.floats(5, 300))
 def test_the_pose_of_a_turned_mean_face_is_found(yaw, pitch, roll, scale):
     rotation = _turn(yaw, pitch, roll)
@@ -625,6 +630,7 @@ def test_the_pose_of_a_turned_mean_face_is_found(yaw, pitch, roll, scale):
     np.testing.assert_allclose(pose.lift(seen), MEAN_FACE, atol=1e-6)
 
 
+@untimed
 @given(angles, angles)
 def test_a_surrogate_keeps_its_proportions_in_another_pose(yaw, pitch):
     """Of two different faces of one pose, the surrogate lands on its own landmarks, not on the photo's."""
@@ -638,6 +644,7 @@ def test_a_surrogate_keeps_its_proportions_in_another_pose(yaw, pitch):
     assert np.linalg.norm(lengths[0]) > 1.03 * np.linalg.norm(lengths[1])
 
 
+@untimed
 @given(angles)
 def test_the_outline_of_a_turned_head_stays_between_the_ends_of_its_jaw(yaw):
     landmarks = Pose(100.0, _turn(yaw, 0, 0), np.zeros(2)).see(MEAN_FACE)
@@ -667,6 +674,7 @@ def test_blurring_out_leaves_sixteen_patches():
     assert np.abs(np.diff(inside, axis=0)).max() < 4 and np.abs(np.diff(inside, axis=1)).max() < 4
 
 
+@untimed
 @given(st.integers(-60, 200), st.integers(-60, 200), st.integers(4, 120))
 def test_blurring_out_holds_everywhere(left, top, side):
     photo = np.full((120, 160, 3), 90, dtype=np.uint8)
