@@ -10,9 +10,12 @@ that the surrogate would be taken for.
 from __future__ import annotations
 
 import argparse
+import functools
+import inspect
 import itertools
 import json
 import sys
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -423,14 +426,15 @@ def sweep(
     how = {"recogniser": recogniser, "threshold": float(threshold)}
     for c in combinations:
         clusters = descriptors.get(c["embedding"], descriptors[recogniser])
+        added = [_definition(type(models[c["anonymizer"]]))]
+        if c["partitioner"] != NOT_APPLICABLE:
+            added.append(_definition(partitioner(c["partitioner"])))
         c["key"] = utils.content_key(
-            models[c["anonymizer"]].fingerprint, descriptors[recogniser], clusters, *c.values(), how
+            models[c["anonymizer"]].fingerprint, descriptors[recogniser], clusters, *c.values(), how, *added
         )
     rows = {key: json.loads(value) for key, value in store.get(c["key"] for c in combinations).items()}
     pending = [c for c in combinations if c["key"] not in rows]
-    tasks = (
-        joblib.delayed(_measure_combination)(faces, c, descriptors.get(c["embedding"]), how) for c in pending
-    )
+    tasks = (_task(_measure_combination, faces, c, descriptors.get(c["embedding"]), how) for c in pending)
     jobs = n_jobs if len(pending) >= PARALLEL_COMBINATIONS else 1
     results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
     with warnings.catch_warnings():
@@ -445,6 +449,42 @@ def sweep(
     if output is not None:
         save_table(table, output)
     return table
+
+
+def _registries() -> tuple[dict, ...]:
+    return (
+        embedding.EMBEDDINGS,
+        partitioning.PARTITIONERS,
+        partitioning.VARIABLE_SIZE,
+        anonymizer.ANONYMIZERS,
+        anonymizer.VARIANTS,
+    )
+
+
+def _task(function: Callable, *arguments):
+    """A call for `joblib.Parallel`, with the registries: workers do not know what the caller has added to them."""
+    return joblib.delayed(_run_task)([dict(registry) for registry in _registries()], function, arguments)
+
+
+def _run_task(entries: list[dict], function: Callable, arguments: tuple):
+    for registry, known in zip(_registries(), entries, strict=True):
+        registry.update(known)
+    return function(*arguments)
+
+
+def _definition(entry: Callable) -> str:
+    """The source of a registry entry that is not the suite's own, for the cache's keys.
+
+    One whose source cannot be read gets a name of its own each time, so that rows of an older one never come back.
+    """
+    entry = entry.func if isinstance(entry, functools.partial) else entry
+    module = str(getattr(entry, "__module__", None))
+    if module in ("embedding", "partitioning", "balancing") or module.startswith("anonymizer."):
+        return ""  # part of the other keys
+    try:
+        return inspect.getsource(entry)
+    except (OSError, TypeError):
+        return uuid.uuid4().hex
 
 
 def partitioner(name: str) -> Callable:
@@ -733,7 +773,7 @@ def _over_releases(
         anonymizer.kind(c.anonymizer)
         if c.partitioner != NOT_APPLICABLE:
             partitioner(c.partitioner)
-    tasks = (joblib.delayed(function)(faces, c, random_state, options) for c in chosen)
+    tasks = (_task(function, faces, c, random_state, options) for c in chosen)
     jobs = n_jobs if len(chosen) >= PARALLEL_COMBINATIONS else 1
     results = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
     with warnings.catch_warnings():

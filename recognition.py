@@ -10,7 +10,7 @@
 
 ``"fisherfaces"`` and ``"lbp"`` are weak ones, fitted on the gallery itself; ``"faceres"`` is a strong one,
 fetched once with ``python -m recognition fetch``; every other name is one of `embedding.embed`. Measured on
-the ORL faces (``python -m recognition measure``), one photo of each person sought among the other 360, and
+the ORL faces (``python benchmarks/recognisers.py``), one photo of each person sought among the other 360, and
 equal error rates over all pairs of 20 people whom the fitted ones were not fitted on, mean of 20 random halves:
 
 =========== ====== ===== ============

@@ -604,6 +604,35 @@ def test_same_seed_same_table_and_each_seed_its_rows(tiny, forget):
     assert losses.nunique() == 2
 
 
+def test_workers_know_what_the_caller_has_registered(tiny, monkeypatch):
+    def in_order(X, cluster_size, *, identities=None, random_state=None):
+        return np.minimum(np.arange(len(X)) // cluster_size, len(X) // cluster_size - 1)
+
+    monkeypatch.setitem(partitioning.PARTITIONERS, "in_order", in_order)
+    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1)
+    table = evaluation.sweep(tiny, ["dlib"], ["in_order"], ["pixel"], [2], n_jobs=2)
+    own = table[table["partitioner"] == "in_order"].iloc[0]
+    expected = evaluation.evaluate(tiny, anonymizer.load("pixel", tiny), in_order(np.zeros(len(tiny)), 2))
+    assert own["information_loss"] == pytest.approx(expected["information_loss"], abs=1e-6)
+
+
+def test_a_changed_partition_is_measured_anew(tiny, monkeypatch):
+    def in_order(X, cluster_size, *, identities=None, random_state=None):
+        return np.minimum(np.arange(len(X)) // cluster_size, len(X) // cluster_size - 1)
+
+    def measure(function):
+        monkeypatch.setitem(partitioning.PARTITIONERS, "own", function)
+        table = evaluation.sweep(tiny, ["dlib"], ["own"], ["pixel"], [2], n_jobs=1)
+        return table[table["partitioner"] == "own"].iloc[0]["information_loss"]
+
+    def alternating(X, cluster_size, *, identities=None, random_state=None):
+        return np.arange(len(X)) % (len(X) // cluster_size)
+
+    first = measure(in_order)
+    assert measure(alternating) != first
+    assert measure(in_order) == first
+
+
 def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))
     faces = orl.select(slice(0, 120, 10))

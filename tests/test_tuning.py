@@ -233,3 +233,32 @@ def test_on_faces(orl_people, own_cache):
     again = model.surrogate(np.flatnonzero(result.weights[0]), result.weights[0][result.weights[0] > 0])
     assert np.array_equal(again, result.images[0])
     assert result.checks["re_identification"][0] == pytest.approx(result.privacy)
+
+
+def test_strengths_trade_privacy_for_loss(orl):
+    faces = orl.select(slice(0, 60)).split(1, 0)
+    table = tuning.strength_grid(faces, ["dlib"], ["ward"], ["pixel"], [2], strengths=(1.0, 0.5, 0.0))
+    assert table["strength"].tolist() == [1.0, 0.5, 0.0]
+    labels = partitioning.PARTITIONERS["ward"](
+        embedding.embed(faces, "dlib"), 2, identities=faces.identities, random_state=0
+    )
+    plain = evaluation.evaluate(faces, anonymizer.load("pixel", faces), labels)
+    for measure in (
+        "information_loss",
+        "rank1_cluster",
+        "re_identification",
+    ):  # at full strength: the surrogates
+        assert table[measure].iloc[0] == pytest.approx(plain[measure], abs=1e-6)
+    assert table["information_loss"].is_monotonic_increasing  # away from the members
+    best = table.sort_values(["information_loss", "rank1_cluster"]).iloc[0]
+    assert best["front"]  # nothing loses less
+    for _, row in table.iterrows():  # by brute force: on the front is what no other row beats
+        beaten = (
+            (table["information_loss"] <= row["information_loss"])
+            & (table["rank1_cluster"] <= row["rank1_cluster"])
+            & (
+                (table["information_loss"] < row["information_loss"])
+                | (table["rank1_cluster"] < row["rank1_cluster"])
+            )
+        )
+        assert row["front"] == (not beaten.any())
