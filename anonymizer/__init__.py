@@ -7,6 +7,8 @@
 (112, 92, 3)
 """
 
+import inspect
+
 from anonymizer.aam import ActiveAppearanceModel
 from anonymizer.base import Anonymizer, PhotoFilter, Surrogates
 from anonymizer.cnn import UpConvolution
@@ -72,6 +74,8 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     ------
     ValueError
         For an unknown name or options out of range.
+    TypeError
+        For an option that it does not have.
 
     Examples
     --------
@@ -81,4 +85,21 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     (112, 92, 3)
     """
     _, chosen = VARIANTS.get(name, (name, {})) if isinstance(name, str) else (name, {})
-    return kind(name)(faces, **{**chosen, **options})
+    made, chosen = kind(name), {**chosen, **options}
+    try:
+        return made(faces, **chosen)
+    except TypeError as error:
+        unknown = sorted(set(chosen) - _options_of(made))
+        if not unknown or "unexpected keyword argument" not in str(error):
+            raise
+        raise TypeError(
+            f"the anonymizer {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"it takes {', '.join(sorted(_options_of(made))) or 'none'}"
+        ) from error
+
+
+def _options_of(made: type[Anonymizer]) -> set[str]:
+    """Names of the options of a class and of those that it builds on."""
+    parameters = [inspect.signature(parent.__init__).parameters.values() for parent in made.__mro__]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for group in parameters for p in group if p.kind in named} - {"self", "faces"}

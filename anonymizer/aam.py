@@ -279,18 +279,35 @@ class ActiveAppearanceModel(TextureSurrogates):
         Only landmarks and light are taken from the photo, and detail as it goes along with such landmarks on the other
         people: the texture's own difference would bring back glasses or a beard that sit a little elsewhere.
         """
-        own = np.flatnonzero(self.faces.identities == self.faces.identities[like])
-        if len(own) < 2:
-            raise ValueError(
-                f"photo {like} is the only one of its person, so its expression cannot be told from the person's "
-                "features; leave out `like`, or give several photos of each person"
-            )
-        move = (self.shape(like) - np.mean([self.shape(i) for i in own], axis=0)).ravel()
-        light = _plane(self.texture(like) - np.mean([self.texture(i) for i in own], axis=0))
+        shape, texture = self._usual(like)
+        move = (self.shape(like) - shape).ravel()
+        light = _plane(self.texture(like) - texture)
         detail = (self.shape_model.basis @ move) @ self._detail_of_move(self.faces.identities[like])
         detail = (detail.astype(np.float32) @ self.texture_model.basis).reshape(light.shape)
         parameters = np.stack([self._mean_of_person(i) for i in members])
         return self._draw_mixture(parameters, weights, move.reshape(-1, 2), light + detail)
+
+    def _usual(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the person on photo `i` usually looks like: mean landmarks (68, 2), and a texture to tell light from.
+
+        Where there is a single photo of a person, those that were set apart with the faces give the landmarks, and
+        light is left as it is.
+        """
+        own = np.flatnonzero(self.faces.identities == self.faces.identities[i])
+        if len(own) > 1:
+            return np.mean([self.shape(j) for j in own], axis=0), np.mean(
+                [self.texture(j) for j in own], axis=0
+            )
+        others = self.faces.others
+        apart = [] if others is None else np.flatnonzero(others.identities == self.faces.identities[i])
+        if len(apart) == 0:
+            raise ValueError(
+                f"photo {i} is the only one of its person, so its expression cannot be told from the person's "
+                "features; leave out `like`, or give several photos of each person"
+            )
+        landmarks = detection.detect(others.select(apart)).landmarks
+        shapes = [detection.move_points(points, self.frame.transform(points)) for points in landmarks]
+        return np.mean([self.shape(i), *shapes], axis=0), self.texture(i)
 
     def _detail_of_move(self, person: str) -> np.ndarray:
         """How texture changes with the landmarks on photos of all but one person: (shape, texture components).
@@ -301,7 +318,9 @@ class ActiveAppearanceModel(TextureSurrogates):
         others = people != person
         if not others.any():
             return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
-        strength = max(np.square(moves[others]).sum(), 1e-9)
+        strength = np.square(moves[others]).sum()
+        if strength < 1e-9:  # one photo each
+            return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
         ridge = RidgeCV(strength * np.logspace(-5, 1, 13), fit_intercept=False)
         return ridge.fit(moves[others], details[others]).coef_.T
 

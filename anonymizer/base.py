@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -106,6 +106,8 @@ class Surrogates(Anonymizer):
         self, members: Sequence[int], weights: Sequence[float] | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Members in ascending order, and weights that sum to 1: (m,), (m,)."""
+        if not isinstance(members, Iterable):
+            raise TypeError(f"members must be a list of row numbers, not {members!r}")
         members = np.array([self._row(i) for i in members], dtype=np.int64)
         if len(members) == 0:
             raise ValueError("a surrogate needs at least one member")
@@ -138,7 +140,10 @@ class Surrogates(Anonymizer):
 
 
 def _checked_weights(weights: Sequence[float], n: int) -> np.ndarray:
-    weights = np.array(weights, dtype=np.float64)
+    try:
+        weights = np.array(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"weights must be numbers, one for each member ({error})") from error
     if weights.shape != (n,):
         raise ValueError(f"{n} members need {n} weights, not an array of shape {weights.shape}")
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():

@@ -659,6 +659,33 @@ def test_like_brings_no_feature_of_the_person_back(faces):
     assert contrast < 0.25 * np.abs(own - cv2.GaussianBlur(own, (0, 0), 6)).mean()
 
 
+def test_like_learns_the_person_from_photos_set_apart(orl):
+    faces = orl.select(slice(0, 40)).split(1, 0)  # four people, one photo each, nine apart
+    model = anonymizer.load("aam", faces)
+    shared, following = model.surrogate([0, 1, 2]), model.surrogate([0, 1, 2], like=1)
+    assert following.shape == shared.shape and not np.array_equal(following, shared)
+    everything = orl.select(slice(0, 40))
+    row = list(everything.names).index(faces.names[1])
+    whole = anonymizer.load("aam", everything)
+    expected = np.mean([whole.shape(i) for i in range(10, 20)], axis=0)
+    scale = np.linalg.norm(whole.frame.shape - whole.frame.shape.mean(axis=0))
+    found, _ = model._usual(1)
+    ours = (model.shape(1) - found) / np.linalg.norm(model.frame.shape - model.frame.shape.mean(axis=0))
+    theirs = (whole.shape(row) - expected) / scale
+    assert np.linalg.norm(ours - theirs) < 0.25 * np.linalg.norm(theirs)  # the frames differ a little
+
+
+def test_members_and_options_that_do_not_fit_are_told(models, faces):
+    with pytest.raises(TypeError, match="list of row numbers"):
+        models["aam"].surrogate(3)
+    with pytest.raises(ValueError, match="weights must be numbers"):
+        models["aam"].surrogate([0, 1], weights="ab")
+    with pytest.raises(TypeError, match="has no option 'sharpness'.*keep_shape.*max_training"):
+        anonymizer.load("aam", faces, sharpness=1)
+    with pytest.raises(TypeError, match="takes none"):
+        anonymizer.load("none", faces, strength=1)
+
+
 def test_like_needs_several_photos_of_the_person(family_models):
     with pytest.raises(ValueError, match="only one of its person"):
         family_models["aam"].surrogate([0, 12], like=12)
