@@ -266,7 +266,7 @@ def test_reference_outputs(side):
     assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("resolution", [4, 8, 16, 32, 64, 128])
+@pytest.mark.parametrize("resolution", [4, 8, 16, 32, 64, pytest.param(128, marks=pytest.mark.full)])
 def test_every_resolution_against_the_slow_twin(resolution, path):
     arrays = random_arrays(resolution, seed=resolution)
     network = stylegan.load_network(write(path, arrays, resolution=resolution, num_channels=3))
