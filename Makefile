@@ -57,10 +57,10 @@ lint: $(STAMP)
 	@$(PY) -m ruff format --check .
 
 test: $(STAMP) lint
-	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile -m "not full"
+	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: $(STAMP) lint
-	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile
+	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP)
 	@.venv/bin/jupyter lab

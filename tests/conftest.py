@@ -4,6 +4,14 @@ import pytest
 
 import datasets
 
+#: What takes longest is begun first, so that no process is left with it alone at the end.
+LONGEST = ("test_notebooks.py", "test_evaluation.py", "test_stylegan_training.py", "test_stylegan.py")
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def orl():
