@@ -553,11 +553,28 @@ def _measure_combination(faces: Faces, combination: dict, descriptors: np.ndarra
         partition = partitioner(combination["partitioner"])
         k, seed = combination["k"], combination["seed"]
         labels = partition(descriptors, k, identities=faces.identities, random_state=seed)
+        if combination["partitioner"] in partitioning.PARTITIONERS:
+            _check_sizes(faces, labels, k, combination["partitioner"])
     scores = evaluate(faces, model, labels, **how)
     n_clusters = len(faces) if labels is None else int(labels.max()) + 1
     drawn = _model_scores(combination["anonymizer"], faces, how["recogniser"])
     which = {name: value for name, value in combination.items() if name != "key"}
     return combination["key"], {**which, "n_clusters": n_clusters, **how, **scores, **drawn}
+
+
+def _check_sizes(faces: Faces, labels: np.ndarray, k: int, name: str) -> None:
+    """Refuse a fixed-size partition that breaks its promise."""
+    if np.shape(labels) != (len(faces),):
+        raise ValueError(
+            f"the partitioner {name!r} gave labels of shape {np.shape(labels)}; {len(faces)} photos need one each"
+        )
+    people = pd.DataFrame({"label": labels, "person": faces.identities}).drop_duplicates()
+    smallest = int(people["label"].value_counts().min())
+    if smallest < k:
+        raise ValueError(
+            f"the partitioner {name!r} made a cluster of {smallest} people for k = {k}; one that does not keep sizes "
+            "belongs into partitioning.VARIABLE_SIZE"
+        )
 
 
 #: Models of this process, so that a worker fits each only once: (name, faces) -> model and its own scores.

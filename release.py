@@ -398,7 +398,7 @@ def audit_release(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
-    owners = _read_ledger(ledger) if ledger is not None else None
+    owners = _read_ledger(ledger, originals) if ledger is not None else None
     contents = _Contents()
     checks = [Check(name, *check(folder, contents)) for name, check in FILE_CHECKS.items()]
     if originals is None or not contents.images:
@@ -1018,16 +1018,29 @@ ORIGINAL_CHECKS: dict[str, Callable] = {
 }
 
 
-def _read_ledger(path: str | Path) -> dict[str, set[str]]:
-    """Who is behind each file."""
+def _read_ledger(path: str | Path, originals: Faces | None) -> dict[str, set[str]]:
+    """Who is behind each file, by the names that the originals give people where these have the photo.
+
+    A folder of ordinary photos is anonymized without knowing who is who: its ledger numbers people, or photos.
+    """
+    known: dict[str, str] = {}
+    for faces in () if originals is None else (originals, originals.others):
+        if faces is not None:
+            known.update(zip(map(str, faces.names), map(str, faces.identities), strict=True))
     try:
         ledger = json.loads(_read(Path(path), MANIFEST_BYTES))
         owners: dict[str, set[str]] = {}
         for photo in ledger["photos"]:
             if photo["file"] is not None:
-                owners.setdefault(photo["file"], set()).add(photo["identity"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                name = photo["photo"]
+                named = name if name in known else name.rpartition("#")[0]  # one of several faces on a photo
+                owners.setdefault(photo["file"], set()).add(known.get(named, photo["identity"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: is no ledger that write_release wrote ({type(error).__name__})") from error
+    if owners and known and not set().union(*owners.values()) & set(known.values()):
+        raise ValueError(
+            f"{path}: knows none of the people among the originals; give those that it was written for"
+        )
     return owners
 
 

@@ -651,6 +651,8 @@ def anonymize_folder(settings: Settings) -> Outcome:
     page = report.make_report(sentences, audit, attacked, sheet, settings.show_originals, shared_by)
     utils.save_atomic(settings.report, lambda file: file.write(page.encode()))
     shutil.rmtree(settings.work, ignore_errors=True)
+    if audit is None:  # nothing was handed over, so that another try may take the same places
+        settings.journal.unlink(missing_ok=True)
     return Outcome([*sentences, f"Report: {settings.report}"], audit is not None and audit.passed)
 
 
@@ -728,6 +730,6 @@ def tell(
         )
     if settings.mode == "per_photo":
         sentences.append(
-            "Look through the result: a face that both detectors missed is still there in the clear."
+            "Look through the result: a face that no detector found is still there in the clear."
         )
     return [*sentences, _claim(settings)]

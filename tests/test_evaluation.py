@@ -616,6 +616,16 @@ def test_workers_know_what_the_caller_has_registered(tiny, monkeypatch):
     assert own["information_loss"] == pytest.approx(expected["information_loss"], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(np.arange, "cluster of 1 people for k = 2"), (lambda n: np.zeros(3), "need one each")],
+)
+def test_a_partition_that_breaks_its_sizes_is_refused(tiny, monkeypatch, labels, message):
+    monkeypatch.setitem(partitioning.PARTITIONERS, "broken", lambda X, k, **options: labels(len(X)))
+    with pytest.raises(ValueError, match=f"'broken'.*{message}"):
+        evaluation.sweep(tiny, ["dlib"], ["broken"], ["pixel"], [2], n_jobs=1)
+
+
 def test_a_changed_partition_is_measured_anew(tiny, monkeypatch):
     def in_order(X, cluster_size, *, identities=None, random_state=None):
         return np.minimum(np.arange(len(X)) // cluster_size, len(X) // cluster_size - 1)

@@ -680,6 +680,26 @@ def test_a_report_never_names_people(tmp_path, faces, written):
     assert not re.search(r"\bs\d+\b", report.to_json())
 
 
+def test_a_ledger_that_numbers_people_is_read_by_its_photos(tmp_path, faces):
+    """As the folder command writes it: it does not know who is who."""
+    images = [cv2.GaussianBlur(photo, (0, 0), 3) for photo in faces.images]
+    release.write_release(
+        tmp_path / "out", faces, images, np.arange(N), mode="per_photo", ledger=tmp_path / "named.json"
+    )
+    said = release.audit_release(tmp_path / "out", faces, tmp_path / "named.json")["attack"].detail
+    assert f"the right person for {N} of {N}" in said
+    ledger = json.loads((tmp_path / "named.json").read_text())
+    for i, photo in enumerate(ledger["photos"]):
+        photo["identity"], photo["photo"] = f"person {i}", photo["photo"] + "#0"
+    (tmp_path / "numbered.json").write_text(json.dumps(ledger))
+    assert release.audit_release(tmp_path / "out", faces, tmp_path / "numbered.json")["attack"].detail == said
+    for photo in ledger["photos"]:
+        photo["photo"] = "elsewhere/" + photo["photo"]
+    (tmp_path / "foreign.json").write_text(json.dumps(ledger))
+    with pytest.raises(ValueError, match="knows none of the people"):
+        release.audit_release(tmp_path / "out", faces, tmp_path / "foreign.json")
+
+
 def test_a_damaged_ledger_is_an_error(written, faces, tmp_path):
     (tmp_path / "bad").write_text('{"photos": [1]}')
     with pytest.raises(ValueError, match="is no ledger"):
