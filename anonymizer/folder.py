@@ -271,6 +271,10 @@ def _check_places(settings: Settings, key: str) -> bool:
     same = bool(known) and known[0]["key"] == key
     if same and settings.ledger.is_file() and (settings.out / release.MANIFEST).is_file():
         return True
+    kept = settings.ledger.exists() or settings.work.exists() or settings.out.exists()
+    if known and not same and not kept:  # a try that released nothing makes way
+        settings.journal.unlink()
+        return False
     if known and not same:
         raise ValueError(
             f"{settings.out} was begun with other photos, other settings or another version; choose a new folder. "
@@ -651,8 +655,6 @@ def anonymize_folder(settings: Settings) -> Outcome:
     page = report.make_report(sentences, audit, attacked, sheet, settings.show_originals, shared_by)
     utils.save_atomic(settings.report, lambda file: file.write(page.encode()))
     shutil.rmtree(settings.work, ignore_errors=True)
-    if audit is None:  # nothing was handed over, so that another try may take the same places
-        settings.journal.unlink(missing_ok=True)
     return Outcome([*sentences, f"Report: {settings.report}"], audit is not None and audit.passed)
 
 

@@ -164,7 +164,7 @@ def test_no_damaged_bytes_come_back(data):
     store = data.draw(st.integers(0, 10**9).map("fuzz-{}".format))
     content = bytearray(fill(store).read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
-        start = data.draw(st.integers(0, len(content) - 1))
+        start = data.draw(st.integers(0, 10**6)) % len(content)  # the same draws, whatever the file's length
         piece = data.draw(st.binary(min_size=1, max_size=60))[: len(content) - start]
         content[start : start + len(piece)] = piece
     utils.CacheStore(store).path.write_bytes(content)

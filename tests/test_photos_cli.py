@@ -262,6 +262,8 @@ def test_too_few_people_are_suppressed(source, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     reasons = {name: record["reason"] for name, record in journal_of(tmp_path / "out").items()}
     assert {reasons[name] for name in ON_PHOTO} == {folder.TOO_FEW}
+    assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0  # the places are free again
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
 
 def test_faceless_photos_are_kept_on_request(source, tmp_path):
