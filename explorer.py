@@ -1015,7 +1015,7 @@ class Panel(widgets.VBox):
             return ""
         return (
             f"<br><b>Not offered</b> for these photos: {html.escape(', '.join(unfit))}. Their networks must be trained "
-            "on the people first, see the README."
+            "on the people first, see docs/experiments/your_photos.md."
         )
 
     # -- what the user does --------------------------------------------------------------------------------
