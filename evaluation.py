@@ -501,6 +501,31 @@ def partitioner(name: str) -> Callable:
     return known[name]
 
 
+def partition_people(
+    faces: Faces, descriptors: np.ndarray, name: str, k: int, random_state: int = 0
+) -> np.ndarray:
+    """Labels (n,) that a partition gives the photos by their descriptors (n, d).
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or if a partition of `partitioning.PARTITIONERS` does not keep its sizes.
+    """
+    labels = partitioner(name)(descriptors, k, identities=faces.identities, random_state=random_state)
+    if name in partitioning.PARTITIONERS:
+        if np.shape(labels) != (len(faces),):
+            raise ValueError(
+                f"the partitioner {name!r} gave labels of shape {np.shape(labels)}; {len(faces)} photos need one each"
+            )
+        smallest = _people_per_image(labels, faces.identities).min()
+        if smallest < k:
+            raise ValueError(
+                f"the partitioner {name!r} made a cluster of {smallest} people for k = {k}; one that does not keep "
+                "sizes belongs into partitioning.VARIABLE_SIZE"
+            )
+    return labels
+
+
 def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state) -> list[dict]:
     """Check what a sweep is asked for, and list its combinations, baselines included."""
     for label, names in (
@@ -550,31 +575,14 @@ def _measure_combination(faces: Faces, combination: dict, descriptors: np.ndarra
     model = _model(combination["anonymizer"], faces)
     labels = None
     if model.k_anonymous:
-        partition = partitioner(combination["partitioner"])
-        k, seed = combination["k"], combination["seed"]
-        labels = partition(descriptors, k, identities=faces.identities, random_state=seed)
-        if combination["partitioner"] in partitioning.PARTITIONERS:
-            _check_sizes(faces, labels, k, combination["partitioner"])
+        labels = partition_people(
+            faces, descriptors, combination["partitioner"], combination["k"], combination["seed"]
+        )
     scores = evaluate(faces, model, labels, **how)
     n_clusters = len(faces) if labels is None else int(labels.max()) + 1
     drawn = _model_scores(combination["anonymizer"], faces, how["recogniser"])
     which = {name: value for name, value in combination.items() if name != "key"}
     return combination["key"], {**which, "n_clusters": n_clusters, **how, **scores, **drawn}
-
-
-def _check_sizes(faces: Faces, labels: np.ndarray, k: int, name: str) -> None:
-    """Refuse a fixed-size partition that breaks its promise."""
-    if np.shape(labels) != (len(faces),):
-        raise ValueError(
-            f"the partitioner {name!r} gave labels of shape {np.shape(labels)}; {len(faces)} photos need one each"
-        )
-    people = pd.DataFrame({"label": labels, "person": faces.identities}).drop_duplicates()
-    smallest = int(people["label"].value_counts().min())
-    if smallest < k:
-        raise ValueError(
-            f"the partitioner {name!r} made a cluster of {smallest} people for k = {k}; one that does not keep sizes "
-            "belongs into partitioning.VARIABLE_SIZE"
-        )
 
 
 #: Models of this process, so that a worker fits each only once: (name, faces) -> model and its own scores.
@@ -685,12 +693,8 @@ def make_release(
     model = _model(combination.anonymizer, faces)
     labels = None
     if model.k_anonymous:
-        labels = partitioner(combination.partitioner)(
-            embedding.embed(faces, combination.embedding),
-            combination.k,
-            identities=faces.identities,
-            random_state=random_state,
-        )
+        descriptors = embedding.embed(faces, combination.embedding)
+        labels = partition_people(faces, descriptors, combination.partitioner, combination.k, random_state)
     return model, *release_images(faces, model, labels)
 
 

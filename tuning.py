@@ -584,8 +584,8 @@ def strength_grid(
     grid = list(itertools.product(embeddings, partitioners, anonymizers, k_values))
     models = {name: anonymizer.load(name, faces) for name in dict.fromkeys(anonymizers)}
     for name, partitioner, generator, k in utils.progress(grid, "strengths"):
-        labels = evaluation.partitioner(partitioner)(
-            embedding.embed(faces, name), k, identities=faces.identities, random_state=random_state
+        labels = evaluation.partition_people(
+            faces, embedding.embed(faces, name), partitioner, k, random_state
         )
         clusters = evaluation.clusters_of(faces, models[generator], labels)
         random = utils.check_random_state(random_state)
@@ -639,9 +639,8 @@ def tune_grid(
     grid = list(itertools.product(embeddings, partitioners, anonymizers, k_values))
     models = {name: anonymizer.load(name, faces) for name in dict.fromkeys(anonymizers)}
     for name, partitioner, generator, k in utils.progress(grid, "tuning combinations"):
-        partition = evaluation.partitioner(partitioner)
-        labels = partition(
-            embedding.embed(faces, name), k, identities=faces.identities, random_state=random_state
+        labels = evaluation.partition_people(
+            faces, embedding.embed(faces, name), partitioner, k, random_state
         )
         result = tune(faces, labels, models[generator], target, bound, random_state=random_state, **options)
         plain = result.trace[(result.trace["round"] == 0) & result.trace["found"]]

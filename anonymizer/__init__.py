@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "stylegan_random_published": ("stylegan", {"mix": "random", "as_published": True}),
 }
 
-__all__ = ["ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "kind", "load"]
+__all__ = ["ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "kind", "load", "options_of"]
 
 
 def kind(name: str) -> type[Anonymizer]:
@@ -89,17 +89,22 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     try:
         return made(faces, **chosen)
     except TypeError as error:
-        unknown = sorted(set(chosen) - _options_of(made))
+        unknown = sorted(set(chosen) - options_of(made))
         if not unknown or "unexpected keyword argument" not in str(error):
             raise
         raise TypeError(
             f"the anonymizer {name!r} has no option {', '.join(map(repr, unknown))}; "
-            f"it takes {', '.join(sorted(_options_of(made))) or 'none'}"
+            f"it takes {', '.join(sorted(options_of(made))) or 'none'}"
         ) from error
 
 
-def _options_of(made: type[Anonymizer]) -> set[str]:
-    """Names of the options of a class and of those that it builds on."""
-    parameters = [inspect.signature(parent.__init__).parameters.values() for parent in made.__mro__]
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name for group in parameters for p in group if p.kind in named} - {"self", "faces"}
+def options_of(cls: type[Anonymizer]) -> set[str]:
+    """Names of what can be chosen when an anonymizer of this class is made."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = list(inspect.signature(base.__init__).parameters.values())
+            names |= {p.name for p in parameters[2:] if p.kind is not p.VAR_KEYWORD}  # without self and faces
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return names

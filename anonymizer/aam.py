@@ -316,10 +316,8 @@ class ActiveAppearanceModel(TextureSurrogates):
         """
         people, moves, details = self._changes
         others = people != person
-        if not others.any():
-            return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
         strength = np.square(moves[others]).sum()
-        if strength < 1e-9:  # one photo each
+        if strength < 1e-9:  # nobody else, or one photo each
             return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
         ridge = RidgeCV(strength * np.logspace(-5, 1, 13), fit_intercept=False)
         return ridge.fit(moves[others], details[others]).coef_.T

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -170,24 +169,12 @@ def _check_models(settings: Settings) -> None:
             f"--same-person is the distance for dlib ({photos.SAME_PERSON}); give the one under which two faces are "
             f"one person by {embedder!r}"
         )
-    possible = _option_names(anonymizer.kind(settings.method))
+    possible = anonymizer.options_of(anonymizer.kind(settings.method))
     unknown = sorted(set(settings.options) - possible)
     if unknown:
         raise ValueError(
             f"{settings.method!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(possible)) or 'none'}"
         )
-
-
-def _option_names(cls: type) -> set[str]:
-    """What can be chosen when an anonymizer is made."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" in vars(base) and base is not object:
-            parameters = list(inspect.signature(base.__init__).parameters.values())
-            names |= {p.name for p in parameters[2:] if p.kind is not p.VAR_KEYWORD}  # without self and faces
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
-    return names
 
 
 def _check_folders(settings: Settings, files: Sequence[Path]) -> None:
