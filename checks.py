@@ -1,0 +1,146 @@
+"""Checks of arguments: what a value must be is declared once, and the error says what was wrong.
+
+Every error is a `ParameterError`, which is both a ValueError and a TypeError.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import typing
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class ParameterError(ValueError, TypeError):
+    """An argument has the wrong type or value."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number within limits.
+
+    As an annotation, ``images: Annotated[int, Number(int, at_least=1)]``, it is checked by `check_fields`.
+    """
+
+    kind: type = float
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        limits = [
+            f"{words} {limit}"
+            for words, limit in (
+                ("at least", self.at_least),
+                ("above", self.above),
+                ("at most", self.at_most),
+                ("below", self.below),
+            )
+            if limit is not None
+        ]
+        what = "an integer" if self.kind is int else "a number"
+        return f"{what} {' and '.join(limits)}" if limits else what
+
+    def accepts(self, value) -> bool:
+        """Whether a value is such a number; bool is not."""
+        kinds = (int, np.integer) if self.kind is int else (int, float, np.integer, np.floating)
+        if isinstance(value, bool | np.bool_) or not isinstance(value, kinds) or not math.isfinite(value):
+            return False
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: Collection
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(map(repr, self.values))
+
+    def accepts(self, value) -> bool:
+        """Whether a value is one of them."""
+        return any(type(value) is type(known) and value == known for known in self.values)
+
+
+def check(name: str, value, rule: Number | Choice):
+    """Return `value` if `rule` accepts it.
+
+    Raises
+    ------
+    ParameterError
+        ``NAME must be RULE, got VALUE``.
+    """
+    if not rule.accepts(value):
+        raise ParameterError(f"{name} must be {rule}, got {value!r}")
+    return value
+
+
+def check_number(name: str, value, kind: type = float, **limits: float):
+    """Return `value` if it is a finite number of the kind (int or float) within the limits of `Number`."""
+    return check(name, value, Number(kind, **limits))
+
+
+def check_fields(instance) -> None:
+    """Check the fields of a dataclass whose types are ``Annotated`` with a rule; a field may be None if its type says so."""
+    for name, rule, optional in _rules(type(instance)):
+        value = getattr(instance, name)
+        if not (optional and value is None):
+            check(name, value, rule)
+
+
+@functools.cache
+def _rules(kind: type) -> list[tuple[str, Number | Choice, bool]]:
+    """Name, rule, and whether None is allowed, of each field that has a rule."""
+    found = []
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if typing.get_origin(hint) is typing.Annotated:
+            optional = type(None) in typing.get_args(typing.get_args(hint)[0])
+            found += [(name, rule, optional) for rule in hint.__metadata__ if isinstance(rule, Number | Choice)]
+    return found
+
+
+def check_known(what: str, name, known: Collection[str]) -> None:
+    """Raise ``unknown WHAT NAME; choose from ...`` unless a registry knows the name."""
+    if not isinstance(name, str) or name not in known:
+        raise ParameterError(f"unknown {what} {name!r}; choose from {', '.join(map(repr, known))}")
+
+
+def check_labels(
+    labels, n_rows: int | None = None, *, n_clusters: int | None = None, unassigned: bool = False
+) -> np.ndarray:
+    """Return cluster labels as int64 (n,), if they are 0, 1, 2 ... without gaps.
+
+    Parameters
+    ----------
+    labels : array_like, shape (n,)
+    n_rows : int, optional
+        How many labels there must be; any number by default.
+    n_clusters : int, optional
+        How many different labels there must be; any number by default.
+    unassigned : bool, default False
+        Whether -1 is allowed, for rows without a cluster.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or len(array) == 0 or (n_rows is not None and len(array) != n_rows):
+        wanted = "one label per row" if n_rows is None else f"{n_rows} labels, one per row"
+        raise ParameterError(f"labels must be {wanted}, got shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise ParameterError(f"labels must be integers, got {array.dtype}")
+    used = np.unique(array[array >= 0])
+    n_clusters = len(used) if n_clusters is None else n_clusters
+    if not np.array_equal(used, np.arange(n_clusters)) or array.min() < (-1 if unassigned else 0):
+        raise ParameterError(
+            f"labels must use every integer from 0 to {n_clusters - 1}"
+            + (", and -1 for rows without a cluster" if unassigned else "")
+        )
+    return array.astype(np.int64)

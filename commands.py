@@ -1,0 +1,47 @@
+"""What all command lines share: one form of error, one set of exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+EXIT_CODES = """\
+exit status: 0 done; 1 done, but a check failed; 2 bad request or unreadable file, nothing is lost;
+130 interrupted, run the same command again to resume."""
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None = None,
+    run: Callable[[argparse.Namespace], bool | None] | None = None,
+) -> int:
+    """Parse a command line, run the command, and return the exit code.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    arguments : sequence of str, optional
+        ``sys.argv`` by default.
+    run : callable, optional
+        Gets the parsed options and returns False if a check of the result failed. By default ``options.run``, as a
+        sub-command sets it.
+
+    Returns
+    -------
+    int
+        0 done; 1 done, but a check failed; 2 bad request; 130 interrupted. Errors go to standard error as
+        ``PROG: error: MESSAGE``, the form of argparse.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        passed = (run or options.run)(options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return BAD_REQUEST
+    except KeyboardInterrupt:
+        print("Interrupted. Finished work is saved; run the same command again to resume.", file=sys.stderr)
+        return INTERRUPTED
+    return CHECK_FAILED if passed is False else DONE
