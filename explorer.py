@@ -322,7 +322,7 @@ class Exploration:
         )
 
     def _measure(self, descriptors: np.ndarray, found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        release = evaluation.Release(descriptors, found, labels, self.faces.identities)
+        release = evaluation.DescribedRelease(descriptors, found, labels, self.faces.identities)
         return evaluation.measure(release, self.descriptors(), self.gallery, self.threshold)
 
     def cluster(self, view: View, label: int) -> Cluster:
@@ -1178,9 +1178,26 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def explore(faces: Faces) -> widgets.VBox:
-    """Make the panel for a set of faces; see `vizualization.explore`.
+    """Try k, embedding, partition, anonymizer and shrinkage in a panel, in a notebook or as a page.
 
-    Photos that nothing can be explored with give a panel that says why.
+    The panel shows the clusters on a map, the members of the chosen cluster with their surrogate, and what the release
+    costs and protects. Numbers are first simulated from descriptors, then confirmed once the images are drawn in the
+    background.
+
+    Parameters
+    ----------
+    faces : Faces
+        Of at least two people; `faces.others`, if any, is the adversary's gallery.
+
+    Returns
+    -------
+    ipywidgets.VBox
+        The panel, or the reason why these photos cannot be explored.
+
+    Raises
+    ------
+    TypeError
+        If `faces` is not a `Faces`.
     """
     try:
         return Panel(Exploration(faces))

@@ -23,7 +23,6 @@ import attacks
 import detection
 import embedding
 import evaluation
-import recognition
 import utils
 from datasets import Faces
 
@@ -196,7 +195,7 @@ def tune(
     strengths : sequence of float
         Shares of the cluster's own mixture that are tried, from 0 to 1.
     checks : sequence of str, optional
-        Recognisers for the check, see `recognition.prepare`; by default all of `recognition.available`.
+        Recognisers for the check, see `recognisers.prepare`; by default all of `recognisers.available`.
     random_state : int, RandomState or None, default 0
         Whose photos make up the others' average, where there are very many.
 
@@ -458,7 +457,7 @@ def check_release(
     threshold : float
         For it. Others get the one at which 1 % of the impostor pairs of the clear photos are accepted.
     recognisers : sequence of str, optional
-        By default all of `recognition.available`, which take no part in clustering either.
+        By default all of `recognisers.available`, which take no part in clustering either.
 
     Returns
     -------
@@ -470,7 +469,7 @@ def check_release(
         and a note.
     """
     photos, kind = attacks.gallery_faces(faces)
-    names = list(dict.fromkeys([seen, *(recognition.available() if recognisers is None else recognisers)]))
+    names = list(dict.fromkeys([seen, *(recognisers.available() if recognisers is None else recognisers)]))
     kept = (
         "re_identification", "re_identification_gallery", "rank1_cluster", "chance_cluster", "rank1_person",
         "stranger_share",
@@ -480,8 +479,8 @@ def check_release(
     for name in names:
         row = {"recogniser": name, "role": "steered" if name == seen else "unseen", "note": ""}
         try:
-            describe = recognition.prepare(name, photos)
-        except (recognition.MissingRecogniserError, recognition.UnfitGalleryError) as error:
+            describe = recognisers.prepare(name, photos)
+        except (recognisers.MissingRecogniserError, recognisers.UnfitGalleryError) as error:
             rows.append({**row, **dict.fromkeys(columns, np.nan), "note": str(error)})
             continue
         descriptors, held = describe(faces), describe(photos)
@@ -494,9 +493,11 @@ def check_release(
             )
             limit, note = calibrated.value, calibrated.note
         gallery = attacks.Gallery(held, photos.identities, kind)
-        release = attacks.Release(describe(images), found, np.asarray(labels), faces.identities)
+        release = attacks.DescribedRelease(describe(images), found, np.asarray(labels), faces.identities)
         every = np.arange(len(faces))
-        plain = attacks.Release(descriptors, np.ones(len(faces), dtype=bool), every, faces.identities)
+        plain = attacks.DescribedRelease(
+            descriptors, np.ones(len(faces), dtype=bool), every, faces.identities
+        )
         scores = evaluation.measure(release, descriptors, gallery, limit)
         clear = evaluation.measure(plain, descriptors, gallery, limit)
         if np.isnan(limit):  # nothing is nearer than no threshold
@@ -596,7 +597,7 @@ def strength_grid(
         for strength in strengths:
             mixtures = [strength * own + (1 - strength) * others for own, others in ends]
             images = [models[generator].surrogate(np.flatnonzero(w), w[w > 0]) for w in mixtures]
-            release = attacks.Release(*_describe(images, recogniser), labels, faces.identities)
+            release = attacks.DescribedRelease(*_describe(images, recogniser), labels, faces.identities)
             which = {"embedding": name, "partitioner": partitioner, "anonymizer": generator, "k": int(k)}
             scores = evaluation.measure(release, descriptors, gallery, threshold)
             rows.append({**which, "strength": float(strength), **scores})

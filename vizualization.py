@@ -1129,51 +1129,6 @@ def style_mixing(sources: np.ndarray, destinations: np.ndarray, mixed: np.ndarra
     return image_grid(rows)
 
 
-#: A contact sheet shows at most so many photos of a set, one of each person first.
-SHEET_PHOTOS = 60
-
-
-def contact_sheet_png(faces: Faces) -> bytes:
-    """PNG of a set's contact sheet, for the notebook to show: one photo of each person first."""
-    first = np.unique(faces.identities, return_index=True)[1]
-    rest = np.setdiff1d(np.arange(len(faces)), first)
-    rows = np.sort(np.concatenate([first, rest])[:SHEET_PHOTOS])
-    figure = contact_sheet([faces.images[i] for i in rows], columns=12)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
-
-
-def explore(faces: Faces):
-    """Try out k, embedding, partition, anonymizer and shrinkage in a panel, in a notebook or as a page.
-
-    Clusters on a map, the chosen cluster's members with their surrogate, and what the release costs and protects. The
-    numbers come at once, simulated from descriptors, and are confirmed when the images are drawn in the background.
-
-    Parameters
-    ----------
-    faces : Faces
-        Of at least two people; `faces.others`, where there are any, are the adversary's gallery.
-
-    Returns
-    -------
-    ipywidgets.VBox
-        The panel; a notebook shows it. Photos that cannot be explored give one that says why.
-
-    Raises
-    ------
-    TypeError
-        If `faces` are none.
-
-    See Also
-    --------
-    explorer.Exploration : the same numbers and pictures, without a panel.
-    """
-    import explorer  # only who explores needs widgets
-
-    return explorer.explore(faces)
-
-
 #: Fills of the chart's boxes: pale enough for black text and a grey printer, far apart in lightness or hue.
 CHART_FILLS = {"in": "#DCEBF7", "method": "#FFFFFF", "judge": "#FBE3D0", "out": "#E4E4E4"}
 
@@ -1193,7 +1148,7 @@ CHART_BOXES = {
     "measures": (4, 2, 1, "judge", "Distances", "evaluation.py", "IL, RI, rank 1,\nover every k"),
     "tuning": (5, 2, 1, "judge", "Tuning", "tuning.py", "least loss that keeps\na privacy bound"),
     "notebooks": (0, 3, 2, "method", "Notebooks run it all", "*.ipynb", "experiments, partitions, figures"),
-    "recognisers": (2, 3, 1, "judge", "Recognisers", "recognition.py", "apart from the one\nthat clusters"),
+    "recognisers": (2, 3, 1, "judge", "Recognisers", "recognisers/", "apart from the one\nthat clusters"),
     "appearance": (3, 3, 1, "judge", "Appearance", "appearance.py", "what networks read\nin a face"),
     "tables": (4, 3, 1, "out", "Tables", "outputs/*.csv", "one row a\ncombination"),
     "figures": (5, 3, 1, "out", "Figures, explorer", "vizualization.py", "PNG, PDF,\na panel, a page"),

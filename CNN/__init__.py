@@ -18,8 +18,8 @@ import utils
 utils.import_quietly("tensorflow", "keras")
 
 from CNN.architecture import Architecture
+from CNN.facegen import load_released
 from CNN.model import EMOTIONS, FaceNetwork, load_keras
-from CNN.released import load_released
 
 #: The weights that come with the suite, trained on the ORL faces.
 BUNDLED = Path(__file__).parent / "output" / "ORL.keras"

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 import detection
+import frame
 import utils
-from anonymizer import frame
 from anonymizer.pixel import PixelMean
 from CNN.model import EMOTIONS
 from datasets import Faces
@@ -147,7 +147,7 @@ def prepare(
         Take emotion and orientation from RaFD's attributes ``expression`` and ``pose`` instead of learning a nuisance
         code for each photo.
     size : (int, int), optional
-        Height and width of the pictures; by default as the photos have them, see `anonymizer.frame`.
+        Height and width of the pictures; by default as the photos have them, see `frame`.
     random_state : int, RandomState or None, default 0
         Chooses what is held out.
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import partitioning
 import release
-from anonymizer import photos
-from anonymizer.folder import LARGEST_SIDE, METHODS, Settings, anonymize_folder, check
+from release import gathering
+from release.folder import LARGEST_SIDE, METHODS, Settings, anonymize_folder, check
 
 EXIT_STATUS = """\
 exit status: 0 a release was made and passed its audit; 1 nothing could be released, or the audit failed;
@@ -79,9 +79,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add(
         "--same-person",
         type=float,
-        default=photos.SAME_PERSON,
+        default=gathering.SAME_PERSON,
         metavar="DISTANCE",
-        help=f"faces nearer than this count as one person ({photos.SAME_PERSON}, for dlib)",
+        help=f"faces nearer than this count as one person ({gathering.SAME_PERSON}, for dlib)",
     )
     add("--quick", action="store_true", help="look for faces with one detector; misses faces from the side")
     add("--keep-faceless", action="store_true", help="keep photos without a face, without metadata")

@@ -13,18 +13,17 @@ perception research", IEEE CG&A 21(5), 2001.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay
 from sklearn.linear_model import RidgeCV
 
 import detection
-from anonymizer import frame
+import frame
 from anonymizer.pixel import LinearModel, TextureSurrogates, check_share
 from datasets import Faces
+from frame import Mesh
 
 #: Landmarks of the lower lip, and how far they are moved down in the reference shape (in mouth widths).
 LOWER_LIP = [55, 56, 57, 58, 59, 65, 66, 67]
@@ -51,91 +50,6 @@ REWEIGHTINGS, TRIMMED = 2, 1.15
 NOISE = 0.5
 #: The typical detail is the median over at most so many photos.
 MEDIAN_PHOTOS = 200
-
-
-@dataclass(frozen=True, eq=False)
-class Mesh:
-    """Triangles over the whole frame: the 68 landmarks, the forehead, and a fixed border.
-
-    Attributes
-    ----------
-    border : ndarray, shape (b, 2)
-        Fixed points around the frame.
-    triangles : ndarray of int, shape (t, 3)
-        Corners as rows of what `corners` returns.
-    """
-
-    border: np.ndarray
-    triangles: np.ndarray
-
-    @classmethod
-    def over(cls, shape: np.ndarray, height: int, width: int) -> Mesh:
-        """Triangulate a frame at a shape (68, 2)."""
-        border = _border(height, width)
-        corners = np.vstack([detection.add_forehead(shape), border])
-        return cls(border, Delaunay(corners).simplices)
-
-    def corners(self, shape: np.ndarray) -> np.ndarray:
-        """All mesh points for a shape in the frame: (68, 2) -> (75 + b, 2)."""
-        return np.vstack([detection.add_forehead(shape), self.border])
-
-    def source_positions(
-        self, shape: np.ndarray, source: np.ndarray, height: int, width: int, fineness: int = 1
-    ) -> np.ndarray:
-        """Where each pixel of a picture drawn at `shape` comes from, piece-wise affine.
-
-        Parameters
-        ----------
-        shape : ndarray, shape (68, 2)
-            What is drawn.
-        source : ndarray, shape (75 + b, 2)
-            The same mesh points in the picture that is read.
-        height, width : int
-            Of the picture that is drawn.
-        fineness : int, default 1
-            So many positions along each side of a pixel.
-
-        Returns
-        -------
-        ndarray of float64, shape (height * fineness, width * fineness, 2)
-            x, y in the picture that is read.
-        """
-        corners = (self.corners(shape) + 0.5) * fineness - 0.5
-        height, width = height * fineness, width * fineness
-        owner = np.zeros((height, width), dtype=np.int32)  # which triangle covers a pixel
-        fixed_point = np.rint(corners * 16).astype(np.int32)
-        for number, triangle in enumerate(self.triangles):
-            cv2.fillConvexPoly(owner, fixed_point[triangle], number, lineType=cv2.LINE_8, shift=4)
-        affine = _affine_maps(corners[self.triangles], source[self.triangles])[owner]  # (h, w, 2, 3)
-        columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-        return affine[..., 0] * columns[..., None] + affine[..., 1] * rows[..., None] + affine[..., 2]
-
-
-def _border(height: int, width: int) -> np.ndarray:
-    """Points on a rectangle a little outside the frame: (18, 2)."""
-    across, along = np.linspace(-0.125, 1.125, 5), np.linspace(-0.125, 1.125, 6)
-    ring = [(x, y) for x in across for y in (-0.125, 1.125)] + [
-        (x, y) for y in along[1:-1] for x in (-0.125, 1.125)
-    ]
-    return np.array(ring) * [width - 1, height - 1]
-
-
-def _affine_maps(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Affine maps from target to source triangles: (t, 3, 2) twice -> (t, 2, 3).
-
-    A flat target triangle covers hardly a pixel; its map shifts.
-    """
-    (ax, ay), (bx, by) = (target[:, 1] - target[:, 0]).T, (target[:, 2] - target[:, 0]).T
-    area = ax * by - bx * ay
-    flat = np.abs(area) < 1e-3
-    area = np.where(flat, 1.0, area)
-    inverse = (
-        np.stack([np.stack([by, -bx], -1), np.stack([-ay, ax], -1)], -2) / area[:, None, None]
-    )  # (t, 2, 2)
-    edges = np.stack([source[:, 1] - source[:, 0], source[:, 2] - source[:, 0]], axis=-1)  # (t, 2, 2)
-    linear = np.where(flat[:, None, None], np.eye(2), edges @ inverse)
-    shift = source[:, 0] - np.einsum("tij,tj->ti", linear, target[:, 0])
-    return np.concatenate([linear, shift[..., None]], axis=2)
 
 
 class ActiveAppearanceModel(TextureSurrogates):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import detection
+import frame
 import utils
 from datasets import Faces
 
@@ -46,7 +47,9 @@ class Anonymizer(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the faces, the options, and the code: the key under which results are cached."""
-        code = utils.source_key(detection.__file__, *sorted(Path(__file__).parent.glob("*.py")))
+        code = utils.source_key(
+            detection.__file__, frame.__file__, *sorted(Path(__file__).parent.glob("*.py"))
+        )
         return utils.content_key(self.name, self.faces.fingerprint, self._options(), code)
 
     def _options(self) -> dict:

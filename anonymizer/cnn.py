@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 import embedding
+import frame
 import utils
-from anonymizer import frame
 from anonymizer.base import Surrogates
 from datasets import Faces
 

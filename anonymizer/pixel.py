@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_random_state
 
+import frame
 import utils
-from anonymizer import frame
 from anonymizer.base import Surrogates
 from datasets import Faces
 
@@ -32,7 +32,7 @@ class TextureSurrogates(Surrogates):
 
     Attributes
     ----------
-    frame : anonymizer.frame.Frame
+    frame : frame.Frame
         Size and mean shape.
     typical : ndarray of float32, shape (h, w, c)
         Mean texture of the training photos; c is 1 if all photos are grey, else 3.

@@ -13,7 +13,7 @@ import numpy as np
 
 import attacks
 import datasets
-import recognition
+import recognisers
 import utils
 
 N_HALVES = 20
@@ -26,10 +26,10 @@ def main():
     random = utils.check_random_state(0)
     halves = [random.permutation(everybody.people)[:20] for _ in range(N_HALVES)]
     print(f"{'recogniser':12} {'rank-1':>7} {'EER':>7} {'least':>7} {'most':>7}")
-    for name in ["dlib", *recognition.available()]:
-        describe = recognition.prepare(name, faces.others)
+    for name in ["dlib", *recognisers.available()]:
+        describe = recognisers.prepare(name, faces.others)
         gallery = attacks.Gallery.of(faces, describe)
-        clear = attacks.Release(describe(faces), np.ones(40, bool), np.arange(40), faces.identities)
+        clear = attacks.DescribedRelease(describe(faces), np.ones(40, bool), np.arange(40), faces.identities)
         rank1 = attacks.identification(clear, gallery, ranks=[1])[0].rate
         rates = [_equal_error_rate(name, everybody, people) for people in halves]
         print(f"{name:12} {rank1:7.3f} {np.mean(rates):7.4f} {min(rates):7.4f} {max(rates):7.4f}", flush=True)
@@ -38,7 +38,7 @@ def main():
 def _equal_error_rate(name, everybody, people):
     fitted_on = np.isin(everybody.identities, people)
     photos = everybody.select(~fitted_on)
-    descriptors = recognition.prepare(name, everybody.select(fitted_on))(photos)
+    descriptors = recognisers.prepare(name, everybody.select(fitted_on))(photos)
     first, second = np.triu_indices(len(photos), k=1)
     distance = attacks.distances(descriptors, descriptors)[first, second]
     alike = photos.identities[first] == photos.identities[second]

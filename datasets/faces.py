@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,9 @@ IMAGE_MEMORY = 1 << 30
 
 #: A photo with a side shorter than this shows no face that any of our detectors could find.
 SMALLEST_SIDE = 16
+
+#: The contact sheet of a set: how many photos at most, columns, pixels of a cell and between cells.
+SHEET_PHOTOS, SHEET_COLUMNS, SHEET_CELL, SHEET_GAP = 60, 12, 92, 3
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -156,6 +160,12 @@ class Faces:
         elif len(self.attributes) != n:
             raise ValueError(f"{n} photos but {len(self.attributes)} rows of attributes")
 
+    @classmethod
+    def of(cls, images: Sequence[np.ndarray], identities=None, names=None, source: str = "faces") -> Faces:
+        """Make a set of images alone: each is called by its number and shows a person of its own, unless given."""
+        names = np.arange(len(images)).astype(str) if names is None else names
+        return cls(images, names if identities is None else identities, names, source=source)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -200,6 +210,15 @@ class Faces:
         plain = isinstance(self.images, list | tuple)
         images = [self.images[i] for i in rows] if plain else self.images[rows]
         return Faces(images, self.identities[rows], self.names[rows], attributes, self.source)
+
+    def joined(self, other: Faces) -> Faces:
+        """Return the photos of both sets as one, without attributes and others."""
+        return Faces(
+            [*self.images, *other.images],
+            np.concatenate([self.identities, other.identities]),
+            np.concatenate([self.names, other.names]),
+            source=self.source,
+        )
 
     def split(self, per_identity: int, random_state=None) -> Faces:
         """Keep `per_identity` photos of each person and put the rest in `others`.
@@ -252,6 +271,18 @@ class Faces:
         return f"<Faces {self.source}: {'; '.join(parts)}>"
 
     def _repr_png_(self) -> bytes:
-        import vizualization  # only a notebook that shows the set needs it: drawing lives there alone
-
-        return vizualization.contact_sheet_png(self)
+        """Contact sheet for notebooks: one photo of each person first, at most `SHEET_PHOTOS`."""
+        first = np.unique(self.identities, return_index=True)[1]
+        rest = np.setdiff1d(np.arange(len(self)), first)
+        rows = np.sort(np.concatenate([first, rest])[:SHEET_PHOTOS])
+        thumbnails = [
+            ImageOps.contain(Image.fromarray(self.images[i]), (SHEET_CELL, SHEET_CELL)) for i in rows
+        ]
+        width, height = np.max([thumbnail.size for thumbnail in thumbnails], axis=0) + SHEET_GAP
+        columns = min(SHEET_COLUMNS, len(rows))
+        sheet = Image.new("RGB", (int(width) * columns, int(height) * -(-len(rows) // columns)), "white")
+        for place, thumbnail in enumerate(thumbnails):
+            sheet.paste(thumbnail, (place % columns * int(width), place // columns * int(height)))
+        buffer = io.BytesIO()
+        sheet.save(buffer, format="png")
+        return buffer.getvalue()

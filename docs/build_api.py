@@ -19,7 +19,7 @@ FOLDER = ROOT / "docs" / "api"
 MODULES = [
     "datasets", "detection", "dlib_network", "embedding", "partitioning", "anonymizer", "anonymizer.aam",
     "anonymizer.pixel",
-    "anonymizer.cnn", "anonymizer.styleGan", "anonymizer.filters", "anonymizer.folder", "CNN", "CNN.generation",
+    "anonymizer.cnn", "anonymizer.styleGan", "anonymizer.filters", "release.folder", "CNN", "CNN.generation",
     "CNN.training", "stylegan", "stylegan.mixing", "stylegan.training", "evaluation", "attacks", "recognition",
     "utility", "appearance", "tuning", "release", "vizualization", "explorer", "published", "utils",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 import detection
-from anonymizer import frame
+import frame
 from stylegan.network import StyleNetwork, to_uint8
 
 MOUTH_OUTSIDE = slice(48, 60)

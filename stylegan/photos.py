@@ -10,10 +10,11 @@ import numpy as np
 
 import CNN.photos
 import detection
+import frame
 import utils
-from anonymizer import aam, frame, pixel
-from anonymizer.aam import Mesh
+from anonymizer import aam, pixel
 from datasets import Faces
+from frame import Mesh
 
 #: Weight of the padding around the photo in the loss, against 1 on the face. With less, the network hides in it the
 #: blobs by which it steers its instance normalisation (Karras et al., CVPR 2020, section 2).

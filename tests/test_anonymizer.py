@@ -14,7 +14,8 @@ import anonymizer
 import datasets
 import detection
 import embedding
-from anonymizer import aam, frame
+import frame
+from anonymizer import aam
 from anonymizer.pixel import LinearModel, PixelMean
 from datasets import Faces
 

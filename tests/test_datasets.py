@@ -5,6 +5,7 @@ import pickle
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -222,15 +223,21 @@ def test_the_repr_is_one_line(orl, orl_people, tmp_path):
 
 
 @pytest.mark.parametrize("n", [1, 40])
+@pytest.mark.parametrize("n", [1, 40])
 def test_the_contact_sheet_is_a_png_that_shows_the_faces(orl_people, n):
-    png = orl_people.select(slice(0, n))._repr_png_()
-    sheet = Image.open(io.BytesIO(png))
-    assert sheet.format == "PNG"
-    pixels = np.asarray(sheet.convert("L"))
-    assert 30 <= pixels.shape[0] <= 3000
-    assert 30 <= pixels.shape[1] <= 3000
-    assert pixels.std() > 20  # faces, not an empty page
-    assert len(png) < 5_000_000
+    sheet = np.asarray(Image.open(io.BytesIO(orl_people.select(slice(0, n))._repr_png_())))  # (h, w, 3)
+    first = cv2.resize(orl_people.images[0], (76, 92), interpolation=cv2.INTER_AREA)
+    assert sheet.shape == ((95, 79, 3) if n == 1 else (4 * 95, 12 * 79, 3))
+    assert np.abs(sheet[:92, :76].astype(int) - first).mean() < 5
+
+
+def test_the_contact_sheet_shows_everybody_first(monkeypatch):
+    monkeypatch.setattr("datasets.faces.SHEET_PHOTOS", 4)
+    images = np.stack([np.full((20, 20, 3), 40 * i, np.uint8) for i in range(6)])
+    many = datasets.Faces(images, list("aaaabc"), [f"p{i}" for i in range(6)])
+    sheet = np.asarray(Image.open(io.BytesIO(many._repr_png_())))
+    cells = sheet[46, 46::95, 0]  # the middle of each photo
+    assert cells.tolist() == [0, 40, 160, 200]  # a, b and c first, then whoever is next
 
 
 def test_the_contact_sheet_of_photos_of_many_sizes(tmp_path):

@@ -20,7 +20,7 @@ import embedding
 import evaluation
 import partitioning
 from datasets import Faces
-from evaluation import Gallery, Release
+from evaluation import DescribedRelease, Gallery
 
 SHARES = [
     "re_identification",
@@ -139,7 +139,7 @@ def release(values, labels, found=None):
 
 
 def measure(images, descriptors, identities, photos, threshold=evaluation.DLIB_THRESHOLD):
-    return evaluation.measure(Release(*images, identities), descriptors, Gallery(*photos), threshold)
+    return evaluation.measure(DescribedRelease(*images, identities), descriptors, Gallery(*photos), threshold)
 
 
 # The measures, by hand

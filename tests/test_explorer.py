@@ -10,7 +10,6 @@ import embedding
 import evaluation
 import explorer
 import partitioning
-import vizualization
 from datasets import Faces
 from explorer import BACKGROUND, Choice, Exploration
 
@@ -331,10 +330,10 @@ def test_names_from_files_are_text(orl):
 
 
 def test_explore_says_why_it_cannot(orl):
-    panel = vizualization.explore(orl.select(slice(0, 5)))
+    panel = explorer.explore(orl.select(slice(0, 5)))
     assert "all photos show one person" in panel.children[0].value
     with pytest.raises(TypeError, match="needs Faces"):
-        vizualization.explore("orl")
+        explorer.explore("orl")
 
 
 def test_page_says_what_is_wrong_with_the_photos(tmp_path, capsys):

@@ -13,10 +13,10 @@ from PIL import Image
 
 import detection
 import release
-from anonymizer import folder, pasting, photos, report
 from anonymizer.__main__ import main, parse
-from anonymizer.pose import MEAN_FACE, Pose
 from datasets.faces import is_grey, read_image
+from release import folder, gathering, pasting, report
+from release.pose import MEAN_FACE, Pose
 
 #: A busy machine may take its time.
 untimed = settings(deadline=None)
@@ -180,7 +180,7 @@ def test_report_shows_no_original_unless_asked(source, finished):
     assert "no k-anonymity" in page.lower() and report.CONTEXT in page
     assert "--show-originals shows them" in page
     assert not any(name in page for name in ON_PHOTO)
-    opened = photos.open_photos([source / "anna-beth.jpg"], thorough=False)
+    opened = gathering.open_photos([source / "anna-beth.jpg"], thorough=False)
     shown = [
         report.make_sheet(None, opened, {0: source / "anna-beth.jpg"}, "per_photo", originals)[0]
         for originals in (False, True)
@@ -405,12 +405,12 @@ def test_the_unchanged_photo_is_no_method(tmp_path):
 def test_photos_of_kinds_that_are_not_read_say_so(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
-    assert message in photos.unread_kind(path) and bool(photos.unread_kind(path)) == bool(message)
+    assert message in gathering.unread_kind(path) and bool(gathering.unread_kind(path)) == bool(message)
     if name == "a.jpg":
-        assert message in photos.open_photo(path).damage
+        assert message in gathering.open_photo(path).damage
     else:
         with pytest.raises(ValueError, match=f"holds no photo.*{message}"):
-            photos.list_files(tmp_path)
+            gathering.list_files(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def test_faces_that_cannot_be_replaced_say_why(orl):
 
 def test_spots_come_back_from_the_cache(source):
     path = source / "anna-beth.jpg"
-    first, again = photos.open_photo(path, thorough=False), photos.open_photo(path, thorough=False)
+    first, again = gathering.open_photo(path, thorough=False), gathering.open_photo(path, thorough=False)
     direct = detection._find_all(read_image(path), False)
     for spots in (first.spots, again.spots):
         for spot, other in zip(spots, direct, strict=True):
@@ -459,20 +459,20 @@ def test_spots_come_back_from_the_cache(source):
 
 def test_a_chain_of_small_distances_is_one_person():
     line = np.array([[0.0], [0.4], [0.8], [5.0], [1.2]])
-    assert photos.group_people(line, 0.5).tolist() == [
+    assert gathering.group_people(line, 0.5).tolist() == [
         "person 1",
         "person 1",
         "person 1",
         "person 2",
         "person 1",
     ]
-    assert photos.group_people(line, 0.3).tolist() == [f"person {i}" for i in range(1, 6)]
+    assert gathering.group_people(line, 0.3).tolist() == [f"person {i}" for i in range(1, 6)]
 
 
 def test_names_of_folders_outweigh_distances():
     line = np.array([[0.0], [0.1], [9.0], [0.2], [20.0], [20.1]])
     names = ["anna", "ben", "anna", None, None, None]
-    people = photos.group_people(line, 0.5, names)
+    people = gathering.group_people(line, 0.5, names)
     assert people[0] == people[2] != people[1]
     assert people[3] == people[1]  # the nearest name
     assert people[4] == people[5] not in people[:4]
@@ -481,14 +481,14 @@ def test_names_of_folders_outweigh_distances():
 @pytest.mark.parametrize(("threshold", "folders"), [(0, None), (True, None), ("1", None), (0.5, ["a"])])
 def test_bad_groupings_are_refused(threshold, folders):
     with pytest.raises(ValueError, match="above 0|folders"):
-        photos.group_people(np.zeros((2, 3)), threshold, folders)
+        gathering.group_people(np.zeros((2, 3)), threshold, folders)
 
 
 @untimed
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.floats(0.01, 3), st.floats(0.01, 3))
 def test_a_larger_distance_only_joins(values, a, b):
     line = np.array(values)[:, None]
-    fine, coarse = (photos.group_people(line, threshold) for threshold in sorted((a, b)))
+    fine, coarse = (gathering.group_people(line, threshold) for threshold in sorted((a, b)))
     for person in np.unique(fine):
         assert len(np.unique(coarse[fine == person])) == 1
 
@@ -496,8 +496,8 @@ def test_a_larger_distance_only_joins(values, a, b):
 def test_pairs_of_people_who_look_alike_are_counted_once():
     line = np.array([[0.0], [0.1], [0.55], [0.6], [9.0]])
     people = np.array(["a", "a", "b", "b", "c"])
-    assert photos.doubtful_pairs(line, people, 0.6) == 1
-    assert photos.doubtful_pairs(line, people, 0.4) == 0
+    assert gathering.doubtful_pairs(line, people, 0.6) == 1
+    assert gathering.doubtful_pairs(line, people, 0.4) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -723,7 +723,7 @@ def test_command_line(written, capsys):
 
 
 def test_module_runs(written):
-    root = Path(release.__file__).parent
+    root = Path(release.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-m", "release", "audit", str(written)], cwd=root, capture_output=True, text=True
     )

@@ -13,11 +13,11 @@ from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
-import appearance
 import embedding
 import utility
 import utils
 from datasets import Faces
+from utility import appearance
 
 PERFECT = {
     "detection_rate": 1, "age_error": 0, "sex_agreement": 1, "expression_agreement": 1, "pose_error": 0,

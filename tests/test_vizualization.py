@@ -423,23 +423,6 @@ def test_people_stand_over_their_surrogates(few):
     assert [axis.texts[0].get_text() for axis in figure.axes if axis.texts] == ["photo", "k = 2", "k = 3"]
 
 
-def test_sheet_of_a_set_is_a_png_with_everybody_on_it(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(vizualization, "SHEET_PHOTOS", 4)
-    sheet = vizualization.contact_sheet
-    monkeypatch.setattr(
-        vizualization,
-        "contact_sheet",
-        lambda images, **options: drawn.extend(images) or sheet(images, **options),
-    )
-    many = Faces(np.stack([image(i) for i in range(6)]), list("aaaabc"), [f"p{i}" for i in range(6)])
-    png = vizualization.contact_sheet_png(many)
-    with Image.open(io.BytesIO(png)) as opened:
-        assert opened.format == "PNG" and min(opened.size) > 20
-    assert [photo[0, 0, 0] for photo in drawn] == [0, 1, 4, 5]  # a, b and c first, then whoever is next
-    assert many._repr_png_() == png
-
-
 # Files
 
 

