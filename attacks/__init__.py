@@ -39,7 +39,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import detection
-import embedding
 import recognisers
 import utils
 from datasets import Faces
@@ -2161,4 +2160,4 @@ def _nothing(note: str) -> dict:
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__, recognisers, detection, embedding)[:16]
+    return utils.source_key(__file__)[:16]

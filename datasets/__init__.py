@@ -1,5 +1,8 @@
 """Faces come in: the built-in ORL faces, or a folder of photos.
 
+- ``faces``: the `Faces` container, and reading one image file
+- ``sources``: `load_faces`, the built-in data sets and the layouts of a folder
+
 >>> import datasets
 >>> faces = datasets.load_faces("orl", per_identity=1, random_state=0)
 >>> faces
@@ -7,6 +10,6 @@
 """
 
 from datasets.faces import Faces, ImageFiles, is_grey
-from datasets.sources import DATASETS, load_faces, load_folder, load_orl
+from datasets.sources import DATASETS, load_faces
 
-__all__ = ["DATASETS", "Faces", "ImageFiles", "is_grey", "load_faces", "load_folder", "load_orl"]
+__all__ = ["DATASETS", "Faces", "ImageFiles", "is_grey", "load_faces"]

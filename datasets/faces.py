@@ -1,10 +1,10 @@
-"""The Faces container: images with the people, names and attributes that belong to them."""
+"""The Faces container: photos with their people, names and attributes."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,27 +13,28 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from sklearn.utils import check_random_state
 
+import checks
 import utils
 
-#: Decoded photos of one folder are kept in memory up to this many bytes; past it they are read again.
-IMAGE_MEMORY = 1 << 30
-
-#: A photo with a side shorter than this shows no face that any of our detectors could find.
+#: No detector finds a face in a photo with a shorter side (pixels).
 SMALLEST_SIDE = 16
 
-#: The contact sheet of a set: how many photos at most, columns, pixels of a cell and between cells.
-SHEET_PHOTOS, SHEET_COLUMNS, SHEET_CELL, SHEET_GAP = 60, 12, 92, 3
+# Decoded photos of one folder stay in memory up to this many bytes; others are read again when needed.
+_IMAGE_MEMORY = 1 << 30
+
+# The contact sheet of a set: most photos, columns, pixels of a cell and between cells.
+_SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read one image file as it is meant to be seen.
+    """Read one image file, upright and as 8-bit RGB.
 
-    The EXIF rotation is applied, 16-bit grey is scaled to 8 bits, and what is transparent becomes white.
+    The EXIF rotation is applied, 16-bit grey is scaled to 8 bits, and transparent pixels become white.
 
     Parameters
     ----------
     path : str or Path
-        An image file of any kind that Pillow reads. Of an animation the first frame is taken.
+        An image file of any format that Pillow reads; the first frame of an animation.
 
     Returns
     -------
@@ -43,31 +44,28 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is no image, is cut short, or has a side under 16 pixels.
+        If the file is not an image, is cut short, or has a side below 16 pixels.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such image file")
+        raise FileNotFoundError(f"{path}: no such image file")
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             upright.load()
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path}: cannot be read as an image ({error}); replace or remove the file"
-        ) from error
+        raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
     if min(upright.size) < SMALLEST_SIDE:
         raise ValueError(
-            f"{path}: {upright.height}x{upright.width} pixels are too few for a face; "
-            f"each side needs at least {SMALLEST_SIDE}"
+            f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {upright.height}x{upright.width}"
         )
     return _to_rgb(upright)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255 rather than scale
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255 instead of scaling
         grey = np.clip(np.asarray(image, dtype=np.float64) / 257.0, 0, 255).round().astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)  # (h, w, 3)
     if "A" in image.getbands() or "transparency" in image.info:
@@ -77,15 +75,19 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def is_grey(image: np.ndarray) -> bool:
-    """Tell whether the three channels of an RGB image (h, w, 3) are the same."""
+    """Return whether the three channels of an RGB image (h, w, 3) are equal."""
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
 
 
 class ImageFiles(Sequence):
-    """A sequence of photos that are read when they are asked for.
+    """A sequence of photos that are read on demand.
 
-    Indexing with a number gives the photo as a uint8 RGB array (h, w, 3); with a slice, an index array or a
-    mask it gives another ImageFiles. Decoded photos are kept up to `IMAGE_MEMORY` bytes.
+    An integer index gives one photo as a uint8 RGB array (h, w, 3); a slice, an index array or a mask gives another
+    ImageFiles. Decoded photos of up to 1 GiB stay in memory.
+
+    Parameters
+    ----------
+    paths : sequence of Path
     """
 
     def __init__(self, paths: Sequence[Path]):
@@ -112,7 +114,7 @@ class ImageFiles(Sequence):
             return self._decoded[i]
         image = read_image(self.paths[i])
         image.flags.writeable = False
-        if self._bytes + image.nbytes <= IMAGE_MEMORY:
+        if self._bytes + image.nbytes <= _IMAGE_MEMORY:
             self._decoded[i] = image
             self._bytes += image.nbytes
         return image
@@ -120,24 +122,29 @@ class ImageFiles(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """Photos of people, one face a photo.
+    """Photos of people, one face per photo.
 
     Attributes
     ----------
     images : sequence of n uint8 arrays (h, w, 3)
-        RGB. One array (n, h, w, 3) where all photos are of one size and in memory, an `ImageFiles` that
-        reads on demand for a folder.
+        RGB. One array (n, h, w, 3) if all photos have one size and are in memory; for a folder, an `ImageFiles`
+        that reads on demand.
     identities : ndarray of str, shape (n,)
-        Who is on each photo.
+        The person on each photo.
     names : ndarray of str, shape (n,)
-        What each photo is called in its source, such as ``"s1/1.pgm"``.
+        The name of each photo in its source, for example ``"s1/1.pgm"``.
     attributes : DataFrame, n rows
-        What the source says of each photo (sex, expression, pose ...); no columns where it says nothing.
+        What the source says about each photo (sex, expression, pose ...); it may have no columns.
     source : str
-        The data set's name or the folder.
+        The name of the data set or the folder.
     others : Faces or None
-        Further photos of the same people, kept apart by ``per_identity``: the gallery an adversary holds,
-        or the probes. None where every photo is in this set.
+        Further photos of the same people, set aside by ``per_identity``: an adversary's gallery, or the probes.
+        None if every photo is in this set.
+
+    Raises
+    ------
+    ValueError
+        If there is no photo, or the parts differ in length.
     """
 
     images: Sequence[np.ndarray]
@@ -151,18 +158,33 @@ class Faces:
         n = len(self.images)
         if n == 0:
             raise ValueError("a set of faces needs at least one photo")
-        for label, values in (("identities", self.identities), ("names", self.names)):
-            if len(values) != n:
-                raise ValueError(f"{n} photos but {len(values)} {label}; there must be one for each photo")
-            object.__setattr__(self, label, np.asarray(values, dtype=str))
         if self.attributes.shape[1] == 0:
             object.__setattr__(self, "attributes", pd.DataFrame(index=range(n)))
-        elif len(self.attributes) != n:
-            raise ValueError(f"{n} photos but {len(self.attributes)} rows of attributes")
+        for part in ("identities", "names", "attributes"):
+            if len(getattr(self, part)) != n:
+                raise ValueError(
+                    f"{part} must have one entry per photo, got {len(getattr(self, part))} for {n}"
+                )
+        for part in ("identities", "names"):
+            object.__setattr__(self, part, np.asarray(getattr(self, part), dtype=str))
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray], identities=None, names=None, source: str = "faces") -> Faces:
-        """Make a set of images alone: each is called by its number and shows a person of its own, unless given."""
+        """Make a set from images alone.
+
+        Parameters
+        ----------
+        images : sequence of n uint8 arrays (h, w, 3)
+        identities : sequence of n str, optional
+            By default, every image shows a person of its own.
+        names : sequence of n str, optional
+            By default "0", "1", ...
+        source : str, default "faces"
+
+        Returns
+        -------
+        Faces
+        """
         names = np.arange(len(images)).astype(str) if names is None else names
         return cls(images, names if identities is None else identities, names, source=source)
 
@@ -171,22 +193,22 @@ class Faces:
 
     @property
     def people(self) -> np.ndarray:
-        """The people, each once, sorted: ndarray of str, shape (n_people,)."""
+        """The different people, sorted: ndarray of str, shape (n_people,)."""
         return np.unique(self.identities)
 
     @property
     def n_people(self) -> int:
-        """How many different people there are."""
+        """Number of different people."""
         return len(self.people)
 
     @cached_property
     def image_keys(self) -> list[str]:
-        """A SHA-256 key of each photo's pixels, by which results about it are cached."""
+        """A key of each photo's pixels, under which results about it are cached."""
         return [utils.content_key(image) for image in self.images]
 
     @cached_property
     def fingerprint(self) -> str:
-        """One SHA-256 key of all photos, whom they show, and the photos kept apart."""
+        """One key of all photos, identities and names, and of the photos in `others`."""
         apart = self.others.fingerprint if self.others is not None else ""
         return utils.content_key(self.image_keys, list(self.identities), list(self.names), apart)
 
@@ -196,7 +218,15 @@ class Faces:
         return all(is_grey(image) for image in self.images)
 
     def select(self, rows) -> Faces:
-        """Return the photos of some rows (an index array, a slice or a mask) as a new set without others.
+        """Return some photos as a new set without `others`.
+
+        Parameters
+        ----------
+        rows : array of int, slice or mask
+
+        Returns
+        -------
+        Faces
 
         Raises
         ------
@@ -212,7 +242,7 @@ class Faces:
         return Faces(images, self.identities[rows], self.names[rows], attributes, self.source)
 
     def joined(self, other: Faces) -> Faces:
-        """Return the photos of both sets as one, without attributes and others."""
+        """Return the photos of both sets as one set, without attributes and `others`."""
         return Faces(
             [*self.images, *other.images],
             np.concatenate([self.identities, other.identities]),
@@ -226,43 +256,33 @@ class Faces:
         Parameters
         ----------
         per_identity : int
-            Photos to keep for each person, at least 1. A person with fewer photos keeps all of them.
+            Photos to keep of each person, at least 1. A person with fewer photos keeps all of them.
         random_state : int, RandomState or None
-            Which photos are kept.
+            Chooses the photos.
 
         Returns
         -------
         Faces
-            The kept photos in their order; `others` is None where nothing is left over.
+            The kept photos in their order; `others` is None if nothing is left.
 
         Raises
         ------
         ValueError
-            If `per_identity` is not a whole number of at least 1.
+            If `per_identity` is not an integer of at least 1.
         """
-        if (
-            isinstance(per_identity, bool)
-            or not isinstance(per_identity, int | np.integer)
-            or per_identity < 1
-        ):
-            raise ValueError(f"per_identity must be a whole number of at least 1, not {per_identity!r}")
+        checks.check_number("per_identity", per_identity, int, at_least=1)
         random = check_random_state(random_state)
         kept = np.zeros(len(self), dtype=bool)
         for person in self.people:
             rows = np.flatnonzero(self.identities == person)
             kept[random.choice(rows, size=min(per_identity, len(rows)), replace=False)] = True
-        chosen = self.select(kept)
-        if kept.all():
-            return chosen
-        object.__setattr__(chosen, "others", self.select(~kept))
-        return chosen
+        others = None if kept.all() else self.select(~kept)
+        return replace(self.select(kept), others=others)
 
     def __repr__(self) -> str:
-        height, width = self.images[0].shape[:2]
-        if not isinstance(self.images, np.ndarray):
-            size = "one size" if len(self) == 1 else "any size"
-        else:
-            size = f"{height}x{width} {'grey' if self.grey else 'colour'}"
+        size = "one size" if len(self) == 1 else "any size"
+        if isinstance(self.images, np.ndarray):
+            size = "{}x{} {}".format(*self.images.shape[1:3], "grey" if self.grey else "colour")
         parts = [f"{len(self)} photos of {self.n_people} people, {size}"]
         if self.attributes.shape[1]:
             parts.append(f"{self.attributes.shape[1]} attributes")
@@ -271,15 +291,14 @@ class Faces:
         return f"<Faces {self.source}: {'; '.join(parts)}>"
 
     def _repr_png_(self) -> bytes:
-        """Contact sheet for notebooks: one photo of each person first, at most `SHEET_PHOTOS`."""
+        """Draw a contact sheet for notebooks: one photo of each person first, at most 60 photos."""
         first = np.unique(self.identities, return_index=True)[1]
         rest = np.setdiff1d(np.arange(len(self)), first)
-        rows = np.sort(np.concatenate([first, rest])[:SHEET_PHOTOS])
-        thumbnails = [
-            ImageOps.contain(Image.fromarray(self.images[i]), (SHEET_CELL, SHEET_CELL)) for i in rows
-        ]
-        width, height = np.max([thumbnail.size for thumbnail in thumbnails], axis=0) + SHEET_GAP
-        columns = min(SHEET_COLUMNS, len(rows))
+        rows = np.sort(np.concatenate([first, rest])[:_SHEET_PHOTOS])
+        cell = (_SHEET_CELL, _SHEET_CELL)
+        thumbnails = [ImageOps.contain(Image.fromarray(self.images[i]), cell) for i in rows]
+        width, height = np.max([thumbnail.size for thumbnail in thumbnails], axis=0) + _SHEET_GAP
+        columns = min(_SHEET_COLUMNS, len(rows))
         sheet = Image.new("RGB", (int(width) * columns, int(height) * -(-len(rows) // columns)), "white")
         for place, thumbnail in enumerate(thumbnails):
             sheet.paste(thumbnail, (place % columns * int(width), place // columns * int(height)))

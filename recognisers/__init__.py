@@ -557,7 +557,7 @@ def _describe_faceres(faces: Images) -> np.ndarray:
         crops = [detection.aligned_crop(images[i], landmarks[i], FACERES_SIZE, FACERES_ZOOM) for i in rows]
         return graph.run(np.stack(crops).astype(np.float32), FACERES_OUTPUT)
 
-    place = "faceres-" + utils.source_key(__file__, detection.__file__)[:16]
+    place = "faceres-" + utils.source_key(__file__)[:16]
     rows = np.stack(utils.cached_batches(place, keys, describe, "embedding (faceres)", FACERES_BATCH))
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 

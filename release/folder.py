@@ -108,7 +108,7 @@ class Settings:
         ]
         decisive = ("k", "method", "mode", "embedding", "partitioner", "people", "same_person", "seed")
         further = (repr(sorted(self.chosen.items())), self.thorough, self.keep_faceless, self.largest_side)
-        code = utils.source_key(detection.__file__, *sorted(Path(__file__).parent.glob("*.py")))
+        code = utils.source_key(__file__, "datasets.faces", without=["release.report"])
         return utils.content_key([getattr(self, name) for name in decisive], further, content, code)
 
 

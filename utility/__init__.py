@@ -23,7 +23,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 import detection
-import dlib_network
 import embedding
 import utils
 from datasets import Faces
@@ -1232,4 +1231,4 @@ def cluster_homogeneity(
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__, appearance, detection, dlib_network, embedding)[:16]
+    return utils.source_key(__file__)[:16]

@@ -524,4 +524,4 @@ class Pictures:
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__, detection, embedding)[:16]
+    return utils.source_key(__file__)[:16]

@@ -1,0 +1,261 @@
+"""The cache: where results are kept, and functions that compute only the missing ones."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike
+
+import storage
+from storage.arrays import load_arrays, save_arrays
+from storage.progress import progress
+
+# Rows are written to the cache this often (seconds), so that an interruption loses little.
+_SAVE_INTERVAL = 2.0
+
+# From this many missing rows on, they are computed in parallel: a row takes about 7 ms, starting a process 3 s.
+_PARALLEL_ROWS = 1000
+
+# Fewer missing rows than this are computed without a progress bar.
+_SHOWN_ROWS = 64
+
+# How many rows one parallel task computes.
+_TASK_ROWS = 16
+
+# SQLite's error codes for a file that is damaged or is not SQLite's.
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
+
+_SEAL_BYTES = 8
+
+_Blocks = Iterable[tuple[Sequence[int], Iterable[ArrayLike]]]
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder of the cache; it is created if missing, and only its owner can open it.
+
+    The cache holds personal data. It lies in ``$ANONFACES_CACHE`` or, if that is not set, in ``.cache/anonfaces`` in
+    the repository.
+
+    Parameters
+    ----------
+    name : str
+        Letters, digits, "_", "-" and ".".
+
+    Raises
+    ------
+    ValueError
+        For any other name.
+    """
+    _check_name("a cache folder", name)
+    root = os.environ.get("ANONFACES_CACHE") or storage.ROOT / ".cache" / "anonfaces"
+    folder = Path(root).expanduser().absolute() / name
+    for part in [*reversed(folder.parents), folder]:
+        part.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _check_name(what: str, name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"the name of {what} must use letters, digits, '_', '-' and '.' only, got {name!r}")
+
+
+def cached_arrays(
+    folder_name: str, key: str, compute: Callable[[], dict[str, ArrayLike]]
+) -> dict[str, np.ndarray]:
+    """Return arrays by name from the cache, or compute and store them.
+
+    Parameters
+    ----------
+    folder_name : str
+        As for `cache_folder`.
+    key : str
+        A `content_key` of all that the result depends on, with the `source_key` of the code.
+    compute : callable
+        Called without arguments if the entry is missing or damaged; returns a dict of plain arrays.
+    """
+    _check_name("a cache entry", key)
+    path = cache_folder(folder_name) / f"{key}.npz"
+    try:
+        return load_arrays(path)
+    except (FileNotFoundError, ValueError):
+        arrays = compute()
+        save_arrays(path, arrays)
+        return {name: np.asarray(values) for name, values in arrays.items()}
+
+
+class CacheStore:
+    """Bytes by key in one SQLite file of the cache, safe with several processes and against interruption.
+
+    Parameters
+    ----------
+    name : str
+        Names the file; one for each kind of value and version of the code that computes it.
+
+    Notes
+    -----
+    Each value is stored with a checksum of key and value, as SQLite has none of its own. A damaged entry counts as
+    missing, and a damaged file is replaced by an empty one: everything in a cache can be computed again.
+    """
+
+    def __init__(self, name: str):
+        self.path = cache_folder("stores") / f"{name}.sqlite"
+        self._run(lambda connection: None)
+
+    def _run(self, work: Callable[[sqlite3.Connection], object]):
+        """Return ``work(connection)``; if the file is damaged, on a new one."""
+        try:
+            return self._attempt(work)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                raise  # locked or not writable: the content is fine
+        for path in (self.path, self.path.with_name(self.path.name + "-journal")):
+            path.unlink(missing_ok=True)
+        return self._attempt(work)
+
+    def _attempt(self, work):
+        with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)"
+            )
+            return work(connection)
+
+    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the stored entries among `keys`."""
+        select = "SELECT CAST(value AS BLOB) FROM entries WHERE key = ?"
+        wanted = list(dict.fromkeys(keys))
+        rows = self._run(lambda connection: [connection.execute(select, [key]).fetchone() for key in wanted])
+        found = {}
+        for key, row in zip(wanted, rows, strict=True):
+            sealed = row[0] if row else b""
+            value = sealed[:-_SEAL_BYTES]
+            if _seal(key, value) == sealed[-_SEAL_BYTES:]:
+                found[key] = value
+        return found
+
+    def put(self, entries: dict[str, bytes]) -> None:
+        """Add or replace entries, all of them or none."""
+        insert = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
+        sealed = [(key, value + _seal(key, value)) for key, value in entries.items()]
+        self._run(lambda connection: connection.executemany(insert, sealed))
+
+
+def _seal(key: str, value: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + b":" + value).digest()[:_SEAL_BYTES]
+
+
+def cached_rows(
+    store_name: str,
+    keys: Sequence[str],
+    function: Callable[..., ArrayLike],
+    arguments: Callable[[int], tuple],
+    description: str,
+) -> list[np.ndarray]:
+    """Return one float32 row for each key; rows that the cache does not hold are computed.
+
+    Many missing rows are computed in parallel through joblib, with the backend of `joblib.parallel_config`. An
+    interruption keeps the finished rows.
+
+    Parameters
+    ----------
+    store_name : str
+        See `CacheStore`.
+    keys : sequence of n str
+        Equal keys share a row.
+    function : callable
+        Returns a 1-D array. A function of a module, as other processes must find it.
+    arguments : callable
+        ``arguments(i)`` gives the arguments of `function` for row i.
+    description : str
+        For the progress bar.
+
+    Returns
+    -------
+    list of n ndarray of float32
+        Read-only; equal keys share one. All rows of a store have the same length.
+    """
+
+    def blocks(missing: list[int]) -> _Blocks:
+        if len(missing) < _PARALLEL_ROWS or _in_worker():
+            return (([i], [function(*arguments(i))]) for i in missing)
+        parts = _parts(missing, _TASK_ROWS)
+        tasks = (joblib.delayed(_apply)(function, [arguments(i) for i in part]) for part in parts)
+        parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
+        return zip(parts, parallel(tasks), strict=True)
+
+    return _cached(store_name, keys, blocks, description)
+
+
+def cached_batches(
+    store_name: str,
+    keys: Sequence[str],
+    function: Callable[[list[int]], Iterable[ArrayLike]],
+    description: str,
+    batch_size: int,
+) -> list[np.ndarray]:
+    """Like `cached_rows`, but ``function(positions)`` computes the rows of a whole batch in this process."""
+
+    def blocks(missing: list[int]) -> _Blocks:
+        return ((part, function(part)) for part in _parts(missing, batch_size))
+
+    return _cached(store_name, keys, blocks, description)
+
+
+def _in_worker() -> bool:
+    """Whether this is one of several processes or threads, which must not start more."""
+    return (
+        multiprocessing.parent_process() is not None
+        or threading.current_thread() is not threading.main_thread()
+    )
+
+
+def _parts(positions: list[int], size: int) -> list[list[int]]:
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def _apply(function: Callable, argument_lists: Iterable[tuple]) -> list:
+    return [function(*arguments) for arguments in argument_lists]
+
+
+def _cached(
+    store_name: str, keys: Sequence[str], blocks: Callable[[list[int]], _Blocks], description: str
+) -> list[np.ndarray]:
+    """Rows from the store; ``blocks(positions)`` gives positions and rows of the missing ones, block by block."""
+    store = CacheStore(store_name)
+    known = store.get(keys)
+    lengths = {len(value) for value in known.values()}
+    if len(lengths) > 1 or any(length % np.dtype(np.float32).itemsize for length in lengths):
+        known = {}  # some are wrong, and we cannot tell which
+    missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
+    fresh, saved = {}, time.monotonic()
+    quiet = True if len(missing) < _SHOWN_ROWS else None
+    with progress((), description, total=len(missing), disable=quiet) as bar:
+        try:
+            for part, values in blocks(missing):
+                for i, row in zip(part, values, strict=True):
+                    fresh[keys[i]] = np.asarray(row, dtype=np.float32).tobytes()
+                bar.update(len(part))
+                if time.monotonic() - saved > _SAVE_INTERVAL:
+                    _save_rows(store, known, fresh)
+                    saved = time.monotonic()
+        finally:
+            _save_rows(store, known, fresh)
+    rows = {key: np.frombuffer(value, dtype=np.float32) for key, value in known.items()}
+    return [rows[key] for key in keys]
+
+
+def _save_rows(store: CacheStore, known: dict[str, bytes], fresh: dict[str, bytes]) -> None:
+    """Move the fresh rows to the store and to the known ones."""
+    store.put(fresh)
+    known.update(fresh)
+    fresh.clear()

@@ -1,0 +1,254 @@
+"""Face descriptors in files: ``.pickle``, ``.npz``, ``.npy`` and ``.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from storage import reading
+from storage.arrays import _parse_npy, _parse_npz, save_arrays
+from storage.pickles import _parse_pickle
+from storage.reading import _naming, _read_file, _RefusedError
+
+# Limit on the length of a photo's name.
+_MAX_NAME_LENGTH = 4096
+
+
+def load_encodings(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read face descriptors and the names of their photos, without running code from the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The suffix sets the format. ``.pickle``, ``.pkl``: a list of dicts with ``imagePath`` (text) and
+        ``encoding`` (d numbers), as AnonFACES published them, written by Python 2 or 3 and any numpy.
+        ``.npz``: arrays ``names`` and ``encodings``. ``.npy``: the descriptors alone. ``.csv``: comma-separated
+        UTF-8 text with names in the first column and numbers in all others, with or without a header. The first
+        line is a header if no cell after the first is a number, or if these cells are 0, 1, 2, ... and the first
+        is empty, as pandas writes them.
+
+    Returns
+    -------
+    names : ndarray of str, shape (n,)
+        The names as stored; "0", "1", ... for ``.npy``.
+    X : ndarray, shape (n, d)
+        Row i describes ``names[i]``. float32 if stored as float32, else float64; all finite.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is empty, damaged, larger than `storage.reading.MAX_BYTES` (also unpacked), or does not hold
+        one vector of finite real numbers per name, all of the same length.
+
+    Warns
+    -----
+    UserWarning
+        If a ``.csv`` may be cut short (no newline at its end) or its header looks like numbers.
+    """
+    data = _read_file(path)
+    suffix = Path(path).suffix.lower()
+    if suffix not in _READERS:
+        raise ValueError(f"{path}: unknown suffix {suffix!r}; convert it to one of {', '.join(_READERS)}")
+    with _naming(path):
+        names, X = _READERS[suffix](data, path)
+        return _checked_encodings(names, X)
+
+
+def save_encodings(path: str | Path, names: Sequence[str], X: ArrayLike) -> None:
+    """Write face descriptors to a ``.npz`` file that `load_encodings` reads back unchanged.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.npz``. An existing file is replaced once the new one is complete.
+    names : sequence of str, shape (n,)
+    X : array_like, shape (n, d)
+        Real and finite. float32 stays float32; every other type is stored as float64.
+
+    Raises
+    ------
+    ValueError
+        If `path` has another suffix, or `load_encodings` would refuse `names` and `X`.
+    """
+    if Path(path).suffix.lower() != ".npz":
+        raise ValueError(f"{path}: descriptors are saved as .npz; give a path with that suffix")
+    try:
+        names, X = _checked_encodings(list(names), np.asarray(X))
+    except _RefusedError as error:
+        raise ValueError(f"cannot save {path}: {error}") from None
+    save_arrays(path, {"names": names, "encodings": X})
+
+
+def _checked_encodings(names: Sequence[str], X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return names as a str array (n,) and X as finite floats (n, d)."""
+    if X.dtype.kind not in "iuf":
+        raise _RefusedError(f"the encodings must be real numbers, got type {X.dtype}")
+    if X.ndim != 2 or 0 in X.shape:
+        raise _RefusedError(f"the encodings must have one row per face, got shape {X.shape}")
+    if len(names) != len(X):
+        raise _RefusedError(f"there must be one name per encoding, got {len(names)} names for {len(X)}")
+    single = X.dtype.newbyteorder("=") == np.float32
+    with np.errstate(over="ignore"):  # wider floats may overflow to inf, which is refused next
+        X = np.array(X, dtype=np.float32 if single else np.float64, order="C")
+    finite = np.isfinite(X).all(axis=1)  # (n,)
+    if not finite.all():
+        raise _RefusedError(
+            f"{len(X) - finite.sum()} encodings hold NaN or infinity, the first in row {finite.argmin()} (counted "
+            "from 0); leave these faces out or encode them again"
+        )
+    return _text_array(names), X
+
+
+def _text_array(names: Sequence[str]) -> np.ndarray:
+    """Return names as a str array (n,), unless it would take far more memory than the names have letters."""
+    for row, name in enumerate(names):
+        if not isinstance(name, str):
+            raise _RefusedError(
+                f"row {row} (counted from 0): the name must be text, got {type(name).__name__}"
+            )
+    longest = max(map(len, names))
+    if longest > _MAX_NAME_LENGTH or 4 * longest * len(names) > reading.MAX_BYTES:
+        raise _RefusedError(f"a name has {longest} letters; use at most {_MAX_NAME_LENGTH}")
+    return np.array(names, dtype=str)
+
+
+def _read_npy_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
+    X = _parse_npy(io.BytesIO(data), len(data))
+    rows = len(X) if X.ndim and X.size else 0  # an empty array can claim any number of rows
+    return [str(row) for row in range(rows)], X
+
+
+def _read_npz_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
+    arrays = _parse_npz(data, ("names", "encodings"))
+    names = arrays["names"]
+    if names.ndim != 1 or names.dtype.kind not in "SUiu":
+        raise _RefusedError(f"names must be one text per row, got type {names.dtype}, shape {names.shape}")
+    if names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8")
+    return [str(name) for name in names.tolist()], arrays["encodings"]
+
+
+def _read_pickle_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
+    rows = _parse_pickle(data, {})
+    if not isinstance(rows, list) or not rows:
+        raise _RefusedError("a descriptor pickle must be a list of faces, each {imagePath, loc, encoding}")
+    for row, face in enumerate(rows):
+        if not isinstance(face, dict) or not {"imagePath", "encoding"} <= face.keys():
+            raise _RefusedError(f"row {row} (counted from 0) must be a dict with imagePath and encoding")
+    return [face["imagePath"] for face in rows], _stack([face["encoding"] for face in rows])
+
+
+def _stack(vectors: list) -> np.ndarray:
+    """Stack n vectors of d numbers (arrays, lists or tuples) into one array (n, d)."""
+    # Check lengths first: a small pickle can name one long vector many times.
+    for row, vector in enumerate(vectors):
+        if not isinstance(vector, list | tuple) and not (isinstance(vector, np.ndarray) and vector.ndim == 1):
+            raise _RefusedError(f"row {row} (counted from 0): the encoding must be a vector")
+        if len(vector) != len(vectors[0]):
+            raise _RefusedError(
+                f"row {row} (counted from 0) has {len(vector)} values, row 0 has {len(vectors[0])}; "
+                "store encodings of one model per file"
+            )
+    if 8 * len(vectors) * len(vectors[0]) > reading.MAX_BYTES:
+        raise _RefusedError(
+            f"{len(vectors)} encodings of {len(vectors[0])} values are too large; split the file"
+        )
+    single = all(isinstance(vector, np.ndarray) and vector.dtype == np.float32 for vector in vectors)
+    X = np.empty((len(vectors), len(vectors[0])), dtype=np.float32 if single else np.float64)  # (n, d)
+    for row, vector in enumerate(vectors):
+        if not _is_real(vector):
+            raise _RefusedError(f"row {row} (counted from 0): the encoding must hold real numbers only")
+        X[row] = vector
+    return X
+
+
+def _is_real(vector: np.ndarray | Sequence) -> bool:
+    """Whether all values of an array or list are integers or floats."""
+    if isinstance(vector, np.ndarray):
+        return vector.dtype.kind in "iuf"
+    kinds = (int, float, np.integer, np.floating)
+    return all(isinstance(value, kinds) and not isinstance(value, bool) for value in vector)
+
+
+def _read_csv_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _RefusedError("the text is not UTF-8; save the table as UTF-8, comma-separated") from None
+    if not text.endswith(("\n", "\r")):
+        warnings.warn(
+            f"{path}: the last line has no newline, so the file may be cut short; compare it with its source",
+            stacklevel=3,
+        )
+    names, rows, width = [], [], None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in filter(None, reader):
+            line = reader.line_num
+            if width is None:
+                width = len(cells)
+                if _is_header(cells, line, path):
+                    continue
+            if len(cells) != width:
+                raise _RefusedError(f"line {line} has {len(cells)} cells, the first line has {width}")
+            rows.append(_numbers(cells, line))
+            if not cells[0]:
+                raise _RefusedError(f"line {line} has no name in its first cell; name every face")
+            names.append(cells[0])
+    except csv.Error:
+        raise _RefusedError(f"quotes near line {reader.line_num} are broken; save the table again") from None
+    if not rows:
+        raise _RefusedError("the table has no faces; write one line per face")
+    return names, np.stack(rows)
+
+
+def _is_header(cells: list[str], line: int, path) -> bool:
+    """Whether the first line of a table is a header. Half a header is rather a damaged face, which must not vanish."""
+    if len(cells) < 2:
+        raise _RefusedError(f"line {line} has one cell; separate the name and the values with commas")
+    counted = cells[1:] == [str(column) for column in range(len(cells) - 1)]
+    if counted and cells[0] and len(cells) > 3:
+        warnings.warn(
+            f"{path}: line {line} holds the values 0, 1, 2, ... and was read as a face; if it is a header, "
+            "give its columns names or delete the line",
+            stacklevel=4,
+        )
+    if counted:
+        return not cells[0]
+    return all(cells[1:]) and all(_number(cell) is None for cell in cells[1:])
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)  # Python reads 1_0 as ten
+    except ValueError:
+        return None
+
+
+def _numbers(cells: list[str], line: int) -> np.ndarray:
+    """Return the values of one line, float64 (d,)."""
+    values = [_number(cell) for cell in cells[1:]]
+    if None in values:
+        raise _RefusedError(
+            f"cell {values.index(None) + 2} of line {line} is not a number; the first column holds names, "
+            "all others numbers"
+        )
+    return np.array(values)
+
+
+# How each suffix is read: (content, path) -> names, X.
+_READERS: dict[str, Callable[[bytes, str | Path], tuple[list[str], np.ndarray]]] = {
+    ".pickle": _read_pickle_encodings,
+    ".pkl": _read_pickle_encodings,
+    ".npz": _read_npz_encodings,
+    ".npy": _read_npy_encodings,
+    ".csv": _read_csv_encodings,
+}

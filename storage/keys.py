@@ -1,0 +1,177 @@
+"""Keys of cached results: from the content they are computed from, and from the code that computes them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+import storage
+from storage.arrays import _PLAIN_KINDS
+
+# Modules that compute no cached value: they read, write, check arguments, run commands and draw.
+_NO_VALUES = ("storage", "utils", "checks", "commands", "datasets", "vizualization")
+
+# Keywords of argparse that only show text.
+_HELP = {"help", "description", "epilog"}
+
+
+def content_key(*parts) -> str:
+    """Return a key that differs whenever the parts differ in type, structure or value.
+
+    Parameters
+    ----------
+    *parts : ndarray, str, bytes, bool, int, float, None, or list, tuple or dict of these
+        An array counts with its type, shape and values, a numpy scalar as the Python number it holds. The order of
+        a dict does not count.
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hexadecimal digits.
+
+    Raises
+    ------
+    TypeError
+        For anything else, as its content cannot be compared reliably.
+    """
+    return _digest(parts).hex()
+
+
+def _digest(part) -> bytes:
+    """SHA-256 of the type and content of one part. Containers hash digests, which all have one length."""
+    if isinstance(part, np.ndarray):
+        if part.dtype.kind not in _PLAIN_KINDS or isinstance(part, np.ma.MaskedArray):
+            raise TypeError(
+                f"a {type(part).__name__} of type {part.dtype} has no content key; use plain numbers or text"
+            )
+        content = _digest((part.dtype.str, *part.shape)) + hashlib.sha256(part.tobytes()).digest()
+        return hashlib.sha256(b"array:" + content).digest()
+    if isinstance(part, np.generic) and not isinstance(part.item(), np.generic):
+        part = part.item()
+    if isinstance(part, dict):
+        content = b"".join(sorted(_digest(key) + _digest(value) for key, value in part.items()))
+    elif isinstance(part, list | tuple):
+        content = b"".join(map(_digest, part))
+    elif isinstance(part, str):
+        content = part.encode("utf-8", "surrogatepass")
+    elif isinstance(part, bytes):
+        content = part
+    elif isinstance(part, float) and not isinstance(part, np.generic):
+        content = part.hex().encode()
+    elif isinstance(part, bool | int | None):
+        content = repr(part).encode()
+    else:
+        raise TypeError(
+            f"a {type(part).__name__} has no content key; use arrays, text, numbers, lists, tuples, dicts"
+        )
+    return hashlib.sha256(f"{type(part).__name__}:".encode() + content).digest()
+
+
+def source_key(*sources: ModuleType | str | Path, without: Iterable[str] = ()) -> str:
+    """Return a key of the code of modules and of all project modules that they import.
+
+    The key changes with every statement and constant. It stays the same when only comments, docstrings, type
+    annotations, layout, error messages, warnings, printed text or help texts change.
+
+    Parameters
+    ----------
+    *sources : module, str or Path
+        Modules, their names, or the paths of their files. The other modules follow from their imports, wherever
+        these stand. A module does not imply the ``__init__`` of its package.
+    without : iterable of str, optional
+        Names of modules or packages that are not followed, because another key covers them or because they do not
+        affect the cached value. ``__main__`` files and modules that never compute one (storage, checks of arguments,
+        commands, data sets, figures) are never followed: a photo's pixels are part of the content key.
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hexadecimal digits.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a source has no file.
+    """
+    return content_key(_codes(sources, without))
+
+
+def _codes(sources: Iterable[ModuleType | str | Path], without: Iterable[str] = ()) -> dict[str, str]:
+    """Return a digest of each module that the sources consist of, by its path."""
+    skipped, digests = (*_NO_VALUES, *without), {}
+    pending = [_source_path(source) for source in sources]
+    while pending:
+        path = pending.pop()
+        name = path.relative_to(storage.ROOT).as_posix() if storage.ROOT in path.parents else path.name
+        if name not in digests:
+            digests[name], imports = _read_code(path, path.stat().st_mtime_ns)
+            pending += [
+                _module_path(module)
+                for module in imports
+                if not any(f"{module}.".startswith(f"{other}.") for other in skipped)
+            ]
+    return digests
+
+
+def _source_path(source: ModuleType | str | Path) -> Path:
+    if isinstance(source, ModuleType):
+        source = source.__file__
+    path = Path(source) if Path(source).suffix == ".py" else _module_path(str(source))
+    if path is None or not path.is_file():
+        raise FileNotFoundError(
+            f"{source} is not a module of this project; give a module, its name or its file"
+        )
+    return path.resolve()
+
+
+def _module_path(name: str) -> Path | None:
+    """Return the file of a project's module; None for other modules, and for names inside a module."""
+    place = storage.ROOT.joinpath(*name.split("."))
+    paths = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+@functools.cache
+def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
+    """Return a digest of a module's code, and the names of the project's modules that it imports."""
+    tree = ast.parse(path.read_bytes())
+    package = ".".join(path.parent.parts[len(storage.ROOT.parts) :])
+    imports: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                imports.update(alias.name for alias in node.names)
+            case ast.ImportFrom():
+                module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                names = [f"{module}.{alias.name}" for alias in node.names]
+                imports.update(name if _module_path(name) else module for name in names)
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                node.body = [statement for statement in node.body if not _is_docstring(statement)]
+                node.returns = None
+            case ast.arg():
+                node.annotation = None
+            case ast.AnnAssign():
+                node.annotation = ast.Constant(None)
+            case ast.Raise(exc=ast.Call()):
+                node.exc = node.exc.func
+            case ast.Call(func=ast.Name("print") | ast.Attribute(attr="warn")):
+                node.args, node.keywords = [], []
+            case ast.Call():
+                node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _HELP]
+    code = ast.dump(tree, annotate_fields=False)
+    found = [name for name in sorted(imports) if _module_path(name) and not name.endswith("__main__")]
+    return hashlib.sha256(code.encode()).hexdigest(), found
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    """Whether a statement is a bare text, or the `pass` that stands where a docstring could stand."""
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    )

@@ -1,0 +1,417 @@
+"""The data in a pickle, read without running it.
+
+A pickle is a program for a stack machine, and its instructions can call any function. `load_pickle` keeps the
+instructions that build data. It replaces every call by a record (`PickledObject`), and then turns the records of
+numpy's arrays, types and scalars into arrays after checking their shapes and byte counts.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from storage.arrays import _array_from_bytes
+from storage.reading import _naming, _read_file, _RefusedError
+
+# Limits on the structure of a pickle.
+_MAX_OPCODES = 20_000_000
+_MAX_DEPTH = 100
+
+_PLAIN_VALUES = (str, bytes, bytearray, int, float, type(None))
+
+
+@dataclass(eq=False)
+class PickledObject:
+    """What a pickle says about one object that is not plain data; nothing in it runs.
+
+    Attributes
+    ----------
+    name : str
+        Module and class (or function) in the file, for example "dnnlib.tflib.network.Network".
+    args : tuple
+        The arguments of the call.
+    state : object
+        The argument of ``__setstate__``; None if the file has none.
+    entries : dict
+        The items that the file sets, for a subclass of dict.
+    """
+
+    name: str
+    args: tuple
+    state: object = None
+    entries: dict = field(default_factory=dict)
+
+
+#: Makes an object from its record.
+_Builders = Mapping[str, Callable[[PickledObject], object]]
+
+
+def load_pickle(path: str | Path, allowed: _Builders | None = None):
+    """Read the data in a pickle file without running it or importing anything.
+
+    Parameters
+    ----------
+    path : str or Path
+        Pickle of protocol 2 to 5, by Python 2 or 3 and numpy 1 or 2. Text of Python 2 is read as latin-1.
+    allowed : dict of str to callable, optional
+        Further names that the file may call. Each maps to a function or class of yours that gets the
+        `PickledObject` and returns what replaces it, for example
+        ``allowed={"dnnlib.util.EasyDict": lambda pickled: pickled.entries}``. It should only store: an error in it
+        counts as damage of the file, so check the result afterwards.
+
+    Returns
+    -------
+    object
+        None, bool, int, float, str, bytes, list, tuple, dict (its keys are plain values), numpy arrays, scalars and
+        dtypes, and what the functions in `allowed` return. References to one object stay references to one object.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is damaged, too large or too deeply nested, or calls anything else.
+
+    Notes
+    -----
+    Opcodes as in CPython's ``pickletools``, whose decoder is used. The time is linear in the file's size.
+    """
+    data = _read_file(path)
+    with _naming(path):
+        return _parse_pickle(data, allowed or {})
+
+
+def _parse_pickle(data: bytes, allowed: _Builders):
+    try:
+        content = _PickleMachine(_NUMPY_BUILDERS.keys() | allowed.keys()).run(data)
+        # Python 3 writes bytes at protocol 2 as text that is turned into bytes: they count twice.
+        return _Builder({**_NUMPY_BUILDERS, **allowed}, 2 * len(data)).build(content)
+    except _RefusedError as error:
+        reason = str(error)
+    except Exception as error:  # as in _naming: no message that may quote the file
+        reason = f"it is damaged or cut short ({type(error).__name__}), replace it"
+        if not data.startswith(b"\x80"):  # the first byte from protocol 2 on
+            reason = "it is not a pickle of protocol 2 to 5, write it again with protocol 2"
+    raise _RefusedError(f"not a file this reader accepts: {reason}; nothing in it was run")
+
+
+@dataclass(frozen=True)
+class _Global:
+    """The name of a class or function, and nothing else."""
+
+    name: str
+
+
+class _PickleMachine:
+    """The stack machine of a pickle, without calls.
+
+    It accepts an opcode that is in `_LITERALS` or `_CONSTANTS` or has a method; ``pickletools`` decodes its argument.
+    It refuses persistent ids, extension codes, sets, the old INST and OBJ, keyword arguments and out-of-band buffers.
+    """
+
+    _LITERALS = frozenset(
+        {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+        | {"STRING", "BINSTRING", "SHORT_BINSTRING"}
+        | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+        | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+    )
+
+    _CONSTANTS = {
+        "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
+        "EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
+    }  # fmt: skip
+
+    def __init__(self, names: Collection[str]):
+        self.names = names
+        self.stack = []
+        self.marks = []  # the stacks below each open mark
+        self.memo = {}
+
+    def run(self, data: bytes):
+        end = 0
+        for self.count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+            end = position + 1
+            if self.count >= _MAX_OPCODES:
+                raise _RefusedError("it has too many instructions, save large data as .npz")
+            if opcode.name in self._LITERALS:
+                self.stack.append(argument)
+                continue
+            if opcode.name in self._CONSTANTS:
+                self.stack.append(self._CONSTANTS[opcode.name]())
+                continue
+            operation = getattr(self, f"op_{opcode.name.lower()}", None)
+            if operation is None:
+                raise _RefusedError(f"data does not need its instruction {opcode.name}, do not trust it")
+            operation(argument)
+        if end != len(data):
+            raise _RefusedError(f"{len(data) - end} bytes follow its end, replace it")
+        if self.marks or len(self.stack) != 1:
+            raise _RefusedError("it does not leave exactly one object, replace it")
+        return self.stack[0]
+
+    def op_nothing(self, argument):
+        pass
+
+    op_proto = op_frame = op_stop = op_nothing
+
+    # The stack and its marks
+    def op_mark(self, argument):
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop_to_mark(self):
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def op_pop(self, argument):
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.pop_to_mark()
+
+    def op_pop_mark(self, argument):
+        self.pop_to_mark()
+
+    def op_dup(self, argument):
+        self.stack.append(self.stack[-1])
+
+    # The memo: a pickler numbers what it stores 0, 1, 2, ..., so no index exceeds the count of instructions.
+    def op_put(self, argument):
+        if argument > self.count:
+            raise _RefusedError(f"its memo index {argument} is out of order, do not trust it")
+        self.memo[argument] = self.stack[-1]
+
+    op_binput = op_long_binput = op_put
+
+    def op_memoize(self, argument):
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def op_get(self, argument):
+        self.stack.append(self.memo[argument])
+
+    op_binget = op_long_binget = op_get
+
+    # Tuples, lists, dicts. Items are popped before the target is looked up, as popping to a mark changes the stack.
+    def op_tuple(self, argument):
+        items = self.pop_to_mark()
+        self.stack.append(tuple(items))
+
+    def op_tuple1(self, argument):
+        self.stack[-1:] = [(self.stack[-1],)]
+
+    def op_tuple2(self, argument):
+        self.stack[-2:] = [(self.stack[-2], self.stack[-1])]
+
+    def op_tuple3(self, argument):
+        self.stack[-3:] = [(self.stack[-3], self.stack[-2], self.stack[-1])]
+
+    def op_list(self, argument):
+        items = self.pop_to_mark()
+        self.stack.append(items)
+
+    def extend(self, items):
+        target = self.stack[-1]
+        if type(target) is not list:
+            raise _RefusedError("it appends to something other than a list, do not trust it")
+        target.extend(items)
+
+    def op_append(self, argument):
+        self.extend([self.stack.pop()])
+
+    def op_appends(self, argument):
+        self.extend(self.pop_to_mark())
+
+    def op_dict(self, argument):
+        items = self.pop_to_mark()
+        self.stack.append({})
+        self.update(items)
+
+    def update(self, items):
+        target = self.stack[-1]
+        entries = target.entries if type(target) is PickledObject else target
+        if type(entries) is not dict or len(items) % 2:
+            raise _RefusedError("it sets items of something other than a dict, do not trust it")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Python must not hash a deeply nested tuple either, as that can overflow its stack.
+            if not isinstance(key, _PLAIN_VALUES):
+                raise _RefusedError(f"a dict key must be a plain value, got {type(key).__name__}")
+            entries[key] = value
+
+    def op_setitem(self, argument):
+        value, key = self.stack.pop(), self.stack.pop()
+        self.update([key, value])
+
+    def op_setitems(self, argument):
+        self.update(self.pop_to_mark())
+
+    # Names and calls, which are only recorded
+    def push_name(self, module, attribute):
+        name = f"{module}.{attribute}"
+        if "." in attribute or name not in self.names:
+            raise _RefusedError(f"such data does not need {ascii(name[:80])}, do not trust it")
+        self.stack.append(_Global(name))
+
+    def op_global(self, argument):
+        self.push_name(*argument.split(" ", 1))
+
+    def op_stack_global(self, argument):
+        attribute, module = self.stack.pop(), self.stack.pop()
+        if type(attribute) is not str or type(module) is not str:
+            raise _RefusedError("it calls a name that is not text, do not trust it")
+        self.push_name(module, attribute)
+
+    def op_reduce(self, argument):
+        args, function = self.stack.pop(), self.stack.pop()
+        if type(function) is not _Global or type(args) is not tuple:
+            raise _RefusedError("it calls something other than a name, do not trust it")
+        self.stack.append(PickledObject(function.name, args))
+
+    op_newobj = op_reduce
+
+    def op_build(self, argument):
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) is not PickledObject or target.state is not None:
+            raise _RefusedError("it sets the state of plain data, do not trust it")
+        target.state = state
+
+
+class _Builder:
+    """Turns the machine's result into data, visiting every object once, however often it is referred to."""
+
+    _OPEN = object()
+
+    def __init__(self, builders: _Builders, budget: int):
+        self.builders = builders
+        self.budget = budget  # bytes of arrays; a pickler writes each at least once
+        self.done = {}  # by id, which is safe as the machine's result outlives this object
+
+    def build(self, value, depth=0):
+        if isinstance(value, _PLAIN_VALUES):
+            return value
+        if depth > _MAX_DEPTH:
+            raise _RefusedError(f"it is nested more than {_MAX_DEPTH} deep, do not trust it")
+        if id(value) not in self.done:
+            self.done[id(value)] = self._OPEN
+            self.done[id(value)] = self.build_new(value, depth + 1)
+        if self.done[id(value)] is self._OPEN:
+            raise _RefusedError("an object contains itself, do not trust it")
+        return self.done[id(value)]
+
+    def build_new(self, value, depth):
+        if type(value) is list:
+            return [self.build(item, depth) for item in value]
+        if type(value) is tuple:
+            return tuple([self.build(item, depth) for item in value])
+        if type(value) is dict:
+            return {key: self.build(item, depth) for key, item in value.items()}
+        if type(value) is PickledObject:
+            return self.build_object(value, depth)
+        raise _RefusedError(f"it stores the bare name {value.name}, do not trust it")
+
+    def build_object(self, pickled, depth):
+        args = tuple([item if type(item) is _Global else self.build(item, depth) for item in pickled.args])
+        state, entries = self.build(pickled.state, depth), self.build(pickled.entries, depth)
+        result = self.builders[pickled.name](PickledObject(pickled.name, args, state, entries))
+        size = len(result) if isinstance(result, bytes) else getattr(result, "nbytes", 0)
+        if size > 2**16 and not isinstance(
+            result, bytes
+        ):  # a copy of the state, which is not needed any more
+            self.done.pop(id(pickled.state), None)
+            pickled.state = None
+        self.budget -= size
+        if self.budget < 0:
+            raise _RefusedError("its arrays need more bytes than the file has, do not trust it")
+        return result
+
+
+def _args(pickled: PickledObject, *types, state: bool = False) -> tuple:
+    """Return the arguments of a recorded call, which must be of these types; a state is refused unless allowed."""
+    if pickled.entries or (pickled.state is not None and not state):
+        raise _RefusedError(f"{pickled.name} has items or a state, do not trust it")
+    args = pickled.args
+    if len(args) != len(types) or not all(map(isinstance, args, types)):
+        raise _RefusedError(f"{pickled.name} has unusual arguments, replace the file")
+    return args
+
+
+def _raw_bytes(value) -> bytes:
+    """Bytes as Python 3 wrote them, or as Python 2 did, read as latin-1."""
+    if isinstance(value, str):
+        return value.encode("latin-1")
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    raise _RefusedError("an array must hold plain numbers or text, not objects")
+
+
+def build_dtype(pickled: PickledObject) -> np.dtype:
+    """Make the type of an array of real numbers or text."""
+    code, _, _ = _args(pickled, str, int, int, state=True)
+    if not re.fullmatch(r"b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,6}", code, re.ASCII):
+        raise _RefusedError(f"an array has type {ascii(code[:20])}, only real numbers and text are read")
+    state = pickled.state  # version, byte order, then what only records and subarrays have
+    if not isinstance(state, tuple) or len(state) != 8 or state[2:5] != (None, None, None):
+        raise _RefusedError("the type of an array is not plain, save plain numbers or text")
+    if state[1] not in ("<", ">", "|"):
+        raise _RefusedError("the byte order of an array is unknown, save it as .npz")
+    return np.dtype(code).newbyteorder(">" if state[1] == ">" else "<")
+
+
+def build_array(pickled: PickledObject) -> np.ndarray:
+    """Make an array of real numbers or text."""
+    subtype, _, _ = _args(pickled, _Global, tuple, str | bytes, state=True)
+    state = pickled.state
+    if subtype.name != "numpy.ndarray" or not isinstance(state, tuple) or len(state) != 5:
+        raise _RefusedError("an array is stored in an unusual way, save it as .npz")
+    _, shape, dtype, fortran_order, raw = state
+    if not isinstance(shape, tuple) or not isinstance(dtype, np.dtype):
+        raise _RefusedError("an array has no shape or type, replace the file")
+    return _array_from_bytes(shape, dtype, bool(fortran_order), _raw_bytes(raw))
+
+
+def _build_array_from_buffer(pickled):
+    raw, dtype, shape, order = _args(pickled, bytes | bytearray, np.dtype, tuple, str)
+    if order not in ("C", "F"):
+        raise _RefusedError("an array has an unknown order, save it as .npz")
+    return _array_from_bytes(shape, dtype, order == "F", raw)
+
+
+def _build_scalar(pickled):
+    dtype, raw = _args(pickled, np.dtype, str | bytes)
+    return _array_from_bytes((), dtype, False, _raw_bytes(raw))[()]
+
+
+def _build_latin1(pickled):
+    text, encoding = _args(pickled, str, str)
+    if encoding not in ("latin1", "latin-1"):
+        raise _RefusedError("bytes are stored in an unusual way, replace the file")
+    return text.encode("latin-1")
+
+
+def _build_empty_bytes(pickled):
+    _args(pickled)
+    return b""
+
+
+def _build_ndarray(pickled):
+    raise _RefusedError("it calls numpy.ndarray itself, do not trust it")
+
+
+# The names under which numpy 1 and 2 and Python 2 and 3 write arrays, and our functions in their place.
+_NUMPY_BUILDERS: _Builders = {
+    "numpy.ndarray": _build_ndarray,
+    "numpy.dtype": build_dtype,
+    "numpy.core.multiarray._reconstruct": build_array,
+    "numpy._core.multiarray._reconstruct": build_array,
+    "numpy.core.multiarray.scalar": _build_scalar,
+    "numpy._core.multiarray.scalar": _build_scalar,
+    "numpy.core.numeric._frombuffer": _build_array_from_buffer,
+    "numpy._core.numeric._frombuffer": _build_array_from_buffer,
+    "_codecs.encode": _build_latin1,
+    "__builtin__.bytes": _build_empty_bytes,
+    "builtins.bytes": _build_empty_bytes,
+}

@@ -1,0 +1,39 @@
+"""Saving files atomically."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def save_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that it is either complete or absent.
+
+    Parameters
+    ----------
+    path : str or Path
+        In an existing folder. Only its owner can read the file, as it may hold personal data.
+    write : callable
+        Gets a binary file and writes the content to it. If it raises, `path` stays as it was.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it to save {path.name}")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
