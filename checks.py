@@ -43,7 +43,10 @@ class Number:
             if limit is not None
         ]
         what = "an integer" if self.kind is int else "a number"
-        return f"{what} {' and '.join(limits)}" if limits else what
+        if not limits:
+            return what
+        link = " of " if limits[0].startswith("at ") else " "
+        return what + link + " and ".join(limits)
 
     def accepts(self, value) -> bool:
         """Whether a value is such a number; bool is not."""

@@ -24,7 +24,7 @@ def upper_bound(successes: float, n: float, confidence: float = CONFIDENCE) -> f
     Parameters
     ----------
     successes, n : float
-        May be fractions, as of an effective number of trials.
+        Need not be integers, for an effective number of trials.
     confidence : float, default 0.95
 
     Returns

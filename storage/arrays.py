@@ -116,7 +116,7 @@ def _parse_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, np.
         for name, info in chosen.items():
             # Other methods unpack whole blocks at once, whatever size the file claims.
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _RefusedError("its packing method is not supported; save it again with numpy.savez")
+                raise _RefusedError("its compression method is not supported; save it again with numpy.savez")
             with archive.open(info) as member:
                 arrays[name] = _parse_npy(member, info.file_size)
     return arrays

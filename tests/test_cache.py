@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
+from storage import cache
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -203,7 +204,7 @@ def test_rows_of_another_length_are_made_again(length):
 def test_a_locked_file_is_no_damage(monkeypatch):
     path = fill()
     connect = sqlite3.connect
-    monkeypatch.setattr(utils.sqlite3, "connect", lambda path, timeout: connect(path, timeout=0.01))
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0.01))
     with closing(connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -298,7 +299,7 @@ def test_an_interruption_keeps_what_is_done(at):
 
 def test_rows_are_saved_along_the_way(monkeypatch):
     """A process that is killed has no chance to save at its end."""
-    monkeypatch.setattr(utils, "SAVE_INTERVAL", -1.0)
+    monkeypatch.setattr(cache, "_SAVE_INTERVAL", -1.0)
     seen = []
 
     def look(i):
@@ -331,8 +332,8 @@ def test_parallel_and_serial_rows_are_the_same(monkeypatch, backend):
         return row_of(i), 0.5
 
     serial = utils.cached_rows("serial", keys, shifted_row, arguments, "")
-    monkeypatch.setattr(utils, "PARALLEL_ROWS", 5)
-    monkeypatch.setattr(utils, "TASK_ROWS", 7)
+    monkeypatch.setattr(cache, "_PARALLEL_ROWS", 5)
+    monkeypatch.setattr(cache, "_TASK_ROWS", 7)
     with joblib.parallel_config(backend=backend):
         parallel = utils.cached_rows("parallel", keys, shifted_row, arguments, "")
     np.testing.assert_array_equal(parallel, serial)
@@ -341,8 +342,8 @@ def test_parallel_and_serial_rows_are_the_same(monkeypatch, backend):
 
 
 def test_the_error_of_a_parallel_row_reaches_the_caller_and_no_wrong_row_is_kept(monkeypatch):
-    monkeypatch.setattr(utils, "PARALLEL_ROWS", 5)
-    monkeypatch.setattr(utils, "TASK_ROWS", 2)
+    monkeypatch.setattr(cache, "_PARALLEL_ROWS", 5)
+    monkeypatch.setattr(cache, "_TASK_ROWS", 2)
     keys = [f"key-{i}" for i in range(40)]
     with joblib.parallel_config(backend="threading"), pytest.raises(ValueError, match="a negative start"):
         utils.cached_rows("rows", keys, shifted_row, lambda i: (row_of(i if i < 30 else -i), 0), "")
@@ -371,11 +372,11 @@ class InterruptedBar:
 
 @pytest.mark.filterwarnings("ignore:.*tasks.*cancelled")
 def test_an_interruption_of_the_parallel_run_keeps_what_is_done(monkeypatch):
-    monkeypatch.setattr(utils, "PARALLEL_ROWS", 5)
-    monkeypatch.setattr(utils, "TASK_ROWS", 2)
+    monkeypatch.setattr(cache, "_PARALLEL_ROWS", 5)
+    monkeypatch.setattr(cache, "_TASK_ROWS", 2)
     keys = [f"key-{i}" for i in range(40)]
     with monkeypatch.context() as patch, joblib.parallel_config(backend="threading"):
-        patch.setattr(utils, "progress", lambda *arguments, **options: InterruptedBar())
+        patch.setattr(cache, "progress", lambda *arguments, **options: InterruptedBar())
         with pytest.raises(KeyboardInterrupt):
             rows_of(row_of, keys)
     assert set(utils.CacheStore("rows").get(keys)) == set(keys[:6])

@@ -33,14 +33,15 @@ def test_the_released_pickle_holds_what_the_table_says():
 def test_released_tables_over_k():
     results = published.load_results(REFERENCE)
     assert len(results) == 11
-    table = published.over_k(results["IL_results"], results["RI_results"])
-    assert len(table) == 8 * 18 and sorted(set(table["k"])) == list(range(2, 20))
-    row = table[(table["experiment"] == "aam_rafd") & (table["k"] == 3)].iloc[0]
+    table = published.figure(results, "anonymizer")
+    assert sorted(set(table["k"])) == list(range(2, 20))
+    row = table[(table["anonymizer"] == "aam") & (table["k"] == 3)].iloc[0]
     assert row["information_loss"] == pytest.approx(0.726259)
     assert row["re_identification"] == pytest.approx(0.014925)
-    assert (row["partitioner"], row["embedding"], row["anonymizer"]) == ("ward", "dlib", "aam")
-    versions = published.over_k(results["AnonFACES_ILs"], results["AnonFACES_RIs"])
-    assert list(dict.fromkeys(versions["experiment"])) == ["Naive", "Weight Adjusted", "Random Weight"]
+    versions = published.figure(results, "version")
+    assert list(dict.fromkeys(versions["anonymizer"])) == [
+        "stylegan", "stylegan_adjusted_published", "stylegan_random_published",
+    ]  # fmt: skip
 
 
 @needs_reference
@@ -159,7 +160,7 @@ def test_missing_and_unfit_files(tmp_path):
     for name in ("no.csv", "no.pickle"):
         with pytest.raises(FileNotFoundError):
             published.load_frame(tmp_path / name)
-    with pytest.raises(ValueError, match="results are read from"):
+    with pytest.raises(ValueError, match="results must be"):
         published.load_frame(tmp_path / "table.xlsx")
     for content in (5, "text", [], {}, None):
         with pytest.raises(ValueError, match="holds no table"):
@@ -179,9 +180,9 @@ def test_a_folder_prefers_pickles(tmp_path):
 
 
 def test_tables_without_k_start_at_two():
-    losses, rates = pd.DataFrame({"x": [1.0, 2.0]}), pd.DataFrame({"x": [0.5, 0.25]})
-    joined = published.over_k(losses, rates)
-    assert joined["k"].tolist() == [2, 3] and joined["experiment"].tolist() == ["x", "x"]
-    assert "k" not in losses
-    with pytest.raises(ValueError, match="same columns"):
-        published.over_k(losses, rates.rename(columns={"x": "y"}))
+    losses, rates = pd.DataFrame({"aam_rafd": [1.0, 2.0]}), pd.DataFrame({"aam_rafd": [0.5, 0.25]})
+    joined = published.figure({"IL_results": losses, "RI_results": rates}, "anonymizer")
+    assert joined["k"].tolist() == [2, 3] and joined["anonymizer"].tolist() == ["aam", "aam"]
+    for other in (rates.rename(columns={"aam_rafd": "y"}), rates[:1]):
+        with pytest.raises(ValueError, match="same columns"):
+            published.figure({"IL_results": losses, "RI_results": other}, "anonymizer")

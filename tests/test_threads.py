@@ -8,6 +8,7 @@ import datasets
 import detection
 import evaluation
 import utils
+from storage import cache
 
 
 def test_detection_in_threads_equals_that_in_one():
@@ -36,9 +37,9 @@ def test_each_thread_makes_its_own():
 
 def test_rows_are_not_parallel_inside_a_worker(own_cache):
     def nested(_):
-        return utils._in_worker()
+        return cache._in_worker()
 
-    assert not utils._in_worker()
+    assert not cache._in_worker()
     assert joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(nested)(i) for i in range(2)) == [
         True,
         True,
