@@ -144,8 +144,12 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
     tree = ast.parse(path.read_bytes())
     package = ".".join(path.parent.parts[len(storage.ROOT.parts) :])
     imports: set[str] = set()
-    for node in ast.walk(tree):
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         match node:
+            case ast.If(test=ast.Name("TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+                node.body = []
             case ast.Import():
                 imports.update(alias.name for alias in node.names)
             case ast.ImportFrom():
@@ -154,7 +158,7 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
                 imports.update(name if _module_path(name) else module for name in names)
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 node.body = [statement for statement in node.body if not _is_docstring(statement)]
-                node.returns = None
+                node.returns = None  # the annotation of a function
             case ast.arg():
                 node.annotation = None
             case ast.AnnAssign():
@@ -165,6 +169,7 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
                 node.args, node.keywords = [], []
             case ast.Call():
                 node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _HELP]
+        pending.extend(ast.iter_child_nodes(node))
     code = ast.dump(tree, annotate_fields=False)
     found = [name for name in sorted(imports) if _module_path(name) and not name.endswith("__main__")]
     return hashlib.sha256(code.encode()).hexdigest(), found

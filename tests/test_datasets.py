@@ -329,7 +329,11 @@ def test_celeba_tables_tell_who_and_what(tmp_path, photos):
 @pytest.mark.parametrize(
     ("table", "content", "message"),
     [
-        ("identity_CelebA.txt", "000001.jpg 1\n000002.jpg\n000003.jpg 1\n", "every line must have 2 entries, 1 do not"),
+        (
+            "identity_CelebA.txt",
+            "000001.jpg 1\n000002.jpg\n000003.jpg 1\n",
+            "every line must have 2 entries, 1 do not",
+        ),
         (
             "identity_CelebA.txt",
             "000001.jpg 1\n000003.jpg 1\n",
@@ -496,7 +500,9 @@ def test_image_files_can_be_pickled_without_their_pixels(files):
 
 def test_decoded_photos_are_kept_up_to_the_memory_limit(files, monkeypatch):
     reads = []
-    monkeypatch.setattr(datasets.faces, "_IMAGE_MEMORY", picture(0, 20, 30).nbytes + picture(1, 21, 30).nbytes)
+    monkeypatch.setattr(
+        datasets.faces, "_IMAGE_MEMORY", picture(0, 20, 30).nbytes + picture(1, 21, 30).nbytes
+    )
     monkeypatch.setattr(
         datasets.faces, "read_image", lambda path: reads.append(path.stem) or read_image(path)
     )

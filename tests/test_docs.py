@@ -444,7 +444,7 @@ def messages():
     found = [text_of(ROOT / "install.sh")]
     sources = [
         *ROOT.glob("*.py"),
-        *(p for name in ("anonymizer", "CNN", "datasets", "stylegan") for p in (ROOT / name).glob("*.py")),
+        *(p for p in ROOT.glob("*/*.py") if p.parent.name not in ("tests", "benchmarks", "docs")),
     ]
     for path in sources:
         for node in ast.walk(ast.parse(text_of(path))):

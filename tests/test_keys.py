@@ -112,10 +112,14 @@ MODULES = {
     "model.py": '''"""A model."""
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 import numpy
 import helper
 from package import part, TOTAL
 import utils
+
+if TYPE_CHECKING:
+    import other
 
 #: How much is added.
 SHIFT = 2
@@ -212,6 +216,7 @@ def test_sources_are_names_paths_or_modules(project):
         ("x must be positive, got {x}", "x is {x}, give a positive one"),
         ("is much", "is a lot"),
         (", stacklevel=2", ""),
+        ("    import other", "    from other import OTHER"),
         ('print("fitting", x)', 'print("fitting...")'),
         ('help="how large"', 'help="size in pixels"'),
         (', help="how large"', ""),
