@@ -10,7 +10,7 @@
 - ``progress``: progress bars
 - ``packages``: data files of installed packages
 
-Other modules call all of it through `utils`. Nothing here runs anything that a file contains.
+Other modules call it through `utils`. Nothing here runs anything that a file contains.
 """
 
 from pathlib import Path

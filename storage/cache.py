@@ -155,11 +155,7 @@ def _seal(key: str, value: bytes) -> bytes:
 
 
 def cached_rows(
-    store_name: str,
-    keys: Sequence[str],
-    function: Callable[..., ArrayLike],
-    arguments: Callable[[int], tuple],
-    description: str,
+    store_name: str, keys: Sequence[str], function: Callable, arguments: Callable, description: str
 ) -> list[np.ndarray]:
     """Return one float32 row for each key; rows that the cache does not hold are computed.
 
@@ -197,13 +193,23 @@ def cached_rows(
 
 
 def cached_batches(
-    store_name: str,
-    keys: Sequence[str],
-    function: Callable[[list[int]], Iterable[ArrayLike]],
-    description: str,
-    batch_size: int,
+    store_name: str, keys: Sequence[str], function: Callable, description: str, batch_size: int
 ) -> list[np.ndarray]:
-    """Like `cached_rows`, but ``function(positions)`` computes the rows of a whole batch in this process."""
+    """Return one float32 row for each key as `cached_rows` does, but compute missing rows in batches, in this process.
+
+    Parameters
+    ----------
+    store_name, keys, description
+        As for `cached_rows`.
+    function : callable
+        ``function(positions)`` returns the rows for a list of positions in `keys`.
+    batch_size : int
+        At most this many positions at once.
+
+    Returns
+    -------
+    list of n ndarray of float32
+    """
 
     def blocks(missing: list[int]) -> _Blocks:
         return ((part, function(part)) for part in _parts(missing, batch_size))
