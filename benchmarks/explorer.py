@@ -18,6 +18,7 @@ import numpy as np
 import datasets
 import explorer
 from datasets import Faces
+from explorer.rendering import map_svg, members_html, numbers_html
 
 K_VALUES = range(2, 21)
 PARTITIONERS = ("balanced", "ward", "mdav", "kmember")
@@ -35,12 +36,12 @@ def main():
     slowest = 0.0
     for faces in (orl, apart):
         exploration = explorer.Exploration(faces)
-        first = exploration.first_choice()
+        first = exploration.first_selection()
         for partitioner in PARTITIONERS:
             for shrinkage in (0.0, 0.5):
-                choice = replace(first, partitioner=partitioner, shrinkage=shrinkage)
-                show(exploration, choice)  # what is made once: gallery, projection, crops, compiled code
-                taken = np.array([timed(exploration, replace(choice, k=k)) for k in K_VALUES])  # (19, 2)
+                selection = replace(first, partitioner=partitioner, shrinkage=shrinkage)
+                show(exploration, selection)  # what is made once: gallery, projection, crops, compiled code
+                taken = np.array([timed(exploration, replace(selection, k=k)) for k in K_VALUES])  # (19, 2)
                 wall, own = np.median(taken, axis=0), taken.max(axis=0)
                 slowest = max(slowest, own[1])
                 print(
@@ -51,19 +52,19 @@ def main():
     print(f"slowest {slowest:.3f} s of own time; {'within' if slowest < LIMIT else 'ABOVE'} {LIMIT} s")
 
 
-def show(exploration, choice):
+def show(exploration, selection):
     """What a change of a slider does, short of sending it to the browser."""
-    view = exploration.simulate(choice)
-    explorer.map_svg(exploration, view, 0)
-    explorer.members_html(exploration, view, 0)
-    explorer.numbers_html(view, None, exploration.gallery, exploration.threshold)
+    view = exploration.simulate(selection)
+    map_svg(exploration, view, 0)
+    members_html(exploration, view, 0)
+    numbers_html(view, None, exploration.gallery, exploration.threshold)
 
 
-def timed(exploration, choice):
+def timed(exploration, selection):
     """Wall-clock and own seconds of a change to a k that was not shown before."""
     exploration._labels.clear()
     wall, own = time.perf_counter(), time.process_time()
-    show(exploration, choice)
+    show(exploration, selection)
     return time.perf_counter() - wall, time.process_time() - own
 
 
