@@ -46,7 +46,7 @@ class Selection:
     Attributes
     ----------
     k : int
-        Least number of people per cluster.
+        Minimum number of people per cluster.
     embedding, partitioner, anonymizer : str
         Names as for `evaluation.sweep`.
     shrinkage : float

@@ -89,7 +89,7 @@ class Panel(widgets.VBox):
 
         self.k = widgets.IntSlider(
             value=first.k, min=e.k_values[0], max=e.k_values[-1], description="k (people)", style=style,
-            tooltip="Least number of people per cluster, who share one surrogate",
+            tooltip="Minimum number of people per cluster, who share one surrogate",
         )  # fmt: skip
         self.shrinkage = widgets.FloatSlider(
             value=first.shrinkage, min=0, max=1, step=0.05, description="Shrinkage", readout_format=".0%", style=style,
