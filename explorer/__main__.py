@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the explorer as a page on this machine, through Voilà; stop it with Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m explorer", description=main.__doc__)
     parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
-    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument("--port", type=int, default=8866, help="port of the page (default: 8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return commands.run_command(parser, arguments, _serve)
 
