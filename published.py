@@ -246,7 +246,7 @@ def cluster_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``label distance``, as `vizualization.pairwise_page` draws it; empty where ``avg_per_cluster_k5`` is missing.
+        ``label distance``, as `vizualization.cluster_means` draws it; empty where ``avg_per_cluster_k5`` is missing.
     """
     means = results.get("avg_per_cluster_k5")
     if means is None:
