@@ -1,16 +1,15 @@
-"""Tables and images -> figures. The one module that draws; every function returns the Figure.
+"""Tables -> figures. Every function returns a Matplotlib Figure; the figures of images are in `pictures`.
 
-Figures are made without pyplot: a notebook shows the one that a cell returns, once, and none stays in memory.
-
-Colours are the Okabe-Ito set, which stays apart for all common kinds of colour blindness, and every line also has
-its own marker, so that figures survive a grey printer.
+Words and colours are in `labels`. Figures are made without pyplot: a notebook shows a figure once, when a cell returns
+it, and no figure stays open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -18,89 +17,36 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster import hierarchy
 
-import anonymizer
-from datasets import Faces
+from labels import BASELINE_GREY, COLOURS, MARKERS, REFERENCE_LINE, STYLE, label, line_style
+from pictures import clusters_with_surrogates, contact_sheet, image_grid, people_and_surrogates, style_mixing
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-BASELINE_GREY = "#7F7F7F"
+__all__ = [
+    "attack_intervals", "attack_matrix", "cluster_map", "clusters_with_surrogates", "contact_sheet", "dendrogram",
+    "distance_histogram", "identification", "image_grid", "label", "loss_against_time", "loss_and_reidentification",
+    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "save", "style_mixing", "trade_off",
+    "tuning_trace", "utility_dots",
+]  # fmt: skip
 
-STYLE = {
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 110,
-    "savefig.dpi": 300,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "font.size": 9,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # text stays text, as publishers ask for
-}
+#: Matplotlib reads these settings when it writes a figure, the others when it draws.
+_READ_ON_SAVING = ("savefig.dpi", "pdf.fonttype")
 
-#: Of these, resolution and fonts are looked up only when a figure is written; the layout may not be, then.
-LOOKED_UP_LATE = ("savefig.dpi", "pdf.fonttype")
+#: With more clusters than this, each panel of the pair-wise page gets the full width.
+_CLUSTERS_PER_PANEL = 25
 
-#: What the names in tables are called in figures.
-LABELS = {
-    "information_loss": "Information loss (distance)",
-    "information_loss_gallery": "Information loss, other photos (distance)",
-    "re_identification": "Re-identification rate",
-    "re_identification_gallery": "Re-identification rate, other photos",
-    "rank1_cluster": "Cluster found first",
-    "rank1_person": "Person found first",
-    "stranger_share": "Strangers under the threshold",
-    "detection_rate": "Surrogates with a face",
-    "embedding": "Embedding",
-    "partitioner": "Partition",
-    "anonymizer": "Anonymizer",
-    "dlib": "dlib",
-    "pca": "PCA",
-    "facenet": "FaceNet",
-    "pixel": "k-Same (pixel)",
-    "eigen": "k-Same-Eigen",
-    "aam": "k-Same-M (AAM)",
-    "cnn": "k-Same-Net (CNN)",
-    "stylegan": "AnonFACES (StyleGAN), mean",
-    "stylegan_adjusted": "AnonFACES, weight adjusted",
-    "stylegan_random": "AnonFACES, random weights",
-    "stylegan_tuned": "AnonFACES, tuned (ours)",
-    "stylegan_adjusted_published": "weight adjusted, released form",
-    "stylegan_random_published": "random weights, released form",
-    "rate": "Success rate",
-    "age_error": "Age error (years)",
-    "sex_agreement": "Same sex read",
-    "expression_agreement": "Same expression read",
-    "pose_error": "Pose error (degrees)",
-    "landmark_error": "Landmark error (eye distances)",
-    "sharpness": "Sharpness",
-    "similarity": "SSIM to the photo",
-    "fid": "FID (dlib descriptors)",
-    "kid": "KID (dlib descriptors)",
-    "privacy": "Success rate of the target",
-    "loss": "Information loss (distance)",
-    "none": "no anonymization",
-    "random": "random",
-}
+#: Panels per row, and panels of a tuning trace.
+_COLUMNS, _TRACED_CLUSTERS = 4, 8
 
-#: The side of one face on a contact sheet, in inches.
-FACE_SIZE = 0.75
+# ----------------------------------------------------------------------------------------------------------
+# Showing and saving
+# ----------------------------------------------------------------------------------------------------------
 
 
-def _teach_notebook() -> None:
-    """Tell a running notebook how to show figures; else it learns that only when pyplot makes one."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is not None:
-        shell.display_formatter.formatters["image/png"].for_type(Figure, notebook_png)
-
-
-def notebook_png(figure: Figure) -> bytes:
-    """PNG of a figure as a notebook keeps it: small. One channel where all is grey; 256 colours for curves and bars."""
+def _notebook_png(figure: Figure) -> bytes:
+    """Return a figure as a small PNG for a notebook: grey if it is grey, 256 colours if it has no images."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
     picture = Image.open(buffer).convert("RGB")
@@ -114,79 +60,243 @@ def notebook_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-_teach_notebook()
-
-
-def label(name: str) -> str:
-    """What a name in a table is called in a figure."""
-    return LABELS.get(name, name.replace("_", " "))
+# A notebook can show figures only after pyplot was used, or if it is told how.
+if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()) is not None:
+    _shell.display_formatter.formatters["image/png"].for_type(Figure, _notebook_png)
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG (300 dpi) and PDF; `path` names both, with or without one of these endings."""
+    """Write a figure as PNG (300 dpi) and as PDF; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : str or Path
+        Name of both files, with or without the ending ``.png`` or ``.pdf``. Missing folders are created.
+    """
     path = Path(path)
-    if path.suffix in (".png", ".pdf"):  # any other dot belongs to the name, as that of a folder of photos
+    if path.suffix in (".png", ".pdf"):  # other dots are part of the name
         path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for ending in (".png", ".pdf"):
-        metadata = {"CreationDate": None} if ending == ".pdf" else {}  # the same figure, the same bytes
-        with matplotlib.rc_context({name: STYLE[name] for name in LOOKED_UP_LATE}):
-            figure.savefig(path.with_name(path.name + ending), metadata=metadata)
+    with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
+        figure.savefig(path.with_name(f"{path.name}.png"), metadata={})
+        figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
 
 
-def _style(name: str, position: int) -> dict:
-    """Colour, marker and line of one curve; baselines are grey."""
-    if name in ("random", "none"):
-        return {"color": BASELINE_GREY, "marker": ".", "linestyle": "--", "zorder": 1}
-    line = "-" if position < len(COLOURS) else ":"
-    return {
-        "color": COLOURS[position % len(COLOURS)],
-        "marker": MARKERS[(position + position // len(COLOURS)) % len(MARKERS)],
-        "linestyle": line,
-        "markersize": 4,
-        "linewidth": 1.3,
-        "zorder": 2,
-    }
+# ----------------------------------------------------------------------------------------------------------
+# Shared by all figures
+# ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _new_figure(width: float, height: float, title: str = "", **style) -> Iterator[Figure]:
+    """Yield an empty figure (inches) to draw on in our style; it gets its title at the end."""
+    with matplotlib.rc_context({**STYLE, **style}):
+        figure = Figure(figsize=(width, height))
+        yield figure
+        figure.suptitle(title)
+
+
+def _panels(figure: Figure, n_panels: int, **options) -> np.ndarray:
+    """Return axes for some panels, at most `_COLUMNS` in a row, without the empty places of the last row."""
+    shape = -(-n_panels // _COLUMNS), min(_COLUMNS, n_panels)
+    axes = figure.subplots(*shape, squeeze=False, **options).ravel()
+    for axis in axes[n_panels:]:
+        axis.axis("off")
+    return axes[:n_panels]
+
+
+def _legend(figure: Figure, *axes: Axes) -> None:
+    """Put one legend for some axes to their right, where it covers no curve, with each text once."""
+    pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    entries = {text: handle for handle, text in pairs if not text.startswith(label("none"))}
+    clear = [text for _, text in pairs if text.startswith(label("none"))]
+    if clear:  # one entry with the values of all axes
+        values = ", ".join(text.split(": ")[1] for text in clear)
+        entries[f"{label('none')}: {values}"] = next(handle for handle, text in pairs if text == clear[0])
+    figure.legend(entries.values(), entries.keys(), loc="outside right center")
 
 
 def _names(table: pd.DataFrame, by: str) -> list[str]:
-    """The values of a column as they come, the random baseline last: so all figures give them the same colours."""
+    """Return the values of a column in their order, the random baseline last, so that colours agree in all figures."""
     return sorted(dict.fromkeys(table[by]), key=lambda name: name == "random")
 
 
+def _check_columns(table: pd.DataFrame, *columns: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(table.columns)}")
+    if table.empty:
+        raise ValueError("the table must have at least one row, got none")
+
+
+def _rows_over_k(table: pd.DataFrame, by: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with k above 1, if each curve has at most one row per k and seed."""
+    _check_columns(table, "k", by, *columns)
+    rows = table[table["k"] > 1]
+    if rows.empty:
+        raise ValueError("the table must have a row with k above 1, got none")
+    if "seed" in rows and rows.duplicated([by, "k", "seed"]).any():
+        raise ValueError(
+            f"the table must have at most one row for each {by}, k and seed; select rows with evaluation.compare"
+        )
+    return rows
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Curves over k
+# ----------------------------------------------------------------------------------------------------------
+
+
+def loss_and_reidentification(
+    table: pd.DataFrame, by: str, title: str = "", published: pd.DataFrame | None = None
+) -> Figure:
+    """Draw the paper's pair of curves: information loss and re-identification rate over k.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.sweep` and `evaluation.compare`; a row with ``k = 1`` and anonymizer ``"none"`` gives the
+        values of the clear photos.
+    by : str
+        Column whose values get a curve each: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
+    title : str, optional
+    published : DataFrame, optional
+        Published curves with the same columns, from `published.figure`. They are dashed, with hollow markers, in the
+        colour of our curve of the same name.
+
+    Returns
+    -------
+    Figure
+        Left: information loss. Right: re-identification rate, with the paper's goal 1/k as a dotted line. Bands span
+        the seeds. The legend gives the values of the clear photos.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, no row has k above 1, or a curve has several rows for one k and seed.
+    """
+    measures = ["information_loss", "re_identification"]
+    rows = _rows_over_k(table, by, measures)
+    names = _names(rows, by)
+    if published is not None:
+        published = _rows_over_k(published, by, measures)
+        names += [name for name in _names(published, by) if name not in names]
+    with _new_figure(8.5, 3.2 if published is None else 3.6, title) as figure:
+        left, right = figure.subplots(1, 2)
+        for axis, measure in ((left, measures[0]), (right, measures[1])):
+            _curves(axis, rows, measure, by)
+            if published is not None:
+                _published_curves(axis, published, measure, by, names)
+            axis.set_title(label(measure), fontsize=9)
+        right.set_ylim(-0.02, 1.05)
+        for axis, measure in ((left, measures[0]), (right, measures[1])):
+            _clear_photos(axis, table, measure)
+        k = np.unique(rows["k"])
+        right.plot(k, 1 / k, label="1 / k", **REFERENCE_LINE)
+        _legend(figure, left, right)
+    return figure
+
+
+def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
+    """Draw what a search in the gallery finds over k: the cluster, the person, and strangers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.sweep` and `evaluation.compare`.
+    by : str
+        Column whose values get a curve each.
+    title : str, optional
+
+    Returns
+    -------
+    Figure
+        Rates for the cluster, the person and strangers, from left to right. Dotted: chance for the cluster, and the
+        bound 1/k for the person.
+
+    Raises
+    ------
+    ValueError
+        As `loss_and_reidentification`.
+    """
+    measures = ["rank1_cluster", "rank1_person", "stranger_share"]
+    rows = _rows_over_k(table, by, [*measures, "chance_cluster"])
+    with _new_figure(11, 3.2, title) as figure:
+        axes = figure.subplots(1, 3)
+        for axis, measure in zip(axes, measures, strict=True):
+            _curves(axis, rows, measure, by)
+            if rows[measure].notna().any():
+                axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
+            _clear_photos(axis, table, measure)
+        chance = rows.groupby("k")["chance_cluster"].mean()
+        axes[0].plot(chance.index, chance, **REFERENCE_LINE)
+        axes[0].set_ylim(-0.02, 1.05)
+        k = np.unique(rows["k"])
+        axes[1].plot(k, 1 / k, label="chance (left), 1 / k (middle)", **REFERENCE_LINE)
+        _legend(figure, *axes)
+    return figure
+
+
+def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
+    """Draw re-identification against information loss: a line for each value of `by`, a point for each k.
+
+    Points at the lower left are better in both respects. Numbers at points are k.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.sweep` and `evaluation.compare`.
+    by : str
+        Column whose values get a line each.
+    title : str, optional
+
+    Raises
+    ------
+    ValueError
+        As `loss_and_reidentification`.
+    """
+    measures = ["information_loss", "re_identification"]
+    rows = _rows_over_k(table, by, measures)
+    with _new_figure(5.5, 3.8, title) as figure:
+        axis = figure.subplots()
+        for position, name in enumerate(_names(rows, by)):
+            points = rows[rows[by] == name].groupby("k")[measures].mean()
+            axis.plot(*points.to_numpy().T, label=label(name), **line_style(name, position))
+            for k in (points.index[0], *points.index[points.index.isin([5, 10])]):
+                axis.annotate(str(k), points.loc[k], textcoords="offset points", xytext=(4, 4), fontsize=7)
+        axis.set_xlabel(label("information_loss"))
+        axis.set_ylabel(label("re_identification"))
+        axis.set_ylim(-0.02, 1.02)
+        _legend(figure, axis)
+    return figure
+
+
 def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
-    """Draw one curve over k for each value of a column; the band spans the seeds."""
+    """Draw a curve over k for each value of a column: the mean of the seeds, in a band that spans them."""
     for position, name in enumerate(_names(table, by)):
-        over_k = table[table[by] == name].groupby("k")[measure]
+        over_k, style = table[table[by] == name].groupby("k")[measure], line_style(name, position)
         mean = over_k.mean()
-        axis.plot(mean.index, mean, label=label(name), **_style(name, position))
+        axis.plot(mean.index, mean, label=label(name), **style)
         if over_k.count().max() > 1:
-            axis.fill_between(
-                mean.index,
-                over_k.min(),
-                over_k.max(),
-                color=_style(name, position)["color"],
-                alpha=0.15,
-                lw=0,
-            )
+            band = mean.index, over_k.min(), over_k.max()
+            axis.fill_between(*band, color=style["color"], alpha=0.15, lw=0)
     axis.set_xlabel("Cluster size k")
     axis.set_ylabel(label(measure))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _published_curves(axis: Axes, table: pd.DataFrame, measure: str, by: str, names: Sequence[str]) -> None:
-    """Draw published curves dashed and hollow; `names` are those of the whole figure, which give the colours."""
+    """Draw published curves dashed and hollow; the place of a name in `names` gives its colour."""
+    hollow = {"linestyle": "--", "linewidth": 1.0, "markerfacecolor": "white", "markeredgewidth": 0.8}
     for name in _names(table, by):
         rows = table[table[by] == name].sort_values("k")
-        style = {**_style(name, names.index(name)), "linestyle": "--", "linewidth": 1.0, "markersize": 4}
-        axis.plot(
-            rows["k"], rows[measure], markerfacecolor="white", markeredgewidth=0.8, alpha=0.9,
-            label=f"{label(name)}, published", **style,
-        )  # fmt: skip
+        style = {**line_style(name, names.index(name)), "markersize": 4, **hollow}
+        axis.plot(rows["k"], rows[measure], alpha=0.9, label=f"{label(name)}, published", **style)
 
 
 def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
-    """Draw what the clear photos give, where the table has that row; far off the curves only the legend says it."""
+    """Draw the value of the clear photos, if the table has it, without changing the limits of the axis."""
     clear = table[table["anonymizer"] == "none"] if "anonymizer" in table else table.iloc[:0]
     if clear.empty or clear[measure].isna().all():
         return
@@ -196,245 +306,85 @@ def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
     axis.set_ylim(limits)
 
 
-def _check_rows(table: pd.DataFrame, by: str, columns: Sequence[str]) -> pd.DataFrame:
-    missing = [column for column in ("k", by, *columns) if column not in table]
-    if missing:
-        raise ValueError(f"the table has no column {', '.join(missing)}; give one that evaluation.sweep made")
-    rows = table[table["k"] > 1]
-    if rows.empty:
-        raise ValueError("the table has no row with k above 1, so there is nothing to draw over k")
-    if "seed" in rows and rows.duplicated([by, "k", "seed"]).any():
-        raise ValueError(
-            f"the table has several rows for one {by}, k and seed, which one curve would mix; pick those to compare "
-            "with evaluation.compare"
-        )
-    return rows
-
-
-def loss_and_reidentification(
-    table: pd.DataFrame, by: str, title: str = "", published: pd.DataFrame | None = None
-) -> Figure:
-    """The paper's pair of curves: information loss and re-identification rate over k.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `evaluation.sweep`, restricted to what shall be compared.
-    by : str
-        Column whose values get a curve each: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
-    title : str, optional
-    published : DataFrame, optional
-        Curves to lay over ours, with the same columns, such as `published.figure` gives.
-
-    Returns
-    -------
-    Figure
-        Left information loss; right re-identification, with the 1/k that the paper aims for. What the clear photos
-        give (0 and 1) stands in the legend, where the table has that row. Published curves are dashed, with hollow
-        markers, in the colour of ours of the same name.
-    """
-    measures = ["information_loss", "re_identification"]
-    rows = _check_rows(table, by, measures)
-    names = _names(rows, by)
-    if published is not None:
-        published = _check_rows(published, by, measures)
-        names += [name for name in _names(published, by) if name not in names]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 3.2 if published is None else 3.6))
-        left, right = figure.subplots(1, 2)
-        for axis, measure in ((left, "information_loss"), (right, "re_identification")):
-            _curves(axis, rows, measure, by)
-            if published is not None:
-                _published_curves(axis, published, measure, by, names)
-            axis.set_title(label(measure), fontsize=9)
-        right.set_ylim(-0.02, 1.05)
-        for axis, measure in ((left, "information_loss"), (right, "re_identification")):
-            _clear_photos(axis, table, measure)
-        k = np.unique(rows["k"])
-        right.plot(k, 1 / k, color="black", linewidth=0.8, linestyle=":", label="1 / k")
-        _legend(figure, left, right)
-        figure.suptitle(title)
-    return figure
-
-
-def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
-    """What a gallery search finds over k: the cluster, the person, and strangers.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `evaluation.sweep`.
-    by : str
-        Column whose values get a curve each.
-    title : str, optional
-
-    Returns
-    -------
-    Figure
-        Dotted black: what chance gives for the cluster, and the bound 1/k for the person.
-    """
-    measures = ["rank1_cluster", "rank1_person", "stranger_share"]
-    rows = _check_rows(table, by, [*measures, "chance_cluster"])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.2))
-        axes = figure.subplots(1, 3)
-        for axis, measure in zip(axes, measures, strict=True):
-            _curves(axis, rows, measure, by)
-            if rows[measure].notna().any():
-                axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
-            _clear_photos(axis, table, measure)
-        chance = rows.groupby("k")["chance_cluster"].mean()
-        axes[0].plot(chance.index, chance, color="black", linewidth=0.8, linestyle=":")
-        axes[0].set_ylim(-0.02, 1.05)
-        k = np.unique(rows["k"])
-        axes[1].plot(
-            k, 1 / k, color="black", linewidth=0.8, linestyle=":", label="chance (left), 1 / k (middle)"
-        )
-        _legend(figure, *axes)
-        figure.suptitle(title)
-    return figure
-
-
-def _legend(figure: Figure, *axes: Axes) -> None:
-    """Put one legend for some axes to their right, where it covers no curve; each text once."""
-    pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
-    entries = {text: handle for handle, text in pairs if not text.startswith(label("none"))}
-    clear = [text for _, text in pairs if text.startswith(label("none"))]
-    if clear:  # its value differs from axis to axis: one entry with all of them
-        values = ", ".join(text.split(": ")[1] for text in clear)
-        entries[f"{label('none')}: {values}"] = next(handle for handle, text in pairs if text == clear[0])
-    figure.legend(entries.values(), entries.keys(), loc="outside right center")
-
-
-def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
-    """Re-identification against information loss: one point for each k, one line for each value of `by`.
-
-    Lower left is better in both; the number at a point is its k.
-    """
-    rows = _check_rows(table, by, ["information_loss", "re_identification"])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.5, 3.8))
-        axis = figure.subplots()
-        for position, name in enumerate(_names(rows, by)):
-            points = rows[rows[by] == name].groupby("k")[["information_loss", "re_identification"]].mean()
-            axis.plot(*points.to_numpy().T, label=label(name), **_style(name, position))
-            for k in (points.index[0], *points.index[points.index.isin([5, 10])]):
-                axis.annotate(str(k), points.loc[k], textcoords="offset points", xytext=(4, 4), fontsize=7)
-        axis.set_xlabel(label("information_loss"))
-        axis.set_ylabel(label("re_identification"))
-        axis.set_ylim(-0.02, 1.02)
-        _legend(figure, axis)
-        figure.suptitle(title)
-    return figure
+# ----------------------------------------------------------------------------------------------------------
+# Distances
+# ----------------------------------------------------------------------------------------------------------
 
 
 def distance_histogram(
     same: np.ndarray, different: np.ndarray, threshold: float = 0.6, title: str = ""
 ) -> Figure:
-    """How far apart photos of one person and of different people are, with the threshold.
+    """Draw how far apart photos of one person and of two people are.
 
     Parameters
     ----------
-    same, different : ndarray
-        Distances between two photos of one person, and of two people.
+    same, different : ndarray, shape (n_pairs,)
+        Distances between two photos of one person, and of two people; see `evaluation.pair_distances`.
     threshold : float, default 0.6
+        Drawn as a dotted line.
     title : str, optional
     """
     edges = np.linspace(0, max(same.max(), different.max()), 60)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 2.8))
+    with _new_figure(6.5, 2.8, title) as figure:
         axis = figure.subplots()
-        for values, name, colour in (
-            (same, "same person", COLOURS[0]),
-            (different, "different people", COLOURS[1]),
-        ):
-            weights = np.full(len(values), 1 / len(values))
-            axis.hist(
-                values, edges, weights=weights, alpha=0.6, color=colour, label=f"{name} ({len(values)} pairs)"
-            )
-        axis.axvline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+        parts = {"same person": same, "different people": different}
+        for colour, (name, values) in zip(COLOURS, parts.items(), strict=False):
+            style = {"alpha": 0.6, "color": colour, "label": f"{name} ({len(values)} pairs)"}
+            axis.hist(values, edges, weights=np.full(len(values), 1 / len(values)), **style)
+        axis.axvline(threshold, label=f"threshold {threshold:g}", **REFERENCE_LINE)
         axis.set_xlabel("Distance between two descriptors")
         axis.set_ylabel("Share of pairs")
-        _legend(figure, axis)
-        figure.suptitle(title)
-    return figure
-
-
-#: Of more clusters than this a page gives each panel its whole width.
-CLUSTERS_A_PANEL = 25
-
-
-def cluster_boxes(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
-    """Distances between surrogate and members, a box for each cluster, with the threshold.
-
-    Parameters
-    ----------
-    distances : DataFrame
-        From `evaluation.cluster_distances`.
-    threshold : float, default 0.6
-        Members below the line count as re-identified.
-    title : str, optional
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axis = _cluster_figure(distances, title)
-        _boxes(axis, distances, threshold)
-        _legend(figure, axis)
-    return figure
-
-
-def cluster_means(distances: pd.DataFrame, threshold: float = 0.6, title: str = "") -> Figure:
-    """Mean distance between surrogate and members of each cluster, with the threshold and the overall mean."""
-    with matplotlib.rc_context(STYLE):
-        figure, axis = _cluster_figure(distances, title)
-        _means(axis, distances, threshold)
         _legend(figure, axis)
     return figure
 
 
 def pairwise_page(
-    distances: pd.DataFrame,
-    threshold: float = 0.6,
-    title: str = "",
-    published: pd.DataFrame | None = None,
+    distances: pd.DataFrame, threshold: float = 0.6, title: str = "", published: pd.DataFrame | None = None
 ) -> Figure:
-    """The paper's page of pair-wise distances: for each cluster a box and a mean, with the threshold.
+    """Draw the paper's page of pair-wise distances: the distances between each surrogate and its members.
 
     Parameters
     ----------
     distances : DataFrame
-        From `evaluation.cluster_distances`; with a column ``anonymizer`` there is a pair of panels for each.
+        From `evaluation.cluster_distances`; with a column ``anonymizer`` each anonymizer gets a pair of panels.
     threshold : float, default 0.6
-        Members below the line count as re-identified.
+        Members below this line count as re-identified.
     title : str, optional
     published : DataFrame, optional
-        The means that the authors published, a row for each cluster: ``distance``; see `published.cluster_means`.
+        The authors' mean ``distance`` of each cluster, from `published.cluster_means`.
 
     Returns
     -------
     Figure
-        For each anonymizer a box of the distances from the surrogate to each member, for every cluster, and beside it
-        the mean of every cluster and over all. With `published` a last panel: the share of clusters whose mean lies
-        below a distance, published and ours.
+        For each anonymizer, the distances of each cluster as a box, and beside it the mean of each cluster and of all
+        members. With `published`, a last panel: the share of clusters whose mean lies below a distance, ours and
+        published.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or the table is empty.
     """
     _check_columns(distances, "label", "distance")
     parts = {"": distances}
     if "anonymizer" in distances:
         parts = dict(list(distances.groupby("anonymizer", sort=False)))
     has_published = published is not None and len(published) > 0
-    columns = 2 if distances["label"].nunique() <= CLUSTERS_A_PANEL else 1
+    columns = 2 if distances["label"].nunique() <= _CLUSTERS_PER_PANEL else 1
     n_rows = 2 * len(parts) // columns + has_published
     top = 1.08 * max(distances["distance"].max(), threshold)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 2.5 * n_rows + 0.6))
+    with _new_figure(8.5, 2.5 * n_rows + 0.6, title) as figure:
         axes = list(figure.subplots(n_rows, columns, squeeze=False).flat)
         for position, (name, part) in enumerate(parts.items()):
             pair = axes[2 * position : 2 * position + 2]
-            _boxes(pair[0], part, threshold)
-            _means(pair[1], part, threshold, name="mean over all members")
             overall = part["distance"].mean()
+            _boxes(pair[0], part)
+            _means(pair[1], part)
             for axis, what in zip(pair, ("each member", f"means (all: {overall:.3f})"), strict=True):
+                axis.axhline(threshold, label=f"threshold {threshold:g}", **REFERENCE_LINE)
                 axis.set_ylim(0, top)
                 axis.set_title(f"{label(name)} – {what}".lstrip(" –"), fontsize=8)
+            pair[1].axhline(overall, color=COLOURS[1], linewidth=1.0, label="mean over all members")
         if has_published:
             last, *empty = axes[2 * len(parts) :]
             _spread_of_means(last, parts, published, threshold)
@@ -444,14 +394,46 @@ def pairwise_page(
             (*empty, last)[0].legend(*last.get_legend_handles_labels(), **place)
         handles = dict(zip(*reversed(axes[1].get_legend_handles_labels()), strict=True))
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
-        figure.suptitle(title)
     return figure
+
+
+def _boxes(axis: Axes, distances: pd.DataFrame) -> None:
+    """Draw the distances of each cluster as a box."""
+    clusters = [part.dropna().to_numpy() for _, part in distances.groupby("label")["distance"]]
+    many = len(clusters) > 2 * _CLUSTERS_PER_PANEL
+    thin = {"linewidth": 0.5 if many else 0.9}
+    axis.boxplot(
+        clusters, positions=range(len(clusters)), widths=0.6, medianprops={**thin, "color": COLOURS[1]},
+        boxprops=thin, whiskerprops=thin, capprops=thin, flierprops={"markersize": 1.5 if many else 3},
+    )  # fmt: skip
+    _cluster_axis(axis, sorted(distances["label"].unique()), [len(cluster) > 0 for cluster in clusters])
+
+
+def _means(axis: Axes, distances: pd.DataFrame) -> None:
+    """Draw the mean distance of each cluster as a bar."""
+    means = distances.groupby("label")["distance"].mean()
+    axis.bar(range(len(means)), means, width=0.6, color=COLOURS[5])
+    _cluster_axis(axis, list(means.index), means.notna())
+
+
+def _cluster_axis(axis: Axes, names: Sequence[int], drawn: Sequence[bool]) -> None:
+    """Name the clusters, and mark those without distances because their surrogate shows no face."""
+    for cluster in np.flatnonzero(~np.asarray(drawn)):
+        place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axis.text(cluster, 0.03, "no face", rotation=90, fontsize=7, **place)
+    axis.set_xlabel("Cluster")
+    axis.set_ylabel("Distance to surrogate")
+    least = min(len(names) / 16, len(names))  # at most 16 names fit
+    every = next(every for every in (1, 2, 5, 10, 25, 50, 100, len(names)) if every >= least)
+    axis.set_xlim(-0.7, len(names) - 0.3)
+    axis.set_xticks(range(0, len(names), every), [str(name) for name in names[::every]])
+    axis.grid(visible=False, axis="x")
 
 
 def _spread_of_means(
     axis: Axes, parts: Mapping[str, pd.DataFrame], published: pd.DataFrame, threshold: float
 ) -> None:
-    """Draw the share of clusters whose mean distance lies below a distance: ours, and the published one."""
+    """Draw the share of clusters whose mean distance lies below a distance, ours and published."""
     curves = {
         f"{label(name)}, ours".removeprefix(", "): part.groupby("label")["distance"].mean()
         for name, part in parts.items()
@@ -459,70 +441,18 @@ def _spread_of_means(
     curves[f"published ({len(published)} clusters)"] = published["distance"]
     for position, (name, means) in enumerate(curves.items()):
         values = np.sort(means.dropna())
-        line = "--" if name.startswith("published") else "-"
         axis.step(
-            [values[0], *values], np.linspace(0, 1, len(values) + 1), where="post", label=name,
-            color=COLOURS[position], linestyle=line, linewidth=1.3,
+            [values[0], *values], np.linspace(0, 1, len(values) + 1), where="post", label=name, linewidth=1.3,
+            color=COLOURS[position], linestyle="--" if name.startswith("published") else "-",
         )  # fmt: skip
-    axis.axvline(threshold, color="black", linewidth=0.8, linestyle=":")
+    axis.axvline(threshold, **REFERENCE_LINE)
     axis.set_xlabel("Mean distance to surrogate")
     axis.set_ylabel("Share of clusters below")
 
 
-def _cluster_figure(distances: pd.DataFrame, title: str) -> tuple[Figure, Axes]:
-    """A figure with one axis, wide enough for the clusters."""
-    _check_columns(distances, "label", "distance")
-    figure = Figure(figsize=(min(11.0, max(5.0, 0.35 * distances["label"].nunique() + 1.5)), 3.2))
-    figure.suptitle(title)
-    return figure, figure.subplots()
-
-
-def _boxes(axis: Axes, distances: pd.DataFrame, threshold: float) -> None:
-    clusters = [part.dropna().to_numpy() for _, part in distances.groupby("label")["distance"]]
-    many = len(clusters) > 2 * CLUSTERS_A_PANEL
-    thin = {"linewidth": 0.5 if many else 0.9}
-    axis.boxplot(
-        clusters,
-        positions=range(len(clusters)),
-        widths=0.6,
-        medianprops={**thin, "color": COLOURS[1]},
-        boxprops=thin,
-        whiskerprops=thin,
-        capprops=thin,
-        flierprops={"markersize": 1.5 if many else 3},
-    )
-    axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
-    _cluster_axis(axis, sorted(distances["label"].unique()), [len(cluster) > 0 for cluster in clusters])
-
-
-def _means(axis: Axes, distances: pd.DataFrame, threshold: float, name: str | None = None) -> None:
-    means, overall = distances.groupby("label")["distance"].mean(), distances["distance"].mean()
-    axis.bar(range(len(means)), means, width=0.6, color=COLOURS[5])
-    axis.axhline(threshold, color="black", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
-    axis.axhline(overall, color=COLOURS[1], linewidth=1.0, label=name or f"mean {overall:.3f}")
-    _cluster_axis(axis, list(means.index), means.notna())
-
-
-def _cluster_axis(axis: Axes, names: Sequence[int], drawn: Sequence[bool]) -> None:
-    """Name the clusters, and say which have no distance because their surrogate shows no face."""
-    for cluster in np.flatnonzero(~np.asarray(drawn)):
-        place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-        axis.text(cluster, 0.03, "no face", rotation=90, fontsize=7, **place)
-    axis.set_xlabel("Cluster")
-    axis.set_ylabel("Distance to surrogate")
-    step = len(names) / 16
-    every = next(every for every in (1, 2, 5, 10, 25, 50, 100, len(names)) if every >= min(step, len(names)))
-    axis.set_xlim(-0.7, len(names) - 0.3)
-    axis.set_xticks(range(0, len(names), every), [str(name) for name in names[::every]])
-    axis.grid(visible=False, axis="x")
-
-
-def _check_columns(table: pd.DataFrame, *columns: str) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(table.columns)}")
-    if table.empty:
-        raise ValueError("the table has no row, so there is nothing to draw")
+# ----------------------------------------------------------------------------------------------------------
+# Attacks, tuning and utility
+# ----------------------------------------------------------------------------------------------------------
 
 
 def attack_matrix(
@@ -532,46 +462,50 @@ def attack_matrix(
     value: str = "rate",
     title: str = "",
 ) -> Figure:
-    """A rate for each pair of two things, such as attack and recogniser, or what steered and what attacks.
+    """Draw a rate for each pair of two columns, by default for each attack and recogniser.
 
     Parameters
     ----------
     table : DataFrame
-        With one row for each pair; several are averaged. From `attacks.attack_release`, `evaluation.attack_table` or
-        `tuning.check_release`.
+        From `attacks.attack_release`, `evaluation.attack_table` or `tuning.check_release`. Several rows for one pair
+        are averaged.
     rows, columns : str
-        Columns whose values name the pairs.
+        Columns of the table whose values name the pairs.
     value : str
-        The rate, 0 to 1. What could not be measured stays white.
+        The rate, 0 to 1. NaN stays white.
     title : str, optional
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or the table is empty.
     """
     _check_columns(table, rows, columns, value)
     across, down = list(dict.fromkeys(table[columns])), list(dict.fromkeys(table[rows]))
     grid = table.groupby([rows, columns])[value].mean().unstack().reindex(index=down, columns=across)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(
-            figsize=(1.9 + 0.95 * len(across) + 0.06 * max(map(len, down)), 0.9 + 0.26 * len(down))
-        )
+    grid = grid.to_numpy(dtype=float)
+    width = 1.9 + 0.95 * len(across) + 0.06 * max(map(len, down))
+    with _new_figure(width, 0.9 + 0.26 * len(down), title, **{"axes.grid": False}) as figure:
         axis = figure.subplots()
-        image = axis.imshow(grid.to_numpy(dtype=float), vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        image = axis.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto")
         axis.set_xticks(range(len(across)), [label(name) for name in across])
         axis.set_yticks(range(len(down)), [label(name) for name in down])
-        for (r, c), rate in np.ndenumerate(grid.to_numpy(dtype=float)):
+        for (r, c), rate in np.ndenumerate(grid):
             text = "–" if np.isnan(rate) else f"{rate:.2f}"
             colour = "black" if np.isnan(rate) or rate > 0.5 else "white"
             axis.text(c, r, text, ha="center", va="center", fontsize=8, color=colour)
         figure.colorbar(image, ax=axis, label=label(value))
-        figure.suptitle(title)
     return figure
 
 
 def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -> Figure:
-    """Success rates with their intervals, and the blind guess beside each.
+    """Draw success rates with their intervals, beside the rate of a blind guess.
 
     Parameters
     ----------
     table : DataFrame
-        ``rate low high chance`` and `by`; and ``recogniser`` where there are several. From `attacks.attack_release`.
+        Columns ``rate low high chance`` and `by`; optional ``recogniser`` and ``clear``. From
+        `attacks.attack_release`.
     by : str
         Column whose values get a line each.
     title : str, optional
@@ -579,32 +513,34 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
     Returns
     -------
     Figure
-        Dots with lines: rate and 95 % interval. Black ticks: what a blind guess gives. An attack whose interval lies to
-        the right of its tick tells something. Grey crosses, where the table has them: what the same attack finds from
+        Dots and lines: rates with 95 % intervals, in one colour for each recogniser. Black ticks: a blind guess. An
+        attack succeeds if its interval lies to the right of its tick. Grey crosses: the rate of the same attack on
         clear photos.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or no rate was measured.
     """
     _check_columns(table, by, "rate", "low", "high", "chance")
     table = table[table["rate"].notna()]
     if table.empty:
-        raise ValueError("no attack of the table was measured, so there is nothing to draw")
+        raise ValueError("the table must have at least one measured rate, got none")
     groups = table["recogniser"] if "recogniser" in table else pd.Series("", index=table.index)
-    down, colours = list(dict.fromkeys(table[by])), list(dict.fromkeys(groups))
-    # One line for each recogniser that has a rate, and half a line between attacks
-    present = [
-        [name for name in colours if ((table[by] == value) & (groups == name)).any()] for value in down
-    ]
+    down, recognisers = list(dict.fromkeys(table[by])), list(dict.fromkeys(groups))
+    # Place one line for each recogniser with a rate, and leave 0.7 lines between attacks.
+    pairs = set(zip(table[by], groups, strict=True))
+    present = [[name for name in recognisers if (row, name) in pairs] for row in down]
     starts = np.cumsum([0, *(len(names) + 0.7 for names in present)])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 1.0 + 0.11 * starts[-1]))
+    with _new_figure(7.5, 1.0 + 0.11 * starts[-1], title) as figure:
         axis = figure.subplots()
-        for position, name in enumerate(colours):
+        for position, name in enumerate(recognisers):
             part = table[groups == name]
-            places = [down.index(value) for value in part[by]]
+            places = [down.index(row) for row in part[by]]
             y = np.array([starts[place] + present[place].index(name) for place in places])
-            spread = np.clip(
-                [part["rate"] - part["low"], part["high"] - part["rate"]], 0, None
-            )  # a resampled interval may miss the rate by a hair
-            style = _style(name, position)
+            # A bootstrap interval may miss its rate by a rounding error, so clip at 0. (2, n)
+            spread = np.clip([part["rate"] - part["low"], part["high"] - part["rate"]], 0, None)
+            style = line_style(name, position)
             axis.errorbar(
                 part["rate"], y, xerr=spread, fmt=style["marker"], color=style["color"], markersize=3,
                 linewidth=1.0, label=label(name) or None,
@@ -623,149 +559,53 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
         axis.set_xlim(-0.02, 1.02)
         axis.set_xlabel(label("rate"))
         _legend(figure, axis)
-        figure.suptitle(title)
-    return figure
-
-
-def anonymity_sets(
-    sizes: Mapping[str, np.ndarray] | np.ndarray, k: int | None = None, title: str = ""
-) -> Figure:
-    """How many people an adversary still has to choose from, for each person.
-
-    Parameters
-    ----------
-    sizes : array, or mapping of name to array, shape (n,)
-        Effective sizes: 2 to the entropy of the adversary's belief, from `attacks.posterior`.
-    k : int, optional
-        What k-anonymity promises, as a line.
-    title : str, optional
-    """
-    sizes = sizes if isinstance(sizes, Mapping) else {"": sizes}
-    values = {name: np.asarray(part, dtype=float) for name, part in sizes.items()}
-    values = {name: part[np.isfinite(part)] for name, part in values.items()}
-    if not any(map(len, values.values())):
-        raise ValueError("there is no anonymity set to show")
-    largest = max(part.max() for part in values.values() if len(part))
-    edges = np.linspace(
-        0.5, np.ceil(largest) + 0.5, 1 + min(60, int(np.ceil(largest)))
-    )  # around whole numbers
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 2.8))
-        axis = figure.subplots()
-        for position, (name, part) in enumerate(values.items()):
-            style = _style(name, position)
-            axis.hist(
-                part, edges, histtype="step", linewidth=1.6, color=style["color"], linestyle=style["linestyle"],
-                label=label(name) or None,
-            )  # fmt: skip
-        if k is not None:
-            axis.axvline(k, color="black", linewidth=0.8, linestyle=":", label=f"k = {k}")
-        axis.set_xlabel("Effective anonymity set (people)")
-        axis.set_ylabel("People")
-        _legend(figure, axis)
-        figure.suptitle(title)
-    return figure
-
-
-def roc_curves(curves: Mapping[str, object], title: str = "") -> Figure:
-    """Receiver operating characteristics, the false accept rate on a logarithmic axis.
-
-    Parameters
-    ----------
-    curves : mapping of name to attacks.Curve
-    title : str, optional
-
-    Returns
-    -------
-    Figure
-        Dotted: chance, where strangers are accepted as often as the person. The legend gives equal error rates.
-    """
-    if not curves:
-        raise ValueError("there is no curve to draw")
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.8, 3.4))
-        axis = figure.subplots()
-        for position, (name, curve) in enumerate(curves.items()):
-            style = {**_style(name, position), "marker": ""}
-            false, true = curve.false_accept_rate, curve.true_accept_rate
-            text = f"{label(name)} (EER {curve.equal_error_rate:.3f})"
-            axis.step(np.maximum(false, 1e-5), true, where="post", label=text, **style)
-        chance = np.geomspace(1e-5, 1, 50)
-        axis.plot(chance, chance, color="black", linewidth=0.8, linestyle=":", label="chance")
-        axis.set_xscale("log")
-        lowest = min(
-            float(curve.false_accept_rate[curve.false_accept_rate > 0].min(initial=1))
-            for curve in curves.values()
-        )
-        axis.set_xlim(max(lowest / 2, 1e-5), 1)
-        axis.set_ylim(-0.02, 1.02)
-        axis.set_xlabel("False accept rate")
-        axis.set_ylabel("True accept rate")
-        _legend(figure, axis)
-        figure.suptitle(title)
     return figure
 
 
 def tuning_trace(trace: pd.DataFrame, bound: float, title: str = "") -> Figure:
-    """What a tuning tried: loss against success rate, a panel for each of the first eight clusters.
+    """Draw the trials of a tuning: success rate against loss, in a panel for each of the first eight clusters.
 
     Parameters
     ----------
     trace : DataFrame
         `tuning.Tuning.trace`.
     bound : float
-        The largest rate allowed, drawn as a line.
+        The largest rate allowed, drawn as a dotted line.
     title : str, optional
 
     Returns
     -------
     Figure
-        Numbers tell the order of the trials; the ring marks what was chosen. Images without a face are left out and
-        counted in the panel's title.
+        Dots are trials; a ring marks the chosen one. Images without a face are left out, and counted in the panel's
+        title.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or the table is empty.
     """
     _check_columns(trace, "label", "round", "loss", "success", "found", "chosen")
-    shown = list(dict.fromkeys(trace["label"]))[:8]
-    columns = min(4, len(shown))
-    n_rows = -(-len(shown) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.2 * columns + 0.4, 2.0 * n_rows + 0.3))
-        axes = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axis in axes.flat[len(shown) :]:
-            axis.axis("off")
-        for axis, cluster in zip(axes.flat, shown, strict=False):
+    shown = list(dict.fromkeys(trace["label"]))[:_TRACED_CLUSTERS]
+    columns, n_rows = min(_COLUMNS, len(shown)), -(-len(shown) // _COLUMNS)
+    with _new_figure(2.2 * columns + 0.4, 2.0 * n_rows + 0.3, title) as figure:
+        axes = _panels(figure, len(shown), sharex=True, sharey=True)
+        for axis, cluster in zip(axes, shown, strict=True):
             rows = trace[trace["label"] == cluster]
-            seen, blind = rows[rows["found"]], int((~rows["found"]).sum())
+            seen, n_without = rows[rows["found"]], int((~rows["found"]).sum())
             axis.plot(seen["loss"], seen["success"], ".", color=COLOURS[0], markersize=4)
-            for row in seen.itertuples():
-                if row.round == 0:
-                    axis.annotate(
-                        "start",
-                        (row.loss, row.success),
-                        fontsize=6,
-                        xytext=(3, 3),
-                        textcoords="offset points",
-                    )
+            for row in seen[seen["round"] == 0].itertuples():
+                place = {"xytext": (3, 3), "textcoords": "offset points"}
+                axis.annotate("start", (row.loss, row.success), fontsize=6, **place)
             chosen = rows[rows["chosen"]]
-            axis.plot(
-                chosen["loss"], chosen["success"], "o", markersize=9, markerfacecolor="none", color=COLOURS[1]
-            )
-            axis.axhline(bound, color="black", linewidth=0.8, linestyle=":")
-            axis.set_title(f"cluster {cluster}" + (f", {blind} without face" if blind else ""), fontsize=8)
-        axes[0, 0].set_ylim(-0.05, 1.05)
+            ring = {"markersize": 9, "markerfacecolor": "none", "color": COLOURS[1]}
+            axis.plot(chosen["loss"], chosen["success"], "o", **ring)
+            axis.axhline(bound, **REFERENCE_LINE)
+            without = f", {n_without} without face" if n_without else ""
+            axis.set_title(f"cluster {cluster}{without}", fontsize=8)
+        axes[0].set_ylim(-0.05, 1.05)
         figure.supxlabel(label("loss"), fontsize=9)
         figure.supylabel(label("privacy"), fontsize=9)
-        figure.suptitle(title)
     return figure
-
-
-def _apart(rows: pd.DataFrame, across: str, up: str) -> list[tuple[int, tuple[float, float]]]:
-    """Places of rows, with their k, whose numbers would not be written over each other."""
-    room = 0.04 * max(np.ptp(rows[across]), 1e-9), 0.05  # a number's width and height
-    kept: list[tuple[int, tuple[float, float]]] = []
-    for k, x, y in zip(rows["k"], rows[across], rows[up], strict=True):
-        if all(abs(x - other[0]) > room[0] or abs(y - other[1]) > room[1] for _, other in kept):
-            kept.append((k, (x, y)))
-    return kept
 
 
 def pareto(
@@ -776,7 +616,7 @@ def pareto(
     privacy: str = "re_identification",
     title: str = "",
 ) -> Figure:
-    """All combinations as points, and the step line under which none lies: what privacy costs at the least.
+    """Draw all combinations as points, and the Pareto front as steps: the least loss for each level of privacy.
 
     Parameters
     ----------
@@ -787,30 +627,30 @@ def pareto(
     by : str
         Column that gives colours and markers.
     loss, privacy : str
-        Columns of the axes.
+        Columns of the two axes; smaller is better.
     title : str, optional
 
     Returns
     -------
     Figure
-        Lower left is better; numbers on the line are k, as far as there is room.
+        Numbers on the front are k, where there is room.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, the table is empty, or `front` has another length.
     """
     _check_columns(table, by, loss, privacy)
     if np.shape(front) != (len(table),):
-        raise ValueError(
-            f"front must tell for each of {len(table)} rows, not have the shape {np.shape(front)}"
-        )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 3.8))
+        raise ValueError(f"front must have shape ({len(table)},), one value per row, got {np.shape(front)}")
+    with _new_figure(6.2, 3.8, title) as figure:
         axis = figure.subplots()
         for position, name in enumerate(_names(table, by)):
-            rows = table[table[by] == name]
-            style = {**_style(name, position), "linestyle": ""}
+            rows, style = table[table[by] == name], {**line_style(name, position), "linestyle": ""}
             axis.plot(rows[loss], rows[privacy], alpha=0.55, label=label(name), **style)
         best = table[np.asarray(front, dtype=bool)].sort_values(loss)
-        axis.step(
-            best[loss], best[privacy], where="post", color="black", linewidth=1.2, label="nothing below"
-        )
+        steps = {"where": "post", "color": "black", "linewidth": 1.2}
+        axis.step(best[loss], best[privacy], label="nothing below", **steps)
         if "k" in best:
             for k, point in _apart(best.drop_duplicates("k"), loss, privacy):
                 axis.annotate(str(k), point, fontsize=7, xytext=(3, 4), textcoords="offset points")
@@ -818,96 +658,106 @@ def pareto(
         axis.set_ylabel(label(privacy))
         axis.set_ylim(-0.02, 1.02)
         _legend(figure, axis)
-        figure.suptitle(title)
     return figure
 
 
+def _apart(rows: pd.DataFrame, across: str, up: str) -> list[tuple[int, tuple[float, float]]]:
+    """Return k and place of those rows whose numbers do not cover each other, the first rows first."""
+    width, height = 0.04 * max(np.ptp(rows[across]), 1e-9), 0.05  # of a number
+    kept: list[tuple[int, tuple[float, float]]] = []
+    for k, x, y in zip(rows["k"], rows[across], rows[up], strict=True):
+        if all(abs(x - other[0]) > width or abs(y - other[1]) > height for _, other in kept):
+            kept.append((k, (x, y)))
+    return kept
+
+
 def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -> Figure:
-    """What surrogates still tell: one panel for each measure, one dot with its interval for each anonymizer.
+    """Draw what surrogates still tell: a panel for each metric, a dot with its interval for each anonymizer.
 
     Parameters
     ----------
     table : DataFrame
-        ``metric value low high baseline`` and `by`, from `utility.measure_utility`.
+        Columns ``metric value`` and `by`; optional ``low high baseline``. From `utility.measure_utility`.
     by : str
+        Column whose values get a dot each.
     title : str, optional
 
     Returns
     -------
     Figure
-        Dotted: the same measure on the clear photos. Scales differ from panel to panel.
+        Dotted: the same metric on the clear photos. Scales differ between panels.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or the table is empty.
     """
     _check_columns(table, "metric", "value", by)
     table = table[table["value"].notna()]
     metrics, names = list(dict.fromkeys(table["metric"])), _names(table, by)
-    columns = min(4, len(metrics))
-    n_rows = -(-len(metrics) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.3 * columns + 1.2, (0.75 + 0.16 * len(names)) * n_rows + 0.3))
-        axes = figure.subplots(n_rows, columns, sharey=True, squeeze=False)
-        for axis in axes.flat[len(metrics) :]:
-            axis.axis("off")
-        for axis, metric in zip(axes.flat, metrics, strict=False):
+    columns, n_rows = min(_COLUMNS, len(metrics)), -(-len(metrics) // _COLUMNS)
+    with _new_figure(2.3 * columns + 1.2, (0.75 + 0.16 * len(names)) * n_rows + 0.3, title) as figure:
+        axes = _panels(figure, len(metrics), sharey=True)
+        for axis, metric in zip(axes, metrics, strict=True):
             rows = table[table["metric"] == metric]
             for position, name in enumerate(names):
-                row = rows[rows[by] == name]
-                style = _style(name, position)
-                for one in row.itertuples():
-                    low, high = getattr(one, "low", one.value), getattr(one, "high", one.value)
+                style = line_style(name, position)
+                for row in rows[rows[by] == name].itertuples():
+                    low, high = getattr(row, "low", row.value), getattr(row, "high", row.value)
                     axis.plot([low, high], [position] * 2, color=style["color"], linewidth=1.2)
-                    axis.plot(one.value, position, marker=style["marker"], color=style["color"], markersize=4)
+                    axis.plot(row.value, position, marker=style["marker"], color=style["color"], markersize=4)
             if "baseline" in rows and rows["baseline"].notna().any():
-                axis.axvline(rows["baseline"].dropna().iloc[0], color="black", linewidth=0.8, linestyle=":")
+                axis.axvline(rows["baseline"].dropna().iloc[0], **REFERENCE_LINE)
             axis.set_title(label(metric), fontsize=8)
             axis.tick_params(axis="x", labelsize=7)
             axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=8)
-        axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-        figure.suptitle(title)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 
+# ----------------------------------------------------------------------------------------------------------
+# Partitions
+# ----------------------------------------------------------------------------------------------------------
+
+
 def partition_bars(stats: pd.DataFrame, by: str = "partitioner", title: str = "") -> Figure:
-    """Compare partitions by the distances inside their clusters, as in the paper's clustering figures.
+    """Compare partitions by the distances within their clusters, as in the paper's clustering figures.
 
     Parameters
     ----------
     stats : DataFrame
-        One row a cluster: the columns of `partitioning.cluster_stats`, and `by` that says whose it is.
+        A row for each cluster: the columns of `partitioning.cluster_stats`, and `by`.
     by : str, default "partitioner"
+        Column whose values get a bar each.
     title : str, optional
 
     Returns
     -------
     Figure
-        A panel each for the largest, smallest and mean distance in a cluster and the silhouette; a bar is the
-        mean over the clusters, its whisker spans the middle half of them.
+        Panels for the largest, smallest and mean distance in a cluster, and for the silhouette. Bars are means over
+        the clusters; whiskers span the middle half.
     """
-    measures = {"max_dist": "Largest distance", "min_dist": "Smallest distance", "mean_dist": "Mean distance"}
-    measures["mean_silhouette"] = "Silhouette"
+    measures = {
+        "max_dist": "Largest distance",
+        "min_dist": "Smallest distance",
+        "mean_dist": "Mean distance",
+        "mean_silhouette": "Silhouette",
+    }
     names = list(dict.fromkeys(stats[by]))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 0.22 * len(names) + 1.1))
-        for position, (axis, (column, text)) in enumerate(
-            zip(figure.subplots(1, 4, sharey=True), measures.items(), strict=True)
-        ):
+    with _new_figure(11, 0.22 * len(names) + 1.1, title) as figure:
+        axes = figure.subplots(1, 4, sharey=True)
+        for axis, colour, (column, text) in zip(axes, COLOURS, measures.items(), strict=False):
             groups = [stats.loc[stats[by] == name, column].dropna() for name in names]
             means = np.array([group.mean() for group in groups])
             low, high = (np.array([group.quantile(q) for group in groups]) for q in (0.25, 0.75))
             whiskers = np.maximum([means - low, high - means], 0)
-            colours = [BASELINE_GREY if name == "random" else COLOURS[position] for name in names]
-            axis.barh(
-                range(len(names)),
-                means,
-                xerr=whiskers,
-                color=colours,
-                height=0.7,
-                error_kw={"linewidth": 0.7},
-            )
+            colours = [BASELINE_GREY if name == "random" else colour for name in names]
+            thin = {"height": 0.7, "error_kw": {"linewidth": 0.7}}
+            axis.barh(range(len(names)), means, xerr=whiskers, color=colours, **thin)
             axis.set_xlabel(text)
             axis.grid(visible=False, axis="y")
-        figure.axes[0].set_yticks(range(len(names)), [label(name) for name in names])
-        figure.axes[0].invert_yaxis()
-        figure.suptitle(title)
+        axes[0].set_yticks(range(len(names)), [label(name) for name in names])
+        axes[0].invert_yaxis()
     return figure
 
 
@@ -921,14 +771,12 @@ def dendrogram(linkage: np.ndarray, cut: float | None = None, names: Sequence[st
     cut : float, optional
         Height at which a line is drawn.
     names : sequence of n str, optional
-        Written under the leaves, for up to 60 of them.
+        Names of the leaves, shown for at most 60 of them.
     """
-    n_leaves = len(linkage) + 1
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.2))
+    with _new_figure(11, 3.2) as figure:
         axis = figure.subplots()
         hierarchy.dendrogram(
-            linkage, ax=axis, labels=names, no_labels=names is None or n_leaves > 60, color_threshold=0,
+            linkage, ax=axis, labels=names, no_labels=names is None or len(linkage) >= 60, color_threshold=0,
             above_threshold_color=COLOURS[0], leaf_font_size=7, leaf_rotation=90,
         )  # fmt: skip
         if cut is not None:
@@ -940,365 +788,47 @@ def dendrogram(linkage: np.ndarray, cut: float | None = None, names: Sequence[st
 
 
 def cluster_map(points: np.ndarray, labels: np.ndarray, title: str = "") -> Figure:
-    """Show clusters on a map: every person a dot, joined to the middle of its cluster.
+    """Draw clusters on a map: a dot for each person, connected to the centre of its cluster.
 
     Parameters
     ----------
     points : ndarray, shape (n, 2)
-        Such as the first two principal components, or t-SNE.
+        For example the first two principal components, or t-SNE.
     labels : ndarray of int, shape (n,)
     title : str, optional
     """
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(5.2, 4.2))
+    with _new_figure(5.2, 4.2, title, **{"axes.grid": False}) as figure:
         axis = figure.subplots()
         for position, cluster in enumerate(np.unique(labels)):
             members = points[labels == cluster]
-            middle, colour = members.mean(axis=0), COLOURS[position % len(COLOURS)]
+            centre, colour = members.mean(axis=0), COLOURS[position % len(COLOURS)]
             for member in members:
-                axis.plot(*np.stack([middle, member]).T, color=colour, linewidth=0.7, alpha=0.6)
-            axis.scatter(
-                *members.T, s=14, color=colour, marker=MARKERS[position // len(COLOURS) % len(MARKERS)]
-            )
+                axis.plot(*np.stack([centre, member]).T, color=colour, linewidth=0.7, alpha=0.6)
+            marker = MARKERS[position // len(COLOURS) % len(MARKERS)]
+            axis.scatter(*members.T, s=14, color=colour, marker=marker)
         axis.set_xticks([])
         axis.set_yticks([])
-        figure.suptitle(title)
     return figure
 
 
 def loss_against_time(table: pd.DataFrame, loss: str = "SSE / SST", title: str = "") -> Figure:
-    """Show what each partition reaches and what it takes: CPU seconds (logarithmic) against loss.
+    """Draw the loss of each partition against its CPU seconds, on a logarithmic axis.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns ``partitioner``, ``seconds`` and one called `loss`.
+        Columns ``partitioner``, ``seconds`` and `loss`.
     loss : str, default "SSE / SST"
-        Share of the total sum of squares that is left inside the clusters; lower is better.
+        Share of the total sum of squares that stays within the clusters; smaller is better.
     title : str, optional
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 3.8))
+    with _new_figure(6.5, 3.8, title) as figure:
         axis = figure.subplots()
-        for position, row in enumerate(table.to_dict("records")):
-            style = _style(row["partitioner"], position)
-            axis.plot(
-                row["seconds"],
-                row[loss],
-                **{**style, "linestyle": "", "markersize": 6},
-                label=label(row["partitioner"]),
-            )
+        for position, (name, seconds, value) in enumerate(table[["partitioner", "seconds", loss]].to_numpy()):
+            style = {**line_style(name, position), "linestyle": "", "markersize": 6}
+            axis.plot(seconds, value, label=label(name), **style)
         axis.set_xscale("log")
         axis.set_xlabel("CPU seconds")
         axis.set_ylabel(loss)
         _legend(figure, axis)
-        figure.suptitle(title)
-    return figure
-
-
-def contact_sheet(
-    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 10
-) -> Figure:
-    """Show images in a grid.
-
-    Parameters
-    ----------
-    images : sequence of uint8 arrays (h, w, 3)
-    titles : sequence of str, optional
-    columns : int, default 10
-    """
-    rows = [list(images[start : start + columns]) for start in range(0, len(images), columns)]
-    named = None
-    if titles is not None:
-        named = [list(titles[start : start + columns]) for start in range(0, len(titles), columns)]
-    return image_grid(rows, named)
-
-
-def image_grid(
-    rows: Sequence[Sequence[np.ndarray | None]],
-    titles: Sequence[Sequence[str]] | None = None,
-    row_labels: Sequence[str] | None = None,
-) -> Figure:
-    """Show rows of images; None leaves a gap.
-
-    Parameters
-    ----------
-    rows : sequence of sequences of uint8 arrays (h, w, 3)
-    titles : the same shape of str, optional
-        Written over the images.
-    row_labels : sequence of str, optional
-        Written left of the rows.
-    """
-    shown = [image for row in rows for image in row if image is not None]
-    if not shown:
-        raise ValueError("there is no image to show")
-    n_columns = max(map(len, rows))
-    aspect = float(np.median([image.shape[0] / image.shape[1] for image in shown]))
-    room = 0.16 if titles is not None else 0.0
-    margin = 0.12 * max(map(len, row_labels)) * 0.6 if row_labels else 0.0
-    size = (n_columns * FACE_SIZE + margin, len(rows) * (FACE_SIZE * aspect + room))
-    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
-        figure = Figure(figsize=size)
-        grid = figure.add_gridspec(
-            len(rows), n_columns, left=margin / size[0], right=1, bottom=0, top=1 - room / size[1],
-            wspace=0.03, hspace=0.03 + room / (FACE_SIZE * aspect),
-        )  # fmt: skip
-        for r, row in enumerate(rows):
-            for c, image in enumerate(row):
-                axis = figure.add_subplot(grid[r, c])
-                axis.axis("off")
-                if image is not None:
-                    axis.imshow(image, interpolation="lanczos")
-                if titles is not None and c < len(titles[r]):
-                    axis.set_title(titles[r][c], fontsize=6, pad=1.5)
-                if c == 0 and row_labels:
-                    axis.text(
-                        -0.08,
-                        0.5,
-                        row_labels[r],
-                        transform=axis.transAxes,
-                        ha="right",
-                        va="center",
-                        fontsize=8,
-                    )
-    return figure
-
-
-def clusters_with_surrogates(
-    faces: Faces, model: anonymizer.Surrogates, labels: np.ndarray, clusters: Sequence[int] | None = None
-) -> Figure:
-    """Show clusters, one a row: the members' photos, a gap, and the surrogate they all get.
-
-    Parameters
-    ----------
-    faces : Faces
-    model : Surrogates
-    labels : ndarray of int, shape (n,)
-    clusters : sequence of int, optional
-        Which clusters; the first six by default.
-    """
-    clusters = range(min(6, int(labels.max()) + 1)) if clusters is None else clusters
-    members = [np.flatnonzero(labels == cluster) for cluster in clusters]
-    widest = max(map(len, members))
-    rows = [
-        [*(faces.images[i] for i in rows), *([None] * (widest - len(rows))), None, model.surrogate(rows)]
-        for rows in members
-    ]
-    return image_grid(rows, row_labels=[f"cluster {cluster}" for cluster in clusters])
-
-
-def people_and_surrogates(
-    faces: Faces, model: anonymizer.Surrogates, labels_by_k: Mapping[int, np.ndarray], rows: Sequence[int]
-) -> Figure:
-    """Show some photos, and under each the surrogates that stand for it at several k.
-
-    Parameters
-    ----------
-    faces : Faces
-    model : Surrogates
-    labels_by_k : mapping of int to ndarray (n,)
-        For each k the cluster of every photo.
-    rows : sequence of int
-        The photos to show.
-    """
-    sheet = [[faces.images[i] for i in rows]]
-    for labels in labels_by_k.values():
-        sheet.append([model.surrogate(np.flatnonzero(labels == labels[i])) for i in rows])
-    return image_grid(sheet, row_labels=["photo", *(f"k = {k}" for k in labels_by_k)])
-
-
-def style_mixing(sources: np.ndarray, destinations: np.ndarray, mixed: np.ndarray) -> Figure:
-    """Show style mixing: sources on top, destinations at the left, and where they meet the mixture.
-
-    Karras, Laine and Aila, "A style-based generator architecture for generative adversarial networks", CVPR 2019,
-    figure 3.
-
-    Parameters
-    ----------
-    sources : ndarray of uint8, shape (s, h, w, 3)
-    destinations : ndarray of uint8, shape (d, h, w, 3)
-    mixed : ndarray of uint8, shape (d, s, h, w, 3)
-        From `stylegan.mixing.mixing_pictures`.
-    """
-    if mixed.shape[:2] != (len(destinations), len(sources)):
-        raise ValueError(
-            f"{len(destinations)} destinations and {len(sources)} sources need as many rows and columns of mixtures, "
-            f"not {mixed.shape[:2]}"
-        )
-    rows = [[None, *sources], *([d, *row] for d, row in zip(destinations, mixed, strict=True))]
-    return image_grid(rows)
-
-
-#: Fills of the chart's boxes: pale enough for black text and a grey printer, far apart in lightness or hue.
-CHART_FILLS = {"in": "#DCEBF7", "method": "#FFFFFF", "judge": "#FBE3D0", "out": "#E4E4E4"}
-
-#: Boxes of the chart: column, row (from the top), columns spanned, kind, what it is, where it is, in a few words.
-CHART_BOXES = {
-    "descriptors": (2, 0, 1, "in", "Own descriptors", "encoding_data/", ".npz .npy .csv .pickle"),
-    "networks": (4, 0, 1, "method", "Networks", "CNN/  stylegan/", "bundled, trained, brought"),
-    "photos": (0, 1, 1, "in", "Photos", "datasets/", "ORL, folder,\nRaFD, CelebA"),
-    "detection": (1, 1, 1, "method", "Detection", "detection.py", "box, 68 landmarks,\naligned crop"),
-    "embedding": (2, 1, 1, "method", "Embedding", "embedding.py", "one row of numbers\na face"),
-    "partitioning": (3, 1, 1, "method", "Partitioning", "partitioning.py", "clusters of k people,\nall of one size"),
-    "anonymizer": (4, 1, 1, "method", "Anonymizer", "anonymizer/", "one surrogate face\na cluster"),
-    "release": (5, 1, 1, "out", "Release", "release.py", "random names,\nledger apart, audit"),
-    "gallery": (0, 2, 1, "in", "Gallery", "faces.others", "what an adversary\nholds"),
-    "attacks": (2, 2, 1, "judge", "Attacks", "attacks.py", "search, parrot,\nreversal, insider"),
-    "utility": (3, 2, 1, "judge", "Utility", "utility.py", "age, sex, pose,\nlikeness, FID"),
-    "measures": (4, 2, 1, "judge", "Distances", "evaluation.py", "IL, RI, rank 1,\nover every k"),
-    "tuning": (5, 2, 1, "judge", "Tuning", "tuning.py", "least loss that keeps\na privacy bound"),
-    "notebooks": (0, 3, 2, "method", "Notebooks run it all", "*.ipynb", "experiments, partitions, figures"),
-    "recognisers": (2, 3, 1, "judge", "Recognisers", "recognisers/", "apart from the one\nthat clusters"),
-    "appearance": (3, 3, 1, "judge", "Appearance", "appearance.py", "what networks read\nin a face"),
-    "tables": (4, 3, 1, "out", "Tables", "outputs/*.csv", "one row a\ncombination"),
-    "figures": (5, 3, 1, "out", "Figures, explorer", "vizualization.py", "PNG, PDF,\na panel, a page"),
-}  # fmt: skip
-
-#: A frame around the boxes of one task: first and last column, row, its title.
-CHART_FRAME = (2, 4, 2, "Evaluation: originals against surrogates")
-
-#: Arrows of the chart: from a box, to a box; "frame" is the frame.
-CHART_ARROWS = [
-    ("photos", "detection"), ("detection", "embedding"), ("descriptors", "embedding"), ("embedding", "partitioning"),
-    ("partitioning", "anonymizer"), ("networks", "anonymizer"), ("anonymizer", "release"), ("photos", "gallery"),
-    ("gallery", "frame"), ("anonymizer", "frame"), ("recognisers", "attacks"), ("appearance", "utility"),
-    ("measures", "tables"), ("frame", "tuning"), ("tuning", "anonymizer"), ("tables", "figures"),
-]  # fmt: skip
-
-#: Inches: a box, the room between two of them, and the margin.
-CHART_BOX = (1.42, 0.82)
-CHART_GAP = (0.32, 0.44)
-CHART_MARGIN = 0.12
-
-
-def _chart_rectangle(name: str) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of a box of the chart, or of the frame, in inches."""
-    if name == "frame":
-        first, last, row, _ = CHART_FRAME
-        left, bottom, _, top = _grid_rectangle(first, row, last - first + 1)
-        pad = 0.1
-        return left - pad, bottom - pad, _grid_rectangle(last, row, 1)[2] + pad, top + 0.26
-    return _grid_rectangle(*CHART_BOXES[name][:3])
-
-
-def _grid_rectangle(column: int, row: int, span: int) -> tuple[float, float, float, float]:
-    n_rows = 1 + max(box[1] for box in CHART_BOXES.values())
-    (width, height), (gap, line) = CHART_BOX, CHART_GAP
-    left = CHART_MARGIN + column * (width + gap)
-    bottom = CHART_MARGIN + (n_rows - 1 - row) * (height + line)
-    return left, bottom, left + span * width + (span - 1) * gap, bottom + height
-
-
-def _chart_ends(start: str, end: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where an arrow leaves one box and meets another: sides that face each other, or corners."""
-    (l0, b0, r0, t0), (l1, b1, r1, t1) = _chart_rectangle(start), _chart_rectangle(end)
-    low, high = max(b0, b1), min(t0, t1)
-    if low < high:  # side by side
-        middle = (low + high) / 2
-        return ((r0, middle), (l1, middle)) if r0 <= l1 else ((l0, middle), (r1, middle))
-    inner, outer = max(l0, l1), min(r0, r1)
-    if inner < outer:  # one above the other
-        middle = (inner + outer) / 2
-        return ((middle, b0), (middle, t1)) if b0 >= t1 else ((middle, t0), (middle, b1))
-    return ((l0 if l0 > r1 else r0), t0 if b1 > t0 else b0), ((r1 if l0 > r1 else l1), b1 if b1 > t0 else t1)
-
-
-def system_architecture() -> Figure:
-    """Draw the whole suite as a flow chart: from photos to a release, and how it is judged.
-
-    Returns
-    -------
-    Figure
-        Every box names the module or folder that does it. Blue comes in, white works, orange judges, grey goes out;
-        nothing is told by colour alone.
-    """
-    rectangles = {name: _chart_rectangle(name) for name in (*CHART_BOXES, "frame")}
-    width, height = (max(r[i] for r in rectangles.values()) + CHART_MARGIN for i in (2, 3))
-    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
-        figure = Figure(figsize=(width, height))
-        axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
-        axis.axis("off")
-        left, bottom, right, top = rectangles["frame"]
-        axis.add_patch(
-            Rectangle((left, bottom), right - left, top - bottom, fill=False, linestyle="--", linewidth=0.9)
-        )
-        axis.text(left + 0.08, top - 0.05, CHART_FRAME[3], fontsize=8, style="italic", va="top")
-        for name, (*_, kind, title, place, words) in CHART_BOXES.items():
-            left, bottom, right, top = rectangles[name]
-            axis.add_patch(
-                FancyBboxPatch(
-                    (left, bottom), right - left, top - bottom,
-                    boxstyle="round,pad=0,rounding_size=0.06", facecolor=CHART_FILLS[kind], linewidth=0.9,
-                )
-            )  # fmt: skip
-            middle = (left + right) / 2
-            axis.text(middle, top - 0.05, title, fontsize=8.5, weight="bold", ha="center", va="top")
-            axis.text(middle, top - 0.22, place, fontsize=7.5, family="monospace", ha="center", va="top")
-            axis.text(middle, bottom + 0.23, words, fontsize=7.5, ha="center", va="center", linespacing=1.1)
-        for start, end in CHART_ARROWS:
-            tail, head = _chart_ends(start, end)
-            arrow = FancyArrowPatch(
-                tail,
-                head,
-                arrowstyle="-|>",
-                mutation_scale=9,
-                shrinkA=0,
-                shrinkB=0,
-                linewidth=1.1,
-                color="black",
-            )
-            axis.add_patch(arrow)
-    return figure
-
-
-def mixing(
-    faces: Faces, models: Sequence[anonymizer.Surrogates], clusters: Sequence[Sequence[int]]
-) -> Figure:
-    """Show members mixed into surrogates: one cluster a row, its members at the left, then one face by each generator.
-
-    Parameters
-    ----------
-    faces : Faces
-    models : sequence of Surrogates
-        From `anonymizer.load`, made for `faces`; each gets a column, under its name in figures.
-    clusters : sequence of sequences of int
-        Rows of the members of each cluster.
-
-    Raises
-    ------
-    ValueError
-        If there is no model or no cluster.
-    """
-    if not len(models) or not len(clusters):
-        raise ValueError("a sheet of mixtures needs at least one model and one cluster")
-    widest, gap, room = max(map(len, clusters)), 0.35, 0.42  # inches, the latter two
-    aspect = float(np.median([image.shape[0] / image.shape[1] for image in faces.images[:10]]))
-    face = 1.1 * FACE_SIZE
-    pitch = face * 1.06
-    width = (widest + len(models)) * pitch + gap + 0.05
-    height = len(clusters) * pitch * aspect + room
-    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
-        figure = Figure(figsize=(width, height))
-
-        def show(image: np.ndarray, left: float, row: int) -> None:
-            bottom = height - room - row * pitch * aspect - face * aspect
-            axis = figure.add_axes((left / width, bottom / height, face / width, face * aspect / height))
-            axis.axis("off")
-            axis.imshow(image, interpolation="lanczos", aspect="auto")
-
-        for row, members in enumerate(clusters):
-            for position, i in enumerate(members):
-                show(faces.images[i], position * pitch, row)
-            for position, model in enumerate(models):
-                show(model.surrogate(members), (widest + position) * pitch + gap, row)
-        heads = [("members of one cluster", widest * pitch / 2)]
-        heads += [
-            (
-                label(model.name).replace(" (", "\n(").replace("), ", ")\n"),
-                (widest + position) * pitch + gap + face / 2,
-            )
-            for position, model in enumerate(models)
-        ]
-        for text, left in heads:
-            figure.text(left / width, 1 - room / 2 / height, text, fontsize=7, ha="center", va="center")
     return figure

@@ -1,7 +1,7 @@
-"""The pictures of README and docs, drawn anew: ``python -m docs.figures [PICTURE ...]``, or ``make docs`` for all.
+"""The pictures of README and docs: ``python -m docs.figures [PICTURE ...]``, or ``make docs`` for all.
 
-All are of the ORL faces (AT&T Laboratories Cambridge). The same code and weights give the same bytes. The curves take
-minutes, unless `make experiments` has measured them already.
+They show the ORL faces (AT&T Laboratories Cambridge). The same code and weights give the same bytes. The curves take
+minutes, unless `make experiments` has already measured them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,44 +24,94 @@ import datasets
 import embedding
 import evaluation
 import partitioning
+import pictures
 import vizualization
+from docs.architecture import system_architecture
+from labels import STYLE, label
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: How many dots an inch: readable in print at the width of a page, and small in the repository.
+#: Dots per inch: readable in print at the width of a page, and small in the repository.
 RESOLUTION = 150
 
 GENERATORS = ("pixel", "eigen", "aam", "cnn", "stylegan")
 
 
 def orl_people() -> datasets.Faces:
-    """One photo of each of the 40 ORL people."""
+    """Return one photo of each of the 40 ORL people."""
     return datasets.load_faces("orl", per_identity=1, random_state=0)
 
 
 def ward_labels(faces: datasets.Faces, k: int) -> np.ndarray:
-    """Ward clusters on dlib, as in the notebooks: int (n,)."""
+    """Return Ward clusters of dlib descriptors, as in the notebooks: int (n,)."""
     ward = partitioning.PARTITIONERS["ward"]
     return ward(embedding.embed(faces, "dlib"), k, identities=faces.identities, random_state=0)
 
 
 def mixing() -> Figure:
-    """Four clusters of five, and the face that each generator mixes from their members."""
+    """Draw four clusters of five, and the surrogate that each generator mixes from their members."""
     faces = orl_people()
     labels = ward_labels(faces, 5)
     models = [anonymizer.load(name, faces) for name in GENERATORS]
-    return vizualization.mixing(faces, models, [np.flatnonzero(labels == cluster) for cluster in range(4)])
+    return draw_mixing(faces, models, [np.flatnonzero(labels == cluster) for cluster in range(4)])
+
+
+def draw_mixing(
+    faces: datasets.Faces, models: Sequence[anonymizer.Surrogates], clusters: Sequence[Sequence[int]]
+) -> Figure:
+    """Draw one cluster per row: its members at the left, then its surrogate by each model.
+
+    Parameters
+    ----------
+    faces : Faces
+    models : sequence of at least one Surrogates
+        Made for `faces`.
+    clusters : sequence of at least one sequence of int
+        Rows of the members of each cluster.
+    """
+    widest, gap, room = (
+        max(map(len, clusters)),
+        0.35,
+        0.42,
+    )  # people; inches before the models and above the rows
+    aspect = float(np.median([image.shape[0] / image.shape[1] for image in faces.images[:10]]))
+    face = 1.1 * pictures.FACE_SIZE
+    pitch = face * 1.06
+    width = (widest + len(models)) * pitch + gap + 0.05
+    height = len(clusters) * pitch * aspect + room
+    with matplotlib.rc_context({**STYLE, "figure.constrained_layout.use": False, "axes.grid": False}):
+        figure = Figure(figsize=(width, height))
+
+        def show(image: np.ndarray, left: float, row: int) -> None:
+            bottom = height - room - row * pitch * aspect - face * aspect
+            axis = figure.add_axes((left / width, bottom / height, face / width, face * aspect / height))
+            axis.axis("off")
+            axis.imshow(image, interpolation="lanczos", aspect="auto")
+
+        def write(text: str, centre: float) -> None:
+            figure.text(centre / width, 1 - room / 2 / height, text, fontsize=7, ha="center", va="center")
+
+        columns = [(widest + position) * pitch + gap for position in range(len(models))]
+        for row, members in enumerate(clusters):
+            for position, i in enumerate(members):
+                show(faces.images[i], position * pitch, row)
+            for model, left in zip(models, columns, strict=True):
+                show(model.surrogate(members), left, row)
+        write("members of one cluster", widest * pitch / 2)
+        for model, left in zip(models, columns, strict=True):
+            write(label(model.name).replace(" (", "\n(").replace("), ", ")\n"), left + face / 2)
+    return figure
 
 
 def people_and_surrogates() -> Figure:
-    """Twelve people, and the face that stands for each at k = 2, 5 and 10."""
+    """Draw twelve people, and the surrogate of each at k = 2, 5 and 10."""
     faces = orl_people()
     labels = {k: ward_labels(faces, k) for k in (2, 5, 10)}
-    return vizualization.people_and_surrogates(faces, anonymizer.load("aam", faces), labels, range(12))
+    return pictures.people_and_surrogates(faces, anonymizer.load("aam", faces), labels, range(12))
 
 
 def by_partition() -> Figure:
-    """Loss and re-identification over k, by partition, as in VisualizingResults.ipynb."""
+    """Draw information loss and re-identification over k, by partition, as in VisualizingResults.ipynb."""
     names = ["balanced", "ward", "average", "complete", "kmeans_elki", "knn_max", "knn_random", "random"]
     table = evaluation.sweep(orl_people(), ["dlib"], names, ["aam"], range(2, 20), random_state=0)
     table = evaluation.compare(table, "partitioner", embedding="dlib", anonymizer="aam")
@@ -68,7 +119,7 @@ def by_partition() -> Figure:
 
 
 def pasted() -> Figure:
-    """Sheets of four prints each, as they come in and as `python -m anonymizer` gives them out."""
+    """Draw photos with four faces each, before and after `python -m anonymizer`."""
     faces = orl_people()
     with tempfile.TemporaryDirectory() as place:
         photos, out = Path(place) / "photos", Path(place) / "out"
@@ -76,32 +127,23 @@ def pasted() -> Figure:
         for number in range(3):
             portraits = [faces.images[i] for i in range(4 * number, 4 * number + 4)]
             framed = [np.pad(p, ((16, 16), (16, 16), (0, 0)), constant_values=90) for p in portraits]
-            sheet = Image.fromarray(np.hstack(framed))
-            sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.LANCZOS).save(
-                photos / f"{number}.png"
-            )
-        subprocess.run(
-            [sys.executable, "-m", "anonymizer", photos, out, "--k", "3", "--people", "faces"],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+            photo = Image.fromarray(np.hstack(framed))
+            photo = photo.resize((2 * photo.width, 2 * photo.height), Image.Resampling.LANCZOS)
+            photo.save(photos / f"{number}.png")
+        command = [sys.executable, "-m", "anonymizer", photos, out, "--k", "3", "--people", "faces"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         ledger = json.loads((Path(place) / "out-private" / "ledger.json").read_text(encoding="utf-8"))
         file_of = {photo["photo"]: photo["file"] for photo in ledger["photos"]}
-        paths = [
-            [photos / name for name in sorted(file_of)],
-            [out / file_of[name] for name in sorted(file_of)],
-        ]
-        before, after = (  # two of the three sheets, so that faces are large enough
-            [np.asarray(Image.open(path).convert("RGB")) for path in row[:2]] for row in paths
-        )
-    figure = vizualization.image_grid([before, after])
+        shown = sorted(file_of)[:2]  # two of the three photos, so that faces are large enough
+        paths = [[photos / name for name in shown], [out / file_of[name] for name in shown]]
+        rows = [[np.asarray(Image.open(path).convert("RGB")) for path in row] for row in paths]
+    figure = pictures.image_grid(rows)
     figure.set_size_inches(10.2, 10.2 * figure.get_figheight() / figure.get_figwidth())
     return figure
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "outputs/system_architecture.png": vizualization.system_architecture,
+    "outputs/system_architecture.png": system_architecture,
     "outputs/mixing.png": mixing,
     "docs/people_and_surrogates.png": people_and_surrogates,
     "docs/pasted.png": pasted,
@@ -110,7 +152,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 def main() -> None:
-    """Draw the pictures that are named, or all."""
+    """Draw the pictures named on the command line, or all."""
     parser = argparse.ArgumentParser(
         prog="python -m docs.figures", description="Draw the pictures of README and docs."
     )

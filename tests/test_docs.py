@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import json
 import re
@@ -19,31 +20,36 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 import anonymizer
+import CNN
 import datasets
+import detection
 import embedding
 import evaluation
 import partitioning
+import stylegan
+import tuning
 import utility
-import vizualization
-from docs import build_api, figures
+import utils
+from docs import architecture, figures
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Everything a reader may open; the generated reference has tests of its own.
+#: Everything a reader may open, without the generated reference.
 PAGES = sorted(
-    path
-    for pattern in (
-        "*.md",
-        "docs/*.md",
-        "docs/experiments/*.md",
-        "*/README.md",
-        "*/*/README.md",
-        "*/*/*/README.md",
-    )
-    for path in ROOT.glob(pattern)
-    if not {".venv", "api", ".pytest_cache", "node_modules"} & set(path.relative_to(ROOT).parts[:-1])
+    {
+        path
+        for pattern in (
+            "*.md",
+            "docs/*.md",
+            "docs/experiments/*.md",
+            "*/README.md",
+            "*/*/README.md",
+            "*/*/*/README.md",
+        )
+        for path in ROOT.glob(pattern)
+        if not {".venv", "api", ".pytest_cache", "node_modules"} & set(path.relative_to(ROOT).parts[:-1])
+    }
 )
-REFERENCE = sorted((ROOT / "docs" / "api").glob("*.md"))
 
 #: The pages that this suite of documents is made of, where commands and names are checked, too.
 PROSE = [
@@ -56,6 +62,13 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MODULES = {path.stem: path.stem for path in ROOT.glob("*.py")} | {
     path.parent.name: path.parent.name for path in ROOT.glob("*/__init__.py")
 }
+
+
+#: The files of the product: flat modules and packages.
+SOURCES = [
+    *ROOT.glob("*.py"),
+    *(path for init in ROOT.glob("*/__init__.py") for path in init.parent.glob("*.py")),
+]
 
 
 def name_of(path):
@@ -92,7 +105,7 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", [*PAGES, *REFERENCE], ids=name_of)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_link_and_picture_leads_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(text_of(path))):
         if "://" in target or target.startswith("mailto:"):
@@ -107,12 +120,11 @@ def test_every_link_and_picture_leads_somewhere(path):
 def test_every_page_is_linked_from_another():
     linked = {
         (path.parent / target.partition("#")[0]).resolve()
-        for path in [*PAGES, *REFERENCE]
+        for path in PAGES
         for target in re.findall(r"\]\(([^)\s]+)\)", text_of(path))
         if "://" not in target
     }
-    own = [*PROSE, *REFERENCE]
-    assert [name_of(path) for path in own if path not in linked and path != ROOT / "README.md"] == []
+    assert [name_of(path) for path in PROSE if path not in linked and path != ROOT / "README.md"] == []
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -442,11 +454,7 @@ def test_columns_that_are_explained_are_measured(orl_people):
 def messages():
     """Every text in the code, what is filled in as three dots, and the installer's."""
     found = [text_of(ROOT / "install.sh")]
-    sources = [
-        *ROOT.glob("*.py"),
-        *(p for p in ROOT.glob("*/*.py") if p.parent.name not in ("tests", "benchmarks", "docs")),
-    ]
-    for path in sources:
+    for path in SOURCES:
         for node in ast.walk(ast.parse(text_of(path))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
@@ -470,57 +478,49 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
 # ----------------------------------------------------------------------------------------------------------
 
 
-def test_reference_is_up_to_date():
-    kept = {path.name: text_of(path) for path in REFERENCE}
-    made = build_api.pages()
-    assert kept.keys() == made.keys(), "run: make docs"
-    stale = [name for name in made if kept[name] != made[name]]
-    assert stale == [], "run: make docs"
+#: The functions that DESIGN.md promises to keep, by the name that readers know.
+CONTRACTS = {
+    "datasets.load_faces": datasets.load_faces,
+    "detection.find_faces": detection.find_faces,
+    "detection.detect": detection.detect,
+    "embedding.embed": embedding.embed,
+    "utils.load_encodings": utils.load_encodings,
+    "partitioning.hierarchical_partition": partitioning.hierarchical_partition,
+    "partitioning.cluster_stats": partitioning.cluster_stats,
+    "anonymizer.load": anonymizer.load,
+    "Surrogates.surrogate": anonymizer.Surrogates.surrogate,
+    "PhotoFilter.apply": anonymizer.PhotoFilter.apply,
+    "stylegan.load_network": stylegan.load_network,
+    "StyleNetwork.mapping": stylegan.StyleNetwork.mapping,
+    "StyleNetwork.synthesis": stylegan.StyleNetwork.synthesis,
+    "StyleNetwork.generate": stylegan.StyleNetwork.generate,
+    "CNN.load_model": CNN.load_model,
+    "FaceNetwork.generate": CNN.FaceNetwork.generate,
+    "evaluation.sweep": evaluation.sweep,
+    "evaluation.audit": evaluation.audit,
+    "tuning.tune": tuning.tune,
+}
+
+#: Those that neither take nor return arrays.
+WITHOUT_ARRAYS = {
+    "datasets.load_faces", "stylegan.load_network", "CNN.load_model", "evaluation.sweep", "evaluation.audit",
+}  # fmt: skip
 
 
-def test_reference_names_every_module_and_what_it_offers():
-    flat = {path.stem for path in ROOT.glob("*.py")} - {"balancing"}  # the machinery of one partition
-    assert flat <= set(build_api.MODULES)
-    page = text_of(ROOT / "docs" / "api" / "datasets.md")
-    assert all(f"\n## {name}\n" in page for name in datasets.__all__ if name != "DATASETS")
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_contracts_are_documented_with_shapes(name):
+    text = inspect.getdoc(CONTRACTS[name]) or ""
+    assert text
+    if name not in WITHOUT_ARRAYS:
+        assert re.search(r"\([a-z_]+(, \w+)*,?( or \w+)?\)", text), "say the shapes of arrays"
 
 
-def test_docstrings_become_markdown():
-    shown = build_api.markdown(
-        """One line.
-
-        Text with ``code`` and [1]_::
-
-            a = b
-
-        Parameters
-        ----------
-        x : array (n, d)
-            What it is,
-            in ``two`` lines.
-
-        Examples
-        --------
-        >>> 1 + 1
-        2
-
-        References
-        ----------
-        .. [1] Somebody, 2020.
-        """
-    )
-    assert "Text with `code` and [1]:\n\n```\na = b\n```" in shown
-    assert "**Parameters**\n\n- `x`: array (n, d)\n\n  What it is,\n  in `two` lines." in shown
-    assert "```python\n>>> 1 + 1\n2\n```" in shown
-    assert "[1] Somebody" in shown
-    assert "---" not in shown
-
-
-def test_public_functions_have_a_docstring():
+def test_public_functions_and_classes_have_a_docstring():
     bare = [
-        f"{module}.{node.name}"
-        for module in build_api.MODULES
-        for node in build_api.public_definitions(module)
+        f"{name_of(path)}: {node.name}"
+        for path in SOURCES
+        for node in ast.parse(text_of(path)).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
         if not ast.get_docstring(node)
     ]
     assert bare == []
@@ -551,15 +551,13 @@ def overlap(a: Bbox, b: Bbox) -> bool:
 
 
 def test_no_text_of_the_chart_covers_another_or_leaves_its_box():
-    figure = vizualization.system_architecture()
+    figure = architecture.system_architecture()
     texts = extents(figure)
     covering = [(a, b) for i, (a, one) in enumerate(texts) for b, two in texts[i + 1 :] if overlap(one, two)]
     assert covering == []
     scale = figure.dpi
-    boxes = {
-        name: Bbox.from_extents(*vizualization._chart_rectangle(name)) for name in vizualization.CHART_BOXES
-    }
-    for name, (*_, title, place, words) in vizualization.CHART_BOXES.items():
+    boxes = {name: Bbox.from_extents(*architecture.rectangle(name)) for name in architecture.BOXES}
+    for name, (*_, title, place, words) in architecture.BOXES.items():
         box = Bbox.from_extents(*(boxes[name].extents * scale))
         for text in (title, place, words):
             extent = next(extent for shown, extent in texts if shown == text and overlap(extent, box))
@@ -571,17 +569,17 @@ def test_no_text_of_the_chart_covers_another_or_leaves_its_box():
 
 
 def test_the_chart_names_what_is_there():
-    assert {end for arrow in vizualization.CHART_ARROWS for end in arrow} <= {
-        *vizualization.CHART_BOXES,
+    assert {end for arrow in architecture.ARROWS for end in arrow} <= {
+        *architecture.BOXES,
         "frame",
     }
-    reached = {end for arrow in vizualization.CHART_ARROWS for end in arrow} | {
+    reached = {end for arrow in architecture.ARROWS for end in arrow} | {
         "attacks",
         "utility",
         "measures",
     }
-    assert set(vizualization.CHART_BOXES) - reached == {"notebooks"}  # they run all of it
-    for *_, place, _ in vizualization.CHART_BOXES.values():
+    assert set(architecture.BOXES) - reached == {"notebooks"}  # they run all of it
+    for *_, place, _ in architecture.BOXES.values():
         for name in place.split():
             if name not in ("faces.others", "outputs/*.csv", "*.ipynb"):
                 assert (ROOT / name).exists() or (ROOT / "datasets" / name).exists(), name
@@ -590,7 +588,7 @@ def test_the_chart_names_what_is_there():
 def test_mixtures_stand_in_their_cluster_s_row(orl_people):
     models = [anonymizer.load(name, orl_people) for name in ("pixel", "aam")]
     clusters = [[0, 1, 2], [5, 6]]
-    figure = vizualization.mixing(orl_people, models, clusters)
+    figure = figures.draw_mixing(orl_people, models, clusters)
     shown = [axis.images[0].get_array() for axis in figure.axes]
     wanted = [
         image
@@ -605,10 +603,6 @@ def test_mixtures_stand_in_their_cluster_s_row(orl_people):
     places = [axis.get_position() for axis in figure.axes]
     assert not [(a, b) for i, a in enumerate(places) for b in places[i + 1 :] if a.overlaps(b)]
     assert {round(place.y0, 6) for place in places[:5]}.isdisjoint(round(place.y0, 6) for place in places[5:])
-    with pytest.raises(ValueError, match="at least one model"):
-        vizualization.mixing(orl_people, [], clusters)
-    with pytest.raises(ValueError, match="one cluster"):
-        vizualization.mixing(orl_people, models, [])
 
 
 def test_citation_is_the_paper_of_the_readme():

@@ -11,7 +11,10 @@ import evaluation
 import explorer
 import partitioning
 from datasets import Faces
-from explorer import BACKGROUND, Choice, Exploration
+from explorer import Exploration, Selection, rendering
+from explorer import exploration as model_of_panel
+from explorer.__main__ import main
+from explorer.panel import _background
 
 
 class Blend(anonymizer.Surrogates):
@@ -47,12 +50,12 @@ def exploration(orl_people, monkeypatch):
     return Exploration(faces)
 
 
-def choice(**changes):
-    return Choice(**{"k": 3, "partitioner": "ward", "anonymizer": "blend", **changes})
+def selection(**changes):
+    return Selection(**{"k": 3, "partitioner": "ward", "anonymizer": "blend", **changes})
 
 
 def test_simulated_is_what_measuring_the_means_gives(exploration):
-    view = exploration.simulate(choice())
+    view = exploration.simulate(selection())
     X = embedding.embed(exploration.faces, "dlib")
     labels = partitioning.PARTITIONERS["ward"](X, 3)
     assert np.array_equal(view.labels, labels)
@@ -73,7 +76,7 @@ def test_a_person_counts_once_however_many_photos(orl):
 
 
 def test_shrinkage_pulls_to_the_average_of_the_others(exploration):
-    labels = exploration.simulate(choice()).labels
+    labels = exploration.simulate(selection()).labels
     own, others = np.flatnonzero(labels == 1), np.flatnonzero(labels != 1)
     for shrinkage in (0.0, 0.25, 1.0):
         rows, weights = exploration.mixture(labels, 1, shrinkage)
@@ -91,7 +94,7 @@ def test_shrinkage_of_everybody_in_one_cluster_changes_nothing(exploration):
 
 
 def test_confirmed_equals_the_evaluation(exploration):
-    view = exploration.simulate(choice())
+    view = exploration.simulate(selection())
     told = []
     confirmed = exploration.confirm(view, first=2, report=lambda label, done: told.append((label, done)))
     assert told == [(2, 1), (0, 2), (1, 3)]
@@ -104,7 +107,7 @@ def test_confirmed_equals_the_evaluation(exploration):
 
 
 def test_drawn_once_with_the_weights_that_were_simulated(exploration):
-    view = exploration.simulate(choice(shrinkage=0.5))
+    view = exploration.simulate(selection(shrinkage=0.5))
     first, second = exploration.draw(view, 0), exploration.draw(view, 0)
     assert first is second
     asked = exploration.model("blend").asked
@@ -112,25 +115,25 @@ def test_drawn_once_with_the_weights_that_were_simulated(exploration):
     assert len(asked) == 1
     assert asked[0][0] == tuple(rows)
     assert np.allclose(asked[0][1], weights)
-    assert exploration.draw(exploration.simulate(choice(shrinkage=0.0)), 0) is not first
+    assert exploration.draw(exploration.simulate(selection(shrinkage=0.0)), 0) is not first
 
 
 def test_confirming_stops_when_told_and_keeps_what_is_drawn(exploration):
-    view, asked = exploration.simulate(choice()), []
+    view, asked = exploration.simulate(selection()), []
     assert exploration.confirm(view, stop=lambda: len(asked) == 1, report=lambda *_: asked.append(1)) is None
     assert exploration.known(view, 0) is not None
     assert exploration.known(view, 1) is None
 
 
 def test_few_drawn_images_are_kept(exploration, monkeypatch):
-    view = exploration.simulate(choice())
-    monkeypatch.setattr(explorer, "DRAWN_BYTES", 2 * exploration.faces.images[0].nbytes)
+    view = exploration.simulate(selection())
+    monkeypatch.setattr(model_of_panel, "_DRAWN_BYTES", 2 * exploration.faces.images[0].nbytes)
     assert exploration.confirm(view).confirmed  # with all images, though not all are kept
     assert [exploration.known(view, label) is not None for label in range(3)] == [False, True, True]
 
 
 def test_one_cluster_by_itself(exploration):
-    view = exploration.simulate(choice())
+    view = exploration.simulate(selection())
     cluster = exploration.cluster(view, 1)
     X = exploration.descriptors()
     distance = np.linalg.norm(X[view.clusters[1]] - view.descriptors[1], axis=1)
@@ -146,27 +149,28 @@ def test_one_cluster_by_itself(exploration):
 
 
 def test_a_surrogate_without_a_face_is_said_to_have_none(exploration):
-    view = exploration.simulate(choice())
+    view = exploration.simulate(selection())
     exploration.model("blend")._mix = lambda members, weights: np.zeros((112, 92, 3), np.uint8)
     confirmed = exploration.confirm(view)
     cluster = exploration.cluster(confirmed, 0)
     assert np.isnan(cluster.distance).all()
     assert not cluster.recognised.any() and not cluster.leads_here
-    assert "finds no face" in explorer.members_html(exploration, confirmed, 0)
-    table = explorer.numbers_html(view, confirmed, exploration.gallery, 0.6)
+    assert "finds no face" in rendering.members_html(exploration, confirmed, 0)
+    table = rendering.numbers_html(view, confirmed, exploration.gallery, 0.6)
     assert "3 of 3 surrogates show no face" in table
     assert "RI 100.0 %" in table  # counted as the worst
-    assert explorer.map_svg(exploration, confirmed, 0).startswith("<svg")
+    assert rendering.map_svg(exploration, confirmed, 0).startswith("<svg")
 
 
 def test_a_slow_partition_comes_quickly_first(exploration, monkeypatch):
-    monkeypatch.setattr(explorer, "QUICK_PEOPLE", 5)
-    quick = exploration.simulate(choice(partitioner="balanced"))
+    monkeypatch.setattr(model_of_panel, "_QUICK_PEOPLE", 5)
+    quick = exploration.simulate(selection(partitioner="balanced"))
     assert not quick.settled
     X = exploration.descriptors()
     full = partitioning.PARTITIONERS["balanced"](X, 3, random_state=0)
-    assert np.array_equal(exploration.settle(quick.choice), full)
-    assert exploration.simulate(quick.choice).settled
+    settled = exploration.simulate(quick.selection, quick=False)
+    assert settled.settled and np.array_equal(settled.labels, full)
+    assert exploration.simulate(quick.selection).settled
 
 
 def test_the_map_is_the_plane_of_most_variance(exploration):
@@ -175,16 +179,16 @@ def test_the_map_is_the_plane_of_most_variance(exploration):
     values = np.linalg.svd(X - X.mean(axis=0), compute_uv=False) ** 2
     assert np.allclose(shares, values[:2] / values.sum(), atol=1e-6)
     assert np.allclose((positions**2).sum(axis=0), values[:2], rtol=1e-5)
-    view = exploration.simulate(choice())
+    view = exploration.simulate(selection())
     simulated, drawn = exploration.surrogate_positions(view, 0)
     assert np.allclose(simulated, positions[view.clusters[0]].mean(axis=0))
     assert drawn is None
 
 
 def test_preview_is_the_mean_of_upright_faces(exploration):
-    view = exploration.simulate(choice())
+    view = exploration.simulate(selection())
     preview = exploration.preview(view, 0)
-    crops = embedding.crops(exploration.faces, explorer.CROP_SIZE, explorer.PREVIEW_ZOOM)
+    crops = embedding.crops(exploration.faces, model_of_panel._CROP_SIZE, model_of_panel._PREVIEW_ZOOM)
     assert np.abs(preview - crops[view.clusters[0]].mean(axis=0)).max() <= 0.51
     assert preview.dtype == np.uint8
 
@@ -196,57 +200,62 @@ def test_photos_in_colour_and_of_any_size(orl):
     canvas[100:212, 200:292] = images[0]
     faces = Faces([canvas, *images[1:]], np.array(list("abcd")), np.array(list("abcd")))
     exploration = Exploration(faces)
-    view = exploration.simulate(choice(k=2, anonymizer="pixel"))
+    view = exploration.simulate(selection(k=2, anonymizer="pixel"))
     assert exploration.portrait(0).shape == (112, 112, 3)  # cut out
     assert np.array_equal(exploration.portrait(1), images[1])
     confirmed = exploration.confirm(view)
     assert confirmed.images[0].ndim == 3
-    assert "confirmed" in explorer.members_html(exploration, confirmed, 0)
+    assert "confirmed" in rendering.members_html(exploration, confirmed, 0)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"k": 11}, ValueError, "does not fit 10 people"),
-        ({"k": 1}, ValueError, "between 2 and 10"),
-        ({"k": 2.5}, TypeError, "whole number"),
-        ({"shrinkage": 1.5}, ValueError, "from 0 to 1"),
-        ({"shrinkage": float("nan")}, ValueError, "from 0 to 1"),
+        ({"k": 11}, ValueError, "at most 10, got 11"),
+        ({"k": 1}, ValueError, "at least 2"),
+        ({"k": 2.5}, TypeError, "an integer"),
+        ({"shrinkage": 1.5}, ValueError, "shrinkage must be a number"),
+        ({"shrinkage": float("nan")}, ValueError, "shrinkage must be a number"),
         ({"partitioner": "x"}, ValueError, "unknown partitioner"),
         ({"embedding": "x"}, ValueError, "unknown embedding"),
         ({"anonymizer": "x"}, ValueError, "unknown anonymizer"),
-        ({"anonymizer": "blur"}, ValueError, "makes no surrogates"),
+        ({"anonymizer": "blur"}, ValueError, "must make surrogates"),
     ],
 )
 def test_choices_that_do_not_fit(exploration, changes, error, message):
     with pytest.raises(error, match=message):
-        exploration.simulate(choice(**changes))
+        exploration.simulate(selection(**changes))
 
 
 def test_simulated_numbers_are_said_to_be_too_high_or_low(exploration):
-    view = exploration.simulate(choice())
-    assert "RI too high" in explorer.numbers_html(view, None, exploration.gallery, 0.6)
-    assert "fewer once it is drawn" in explorer.members_html(exploration, view, 0)
+    view = exploration.simulate(selection())
+    assert "RI too high" in rendering.numbers_html(view, None, exploration.gallery, 0.6)
+    assert "fewer once it is drawn" in rendering.members_html(exploration, view, 0)
     confirmed = exploration.confirm(view)
-    assert "fewer once it is drawn" not in explorer.members_html(exploration, confirmed, 0)
+    assert "fewer once it is drawn" not in rendering.members_html(exploration, confirmed, 0)
     assert confirmed.scores["information_loss"] > view.scores["information_loss"]
 
 
 def test_the_panel_says_which_anonymizers_are_left_out(exploration, monkeypatch):
-    monkeypatch.setattr(Exploration, "first_choice", lambda self: choice())
+    monkeypatch.setattr(Exploration, "first_selection", lambda self: selection())
     monkeypatch.setattr(anonymizer.ANONYMIZERS["cnn"], "fits", classmethod(lambda cls, faces: False))
     assert "cnn" in exploration.unfit_anonymizers and "cnn" not in exploration.anonymizers
     panel = explorer.Panel(exploration)
-    assert BACKGROUND.wait()
-    texts = [child.value for child in panel._top.children[0].children if hasattr(child, "value")]
-    assert any("Not offered" in str(text) and "k-Same-Net" in str(text) for text in texts)
+    assert _background().wait()
+    texts = [child.value for child in panel.children[1].children[0].children if hasattr(child, "value")]
+    assert any("Not available" in str(text) and "k-Same-Net" in str(text) for text in texts)
 
 
-def test_menus_offer_only_what_works(exploration):
+def test_menus_offer_only_what_works(exploration, monkeypatch):
+    monkeypatch.setattr(Exploration, "first_selection", lambda self: selection())
     assert exploration.k_values == range(2, 11)
     assert "blur" not in exploration.anonymizers
     assert {"aam", "pixel", "blend"} <= set(exploration.anonymizers)
-    assert not set(exploration.partitioners) & set(partitioning.VARIABLE_SIZE)
+    panel = explorer.Panel(exploration)
+    assert _background().wait()
+    assert [name for _, name in panel.partitioner.options] == list(partitioning.PARTITIONERS)
+    assert [name for _, name in panel.embedding.options] == embedding.available()
+    assert [name for _, name in panel.anonymizer.options] == exploration.anonymizers
 
 
 # -- the panel, without a browser and without an event loop --------------------------------------------------
@@ -254,9 +263,9 @@ def test_menus_offer_only_what_works(exploration):
 
 @pytest.fixture
 def panel(exploration, monkeypatch):
-    monkeypatch.setattr(Exploration, "first_choice", lambda self: choice())
+    monkeypatch.setattr(Exploration, "first_selection", lambda self: selection())
     panel = explorer.Panel(exploration)
-    assert BACKGROUND.wait()
+    assert _background().wait()
     return panel
 
 
@@ -266,13 +275,13 @@ def number(panel, measure, state):
 
 def test_panel_shows_simulated_then_confirmed(panel):
     e = panel.exploration
-    view = e.simulate(choice())
+    view = e.simulate(selection())
     assert number(panel, "information_loss", "simulated") == f"{view.scores['information_loss']:.3f}"
     confirmed = e.confirm(view)
     assert number(panel, "information_loss", "confirmed") == f"{confirmed.scores['information_loss']:.3f}"
     assert "Confirmed: 3 surrogates" in panel.message.value
     told = [f"{100 * v.scores['re_identification']:.1f} %" for v in (confirmed, view)]
-    assert f"Re-identification {told[0]}; simulated it was {told[1]}" in panel.message.value
+    assert f"Re-identification {told[0]}, simulated {told[1]}" in panel.message.value
     assert "data:image/png" in panel.members.value
 
 
@@ -284,9 +293,9 @@ def test_moving_a_slider_changes_everything_at_once(panel):
     after = panel.map.value, panel.numbers.value, panel.members.value
     assert all(a != b for a, b in zip(before, after, strict=True))
     assert number(panel, "information_loss", "confirmed") == "…"
-    assert "Nothing is being drawn" in panel.message.value
+    assert "Drawing is off" in panel.message.value
     panel.drawing.value = True
-    assert BACKGROUND.wait()
+    assert _background().wait()
     assert "Confirmed: 2 surrogates" in panel.message.value
 
 
@@ -295,18 +304,18 @@ def test_the_chosen_cluster_is_followed_by_one_of_its_photos(panel):
     anchor = panel.view.clusters[2][0]
     for k in (2, 4, 5):
         panel.k.value = k
-        assert BACKGROUND.wait()
+        assert _background().wait()
         assert panel.view.labels[anchor] == panel.cluster.index
     assert panel.members.value.startswith(f"<h3>Cluster {panel.cluster.index + 1} of 2")
 
 
 def test_errors_are_text_in_the_panel_which_stays_usable(panel):
     panel.anonymizer.value = "failing"
-    assert BACKGROUND.wait()
+    assert _background().wait()
     assert 'role="alert"' in panel.message.value
     assert "&lt;b&gt;is missing" in panel.message.value  # as text, whatever it contains
     panel.anonymizer.value = "blend"
-    assert BACKGROUND.wait()
+    assert _background().wait()
     assert "Confirmed" in panel.message.value
 
 
@@ -318,24 +327,24 @@ def test_an_error_of_the_partition_is_text_too(panel, monkeypatch):
     panel.partitioner.value = "mdav"
     assert "too many people" in panel.message.value
     panel.partitioner.value = "ward"
-    assert BACKGROUND.wait()
+    assert _background().wait()
     assert "Confirmed" in panel.message.value
 
 
 def test_names_from_files_are_text(orl):
     faces = Faces(orl.images[[0, 10]], np.array(["<script>x", "b"]), np.array(['"><img src=y>', "b"]))
     exploration = Exploration(faces)
-    page = explorer.members_html(exploration, exploration.simulate(choice(k=2, anonymizer="pixel")), 0)
+    page = rendering.members_html(exploration, exploration.simulate(selection(k=2, anonymizer="pixel")), 0)
     assert "<script>" not in page and "<img src=y>" not in page
 
 
 def test_explore_says_why_it_cannot(orl):
     panel = explorer.explore(orl.select(slice(0, 5)))
     assert "all photos show one person" in panel.children[0].value
-    with pytest.raises(TypeError, match="needs Faces"):
+    with pytest.raises(TypeError, match="must be Faces"):
         explorer.explore("orl")
 
 
 def test_page_says_what_is_wrong_with_the_photos(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="error: "):
-        explorer.main([str(tmp_path / "nothing")])
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert "error: " in capsys.readouterr().err

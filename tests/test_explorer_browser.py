@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import vizualization
+from labels import label
 
 websocket = pytest.importorskip(
     "websocket", reason="websocket-client, which comes with jupyter, is not installed"
@@ -225,12 +225,12 @@ def test_a_click_on_the_map_chooses_a_cluster(page):
 def test_menus_change_map_and_anonymizer(page):
     picture = "document.querySelector('svg[role=img]').outerHTML"
     before = page.tell(picture)
-    page.choose(".anonfaces-partitioner select", vizualization.label("mdav"))
+    page.choose(".anonfaces-partitioner select", label("mdav"))
     wait_for("another map", lambda: page.tell(picture) != before)
-    page.choose(".anonfaces-anonymizer select", vizualization.label("pixel"))
+    page.choose(".anonfaces-anonymizer select", label("pixel"))
     wait_for(
         "a surrogate by it",
-        lambda: f"drawn by {vizualization.label('pixel')}" in page.text("figure.surrogate"),
+        lambda: f"drawn by {label('pixel')}" in page.text("figure.surrogate"),
     )
     wait_for("confirmed numbers", lambda: confirmed(page))
 

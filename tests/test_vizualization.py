@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.cluster import hierarchy
 
+import labels
 import vizualization
 from datasets import Faces
 
@@ -87,7 +88,7 @@ def test_every_value_gets_a_curve_of_its_numbers(name):
 def test_baselines_are_grey_and_nothing_else_is(name):
     figure = getattr(vizualization, name)(table_of(), "partitioner")
     for curve, line in curves(figure.axes[0]).items():
-        assert (to_hex(line.get_color()) == vizualization.BASELINE_GREY.lower()) == (curve == "random")
+        assert (to_hex(line.get_color()) == labels.BASELINE_GREY.lower()) == (curve == "random")
     assert len({line.get_color() for line in curves(figure.axes[0]).values()}) == 3
     assert len({line.get_marker() for line in curves(figure.axes[0]).values()}) == 3
 
@@ -168,7 +169,7 @@ def test_tables_of_another_kind_are_refused(name):
         draw(pd.DataFrame({"k": [2], "partitioner": ["ward"]}), "partitioner")
     with pytest.raises(ValueError, match="no column colour"):
         draw(table_of(), "colour")
-    with pytest.raises(ValueError, match="no row with k above 1"):
+    with pytest.raises(ValueError, match="row with k above 1"):
         draw(table_of().assign(k=1), "partitioner")
 
 
@@ -212,31 +213,6 @@ def distances():
     )
 
 
-def test_boxes_show_each_cluster_and_the_threshold(distances):
-    (axis,) = vizualization.cluster_boxes(distances, threshold=0.65, title="Boxes").axes
-    medians = [line for line in axis.lines if to_hex(line.get_color()) == vizualization.COLOURS[1].lower()]
-    assert [line.get_ydata()[0] for line in medians[:2]] == pytest.approx([0.3, 0.6])
-    assert len(medians) == 3 and np.isnan(medians[2].get_ydata()).all()
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "2"]
-    assert any(line.get_label() == "threshold 0.65" for line in axis.lines)
-
-
-def test_bars_show_each_mean_and_the_overall_one(distances):
-    (axis,) = vizualization.cluster_means(distances).axes
-    assert [bar.get_height() for bar in axis.patches][:2] == pytest.approx([0.3, 0.6])
-    levels = {line.get_label(): line.get_ydata()[0] for line in axis.lines}
-    assert levels["threshold 0.6"] == 0.6
-    assert levels["mean 0.480"] == pytest.approx(0.48)  # of five photos, not of clusters
-
-
-@pytest.mark.parametrize("draw", [vizualization.cluster_boxes, vizualization.cluster_means])
-def test_clusters_without_a_face_are_said_to_be_so(distances, draw):
-    (axis,) = draw(distances).axes
-    (mark,) = axis.texts
-    assert mark.get_text() == "no face" and mark.get_position()[0] == 2
-    assert not draw(distances.dropna()).axes[0].texts
-
-
 def page_of(distances, names=("aam", "pixel")):
     return pd.concat([distances.assign(anonymizer=name) for name in names], ignore_index=True)
 
@@ -249,13 +225,24 @@ def test_the_pairwise_page_has_boxes_and_means_of_each_anonymizer(distances):
         len(titles) == 4 and titles[0].startswith("k-Same-M (AAM)") and titles[2].startswith("k-Same (pixel)")
     )
     for boxes, means in (figure.axes[:2], figure.axes[2:]):
+        medians = [
+            line.get_ydata() for line in boxes.lines if to_hex(line.get_color()) == labels.COLOURS[1].lower()
+        ]
+        assert [median[0] for median in medians[:2]] == pytest.approx([0.3, 0.6])
+        assert len(medians) == 3 and np.isnan(medians[2]).all()
+        assert [tick.get_text() for tick in boxes.get_xticklabels()] == ["0", "1", "2"]
+        overall = next(line for line in means.lines if line.get_label() == "mean over all members")
+        assert overall.get_ydata()[0] == pytest.approx(0.48)
         assert [bar.get_height() for bar in means.patches][:2] == pytest.approx([0.3, 0.6])
         assert "0.480" in means.get_title()  # of five photos, not of clusters
         for axis in (boxes, means):
             assert any(line.get_label() == "threshold 0.55" for line in axis.lines)
-            assert [text.get_text() for text in axis.texts] == ["no face"]
+            (mark,) = axis.texts
+            assert mark.get_text() == "no face" and mark.get_position()[0] == 2
         assert boxes.get_ylim() == means.get_ylim()
     assert legend_texts(figure) == ["threshold 0.55", "mean over all members"]
+    without_gap = vizualization.pairwise_page(page_of(distances.dropna()))
+    assert not any(axis.texts for axis in without_gap.axes)
 
 
 def test_the_pairwise_page_lays_published_means_beside_ours(distances):
@@ -298,7 +285,7 @@ def test_a_notebook_keeps_figures_small_and_colour_photos_whole():
     grey = vizualization.image_grid([[np.full((20, 20, 3), 90, np.uint8)] * 2])
     colour = vizualization.image_grid([[np.full((20, 20, 3), (90, 10, 200), np.uint8)] * 2])
     chart = vizualization.loss_and_reidentification(table_of(), "partitioner")
-    shown = [Image.open(io.BytesIO(vizualization.notebook_png(figure))) for figure in (grey, colour, chart)]
+    shown = [Image.open(io.BytesIO(vizualization._notebook_png(figure))) for figure in (grey, colour, chart)]
     assert [picture.mode for picture in shown] == ["L", "RGB", "P"]
     buffer = io.BytesIO()
     chart.savefig(buffer, bbox_inches="tight", facecolor="white")
@@ -320,7 +307,7 @@ def test_partition_bars_show_means_over_clusters():
         assert [bars[i].get_width() for i in (0, 1)] == stats.groupby("partitioner", sort=False)[
             column
         ].mean().tolist()
-        assert to_hex(bars[1].get_facecolor()) == vizualization.BASELINE_GREY.lower()
+        assert to_hex(bars[1].get_facecolor()) == labels.BASELINE_GREY.lower()
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["ward", "random"]
 
 
@@ -404,14 +391,14 @@ def test_contact_sheet_fills_rows():
 
 
 def test_clusters_stand_beside_their_surrogates(few):
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    figure = vizualization.clusters_with_surrogates(few, Brightest(), labels)
+    clusters = np.array([0, 0, 0, 1, 1, 2])
+    figure = vizualization.clusters_with_surrogates(few, Brightest(), clusters)
     assert levels(figure) == {
         **{(0, 0): 0, (0, 1): 1, (0, 2): 2, (0, 3): None, (0, 4): 20},
         **{(1, 0): 3, (1, 1): 4, (1, 2): None, (1, 3): None, (1, 4): 40},
         **{(2, 0): 5, (2, 1): None, (2, 2): None, (2, 3): None, (2, 4): 50},
     }
-    chosen = vizualization.clusters_with_surrogates(few, Brightest(), labels, clusters=[2])
+    chosen = vizualization.clusters_with_surrogates(few, Brightest(), clusters, clusters=[2])
     assert levels(chosen) == {(0, 0): 5, (0, 1): None, (0, 2): 50}
     assert chosen.axes[0].texts[0].get_text() == "cluster 2"
 
@@ -498,30 +485,8 @@ def test_attack_intervals_show_rate_interval_and_chance(attack_table):
     crossed = vizualization.attack_intervals(attack_table.assign(clear=[0.9, np.nan, 1.0, 0.5])).axes[0]
     crosses = [line.get_xdata() for line in crossed.lines if line.get_marker() == "x"]
     np.testing.assert_array_equal(np.concatenate(crosses), [0.9, 1.0, np.nan])
-    with pytest.raises(ValueError, match="no attack"):
+    with pytest.raises(ValueError, match="measured rate"):
         vizualization.attack_intervals(attack_table.assign(rate=np.nan))
-
-
-def test_anonymity_sets_count_everybody_once():
-    figure = vizualization.anonymity_sets(
-        {"aam": np.array([1, 5, 5.2, np.nan]), "blur": np.array([1.0, 1.1])}, k=5
-    )
-    heights = [patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches]
-    assert heights == [2, 2]
-    assert any(line.get_xdata()[0] == 5 for line in figure.axes[0].lines)
-    with pytest.raises(ValueError, match="no anonymity set"):
-        vizualization.anonymity_sets(np.array([np.nan]))
-
-
-def test_roc_curves_give_the_equal_error_rate():
-    import attacks
-
-    curve = attacks.roc(np.array([0.1, 0.2, 0.9]), np.array([0.5, 0.8, 1.0]))
-    axis = vizualization.roc_curves({"dlib": curve}).axes[0]
-    assert axis.lines[0].get_label() == f"dlib (EER {curve.equal_error_rate:.3f})"
-    assert np.allclose(axis.lines[0].get_ydata(), curve.true_accept_rate)
-    with pytest.raises(ValueError, match="no curve"):
-        vizualization.roc_curves({})
 
 
 def test_tuning_trace_rings_what_was_chosen():
@@ -555,7 +520,7 @@ def test_pareto_steps_through_the_front_only():
     line = next(line for line in axis.lines if line.get_label() == "nothing below")
     assert line.get_xdata().tolist() == [0.4, 0.6] and line.get_ydata().tolist() == [0.9, 0.2]
     assert [text.get_text() for text in axis.texts] == ["2", "5"]
-    with pytest.raises(ValueError, match="front must tell"):
+    with pytest.raises(ValueError, match="front must have shape"):
         vizualization.pareto(table, np.array([True]))
 
 
@@ -582,5 +547,5 @@ def test_style_mixing_leaves_the_corner_free():
     figure = vizualization.style_mixing(faces[:2], faces[2:], mixed)
     images = [axis.images[0].get_array()[0, 0, 0] if axis.images else None for axis in figure.axes]
     assert images == [None, 0, 10, 20, 0, 0, 30, 0, 0, 40, 0, 0]
-    with pytest.raises(ValueError, match="3 destinations and 2 sources"):
+    with pytest.raises(ValueError, match=r"3 rows \(destinations\) and 2 columns"):
         vizualization.style_mixing(faces[:2], faces[2:], mixed[:2])

@@ -1,0 +1,52 @@
+"""``python -m explorer``: serve the explorer as a page on this machine, through Voilà."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import commands
+import datasets
+from explorer.exploration import Exploration
+
+PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
+
+#: Environment variable that tells the page's notebook where the photos are.
+SOURCE_VARIABLE = "ANONFACES_DATA"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the explorer as a page on this machine, through Voilà; stop it with Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m explorer", description=main.__doc__)
+    parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
+    parser.add_argument("--port", type=int, default=8866, help="port of the page (default: 8866)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    return commands.run_command(parser, arguments, _serve)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    known = options.source in datasets.DATASETS
+    source = options.source if known else str(Path(options.source).expanduser().resolve())
+    faces = datasets.load_faces(source, per_identity=1)
+    print(faces)
+    _ = Exploration(
+        faces
+    ).gallery  # describe the photos here, with a progress bar; the page takes them from the cache
+    command = [sys.executable, "-m", "voila", str(PAGE), f"--port={options.port}"]
+    if options.no_browser:
+        command.append("--no-browser")
+    with contextlib.suppress(KeyboardInterrupt):
+        code = subprocess.run(
+            command, cwd=PAGE.parent, env={**os.environ, SOURCE_VARIABLE: source}
+        ).returncode
+        if code != 0:
+            raise OSError(f"the server stopped with exit code {code}; see its messages above")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
