@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import datasets
 import detection
-from detection import FIVE_POINTS, aligned_crop, detect, five_points, move_points, similarity
+from detection import _FIVE_POINTS as FIVE_POINTS
+from detection import _five_points as five_points
+from detection import aligned_crop, detect, move_points, similarity
 
 CHIN = 8
 
@@ -68,7 +70,7 @@ def test_boxes_and_landmarks_lie_where_faces_are(found):
     mouth = landmarks[:, list(detection.MOUTH_CORNERS)].mean(axis=1)
     assert (mouth[:, 1] > eyes[..., 1].max(axis=1) + 10).all()
     assert (landmarks[:, CHIN, 1] > mouth[:, 1]).all()
-    nose = landmarks[:, detection.NOSE_TIP, 1]
+    nose = landmarks[:, detection._NOSE_TIP, 1]
     assert ((nose > eyes[..., 1].mean(axis=1)) & (nose < mouth[:, 1] + 5)).all()
 
 
@@ -105,8 +107,8 @@ def test_landmarks_follow_a_shift_of_the_photo(orl_people, row, right, down):
     padded = cv2.copyMakeBorder(orl_people.images[row], 40, 40, 40, 40, cv2.BORDER_REPLICATE)
     shifted = cv2.copyMakeBorder(padded, down, 60 - down, right, 60 - right, cv2.BORDER_REPLICATE)
     box = np.array([53.0, 77.0, 126.0, 150.0])
-    before = detection.predict_landmarks(padded, box)
-    after = detection.predict_landmarks(shifted, box + [right, down, right, down])
+    before = detection._predict_landmarks(padded, box)
+    after = detection._predict_landmarks(shifted, box + [right, down, right, down])
     np.testing.assert_allclose(after, before + [right, down], atol=0.51)
 
 
@@ -137,7 +139,7 @@ def test_landmarks_follow_a_mirror(orl, found):
 def test_enlarged_photos_are_found_at_the_same_place(orl, found, factor):
     row = 0
     photo = cv2.resize(orl.images[row], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    assert factor < 12 or max(photo.shape) > detection.SEARCH_SIDE
+    assert factor < 12 or max(photo.shape) > detection._SEARCH_SIDE
     large = detect([photo])
     assert large.found[0] and large.n_faces[0] == 1
     landmarks = (large.landmarks[0] + 0.5) / factor - 0.5
@@ -164,7 +166,7 @@ def test_of_several_faces_the_largest_counts_with_one_warning(orl):
     assert result.found.all()
     assert 180 <= result.boxes[1, [0, 2]].mean() <= 364
     assert (result.landmarks[1, :, 0] > 170).all()
-    boxes = detection.find_boxes(photo)
+    boxes = detection._find_boxes(photo)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     assert len(boxes) == 2 and areas[0] > areas[1]
 
@@ -212,11 +214,11 @@ def test_photos_too_small_for_a_face_are_not_found(shape):
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (np.zeros((50, 50, 3), np.float32), TypeError, "uint8.*not float32"),
-        (np.zeros((50, 50, 3), np.uint16), TypeError, "uint8.*not uint16"),
-        ([[1, 2], [3, 4]], TypeError, "uint8.*not list"),
-        ("photo.png", TypeError, "uint8.*not str"),
-        (np.zeros((50, 50), np.uint8), ValueError, r"shape \(h, w, 3\), not \(50, 50\)"),
+        (np.zeros((50, 50, 3), np.float32), TypeError, "uint8.*got float32"),
+        (np.zeros((50, 50, 3), np.uint16), TypeError, "uint8.*got uint16"),
+        ([[1, 2], [3, 4]], TypeError, "uint8.*got list"),
+        ("photo.png", TypeError, "uint8.*got str"),
+        (np.zeros((50, 50), np.uint8), ValueError, r"shape \(h, w, 3\), got \(50, 50\)"),
         (np.zeros((50, 50, 4), np.uint8), ValueError, "RGB"),
         (np.zeros((3, 50, 50), np.uint8), ValueError, "RGB"),
         (np.zeros((0, 50, 3), np.uint8), ValueError, "RGB"),
@@ -234,7 +236,7 @@ def test_one_bare_photo_is_no_sequence_of_photos():
 
 @pytest.mark.parametrize("empty", [[], np.zeros((0, 20, 20, 3), np.uint8)])
 def test_no_photo_is_refused(empty):
-    with pytest.raises(ValueError, match="no photo"):
+    with pytest.raises(ValueError, match="at least one photo"):
         detect(empty)
 
 
@@ -332,7 +334,7 @@ def landmarks_of(points):
     """68 landmarks whose five points are the given ones."""
     landmarks = np.zeros((68, 2))
     landmarks[detection.LEFT_EYE], landmarks[detection.RIGHT_EYE] = points[0], points[1]
-    landmarks[detection.NOSE_TIP] = points[2]
+    landmarks[detection._NOSE_TIP] = points[2]
     landmarks[list(detection.MOUTH_CORNERS)] = points[3:]
     return landmarks
 

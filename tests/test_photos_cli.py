@@ -434,7 +434,7 @@ def test_faces_that_cannot_be_replaced_say_why(orl):
     image = scene([orl.images[0], orl.images[70]], [(110, 118, 200, 0), (330, 118, 70, 0)], (260, 420))
     cut_off = image[:, 50:]
     reasons = [spot.reason for spot in detection.find_faces(cut_off, thorough=False)]
-    assert detection.AT_BORDER in reasons or detection.NO_LANDMARKS in reasons
+    assert detection._AT_BORDER in reasons or detection._NO_LANDMARKS in reasons
     tiny = scene([orl.images[70]], [(60, 60, 62, 0)], (120, 160))
     small = detection.find_faces(
         cv2.resize(tiny, None, fx=0.55, fy=0.55, interpolation=cv2.INTER_AREA), thorough=False
