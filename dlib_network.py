@@ -1,9 +1,9 @@
-"""dlib's face recogniser without dlib's arithmetic: its file is read as data, ONNX Runtime does the sums.
+"""dlib's face recogniser, read from its file as data and run by ONNX Runtime.
 
 The network is the residual network of dlib's example `dnn_face_recognition_ex` (King, "Dlib-ml: a machine learning
-toolkit", JMLR 2009; He et al., CVPR 2016): 29 convolutions, each with a scale and shift for every channel, which are
-folded into the convolutions here. dlib's wheels come without a linear algebra library and take some 100 ms of CPU for a
-face, this takes 6 ms; the 128 numbers differ by less than 1e-6.
+toolkit", JMLR 2009; He et al., CVPR 2016): 29 convolutions, each followed by a scale and shift of every channel, which
+are folded into the convolutions here. dlib's own wheels lack a linear algebra library and take about 100 ms of CPU per
+face; this takes 6 ms, and the 128 numbers differ by less than 1e-6.
 
 `stylegan.features` builds the same network from `read_weights`, with gradients.
 """
@@ -19,10 +19,10 @@ import numpy as np
 
 import utils
 
-#: Side of the square pictures of a face that the network takes, and length of its answer.
+#: Side of the network's input, a square crop of a face ("chip"), and length of its output.
 CHIP_SIZE, N_VALUES = 150, 128
 
-#: Channels of each residual block and whether it halves the picture, from the photo to the descriptor.
+#: Channels of each residual block and whether it halves the image, from input to output.
 BLOCKS = (
     *[(32, False)] * 3,
     *[(64, True), (64, False), (64, False), (64, False)],
@@ -38,17 +38,18 @@ BLOCKS = (
 
 @dataclass
 class Weights:
-    """The numbers of the network as the file has them.
+    """The numbers of the network as stored in the file.
 
     Attributes
     ----------
     mean : ndarray of float32, shape (3,)
         Subtracted from red, green and blue.
     kernels, biases : lists of 29 ndarrays of float32, shapes (out, in, h, w) and (out,)
-        Of the convolutions, from the photo to the descriptor; blocks have two each.
+        Of the convolutions, from input to output; each block has two.
     scales, shifts : lists of 29 ndarrays of float32, shape (out,)
-        What is done to each channel afterwards.
+        Applied to each channel after the convolution.
     last : ndarray of float32, shape (256, 128)
+        Of the final matrix product.
     """
 
     mean: np.ndarray | None = None
@@ -60,11 +61,11 @@ class Weights:
 
 
 class _DamagedError(ValueError):
-    """Why a file is not read, in half a sentence."""
+    """Why a file cannot be read, as part of a sentence."""
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read the weights in dlib's file; nothing but this one network is accepted.
+    """Read the weights from dlib's file; only this one network is accepted.
 
     dlib writes the version of every layer from the last to the first, then every layer's content from the first to
     the last, without lengths: the reader follows the known order of layers and checks each name and size.
@@ -72,9 +73,9 @@ def read_weights(path: str | Path) -> Weights:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not that network, damaged or cut short.
+        If the file holds another network, is damaged, or is cut short.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,12 +84,12 @@ def read_weights(path: str | Path) -> Weights:
         return _read_network(_Reader(path.read_bytes()))
     except _DamagedError as error:
         raise ValueError(
-            f"{path}: is not dlib's face recognition network, or damaged ({error}); reinstall dlib's models"
+            f"{path}: is not dlib's face recognition network, or is damaged ({error}); reinstall dlib's models"
         ) from None
 
 
 class _Reader:
-    """dlib's serialisation (dlib/serialize.h) of the few kinds of values that a network has."""
+    """Reads the kinds of values that a network consists of, as dlib/serialize.h writes them."""
 
     def __init__(self, data: bytes):
         self.data, self.position = data, 0
@@ -100,11 +101,11 @@ class _Reader:
         return self.data[self.position - count : self.position]
 
     def integer(self) -> int:
-        """One byte that counts the digits, its highest bit the sign; then the digits, least first."""
+        """One byte with the sign (highest bit) and the number of bytes; then the bytes, least significant first."""
         (control,) = self.bytes(1)
         count = control & 0x0F
         if control & 0x70 or not 1 <= count <= 8:
-            raise _DamagedError(f"there is no number at byte {self.position - 1}")
+            raise _DamagedError(f"no number at byte {self.position - 1}")
         value = int.from_bytes(self.bytes(count), "little")
         return -value if control & 0x80 else value
 
@@ -112,22 +113,22 @@ class _Reader:
         for value in values:
             found = self.integer()
             if found != value:
-                raise _DamagedError(f"the {what} is {found} and not {value} before byte {self.position}")
+                raise _DamagedError(f"the {what} before byte {self.position} is {found}, not {value}")
 
     def real(self) -> float:
         """A mantissa and a power of two."""
         mantissa, exponent = self.integer(), self.integer()
-        if abs(exponent) > 1100:  # above are dlib's codes for infinity and NaN
-            raise _DamagedError(f"there is no finite number before byte {self.position}")
         try:
-            return math.ldexp(mantissa, exponent)
+            if abs(exponent) <= 1100:  # larger exponents are dlib's codes for infinity and NaN
+                return math.ldexp(mantissa, exponent)
         except OverflowError:
-            raise _DamagedError(f"there is no finite number before byte {self.position}") from None
+            pass
+        raise _DamagedError(f"no finite number before byte {self.position}")
 
     def name(self, expected: str) -> None:
         self.expect("length of a name", len(expected))
         if self.bytes(len(expected)) != expected.encode():
-            raise _DamagedError(f"there is no layer {expected!r} before byte {self.position}")
+            raise _DamagedError(f"no layer {expected!r} before byte {self.position}")
 
     def tensor(self, *shape: int) -> np.ndarray:
         """A tensor of a known shape: version 2, four sizes, then float32."""
@@ -140,37 +141,38 @@ class _Reader:
         return values.reshape(shape)
 
     def alias(self, *sizes: int) -> None:
-        """The shape of a part of a tensor."""
+        """The shape of one part of a tensor."""
         self.expect("version of a shape", 1)
         self.expect("size of a part", *sizes)
 
     def rates(self) -> None:
-        """Learning rates and weight decays, of no use here."""
+        """Learning rates and weight decays, which are not used here."""
         for _ in range(4):
             self.real()
 
     def end_of_layer(self) -> None:
-        """Three flags; then gradients and outputs, which finished files keep empty."""
+        """Three flags; then gradients and outputs, which are empty in a finished file."""
         if set(self.bytes(3)) - set(b"01"):
-            raise _DamagedError(f"a layer has no flags before byte {self.position}")
+            raise _DamagedError(f"no flags of a layer before byte {self.position}")
         for _ in range(3):
             self.tensor(0, 0, 0, 0)
 
 
 def _layers() -> list[tuple]:
-    """The layers in the order of their content: from the photo to the descriptor."""
-    layers = [("convolution", 3, 32, 7, 2), ("scale", 32), ("relu",), ("max_pool",)]
+    """Kind and sizes of every layer, from input to output."""
+    layers = [("convolution", 3, 32, 7, 2), ("scale", 32), ("relu",), ("max_pool", 3, 2)]
     before = 32
     for channels, halved in BLOCKS:
         layers += [("tag",), ("convolution", before, channels, 3, 2 if halved else 1), ("scale", channels)]
         layers += [("relu",), ("convolution", channels, channels, 3, 1), ("scale", channels)]
-        layers += [("tag",), ("tag",), ("average_pool", 2, 2)] if halved else []  # the second one skips
+        layers += [("tag",), ("tag",), ("average_pool", 2, 2)] if halved else []  # on the shortcut
         layers += [("add",), ("relu",)]
         before = channels
     return [*layers, ("average_pool", 0, 1), ("dense", before, N_VALUES)]
 
 
 def _read_network(reader: _Reader) -> Weights:
+    """Read the whole file."""
     layers, weights = _layers(), Weights()
     reader.expect("version", 1)
     reader.name("loss_metric_2")
@@ -180,7 +182,7 @@ def _read_network(reader: _Reader) -> Weights:
     reader.expect("version of the first layer", 3)
     reader.name("input_rgb_image_sized")
     weights.mean = np.array([reader.real() for _ in range(3)], dtype=np.float32)
-    reader.expect("size of the photo", CHIP_SIZE, CHIP_SIZE)
+    reader.expect("size of the input", CHIP_SIZE, CHIP_SIZE)
     for i, (kind, *sizes) in enumerate(layers):
         if kind == "tag":
             continue
@@ -227,31 +229,18 @@ def _read_dense(reader: _Reader, weights: Weights, before: int, after: int) -> N
     reader.rates()
 
 
-def _read_relu(reader: _Reader, weights: Weights) -> None:
-    reader.name("relu_")
-
-
-def _read_add(reader: _Reader, weights: Weights) -> None:
-    reader.name("add_prev_")
-
-
-def _read_max_pool(reader: _Reader, weights: Weights) -> None:
-    reader.name("max_pool_2")
-    reader.expect("shape of a pool", 3, 3, 2, 2, 0, 0)
-
-
-def _read_average_pool(reader: _Reader, weights: Weights, side: int, stride: int) -> None:
-    reader.name("avg_pool_2")
+def _read_pool(name: str, reader: _Reader, weights: Weights, side: int, stride: int) -> None:
+    reader.name(name)
     reader.expect("shape of a pool", side, side, stride, stride, 0, 0)
 
 
 _READERS = {
     "convolution": _read_convolution,
     "scale": _read_scale,
-    "relu": _read_relu,
-    "add": _read_add,
-    "max_pool": _read_max_pool,
-    "average_pool": _read_average_pool,
+    "relu": lambda reader, weights: reader.name("relu_"),
+    "add": lambda reader, weights: reader.name("add_prev_"),
+    "max_pool": functools.partial(_read_pool, "max_pool_2"),
+    "average_pool": functools.partial(_read_pool, "avg_pool_2"),
     "dense": _read_dense,
 }
 
@@ -260,8 +249,8 @@ _READERS = {
 # The network
 # ----------------------------------------------------------------------------------------------------------
 
-#: Version of the operations' definitions, and of the file's form, that every supported ONNX Runtime knows.
-OPSET, FILE_VERSION = 17, 8
+#: Versions of the operations and of the file format that every supported ONNX Runtime reads.
+_OPSET, _FILE_VERSION = 17, 8
 
 
 def describe_chips(chips: np.ndarray) -> np.ndarray:
@@ -270,33 +259,33 @@ def describe_chips(chips: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     chips : ndarray of uint8, shape (n, 150, 150, 3)
-        RGB, cut by `dlib.get_face_chip`.
+        RGB, cropped by `embedding.face_chip`.
 
     Returns
     -------
     ndarray of float32, shape (n, 128)
-        Each row is the same to the bit whatever else is in the batch.
+        A row does not depend on the rest of the batch, to the bit.
     """
     weights, session = _network()
-    pictures = (chips.astype(np.float32) - weights.mean) / np.float32(256)
-    planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    centred = (chips.astype(np.float32) - weights.mean) / np.float32(256)
+    planes = np.ascontiguousarray(centred.transpose(0, 3, 1, 2))  # (n, 3, 150, 150)
     return np.concatenate([session.run(None, {"pictures": one[None]})[0] for one in planes])
 
 
 @functools.lru_cache(maxsize=1)
 def _network():
-    """The weights, and a session of one thread: processes with faces of their own make better use of cores."""
+    """The weights, and a session with one thread, as faces are described by several processes."""
     import onnxruntime  # slow to import, and only needed here
 
     weights = read_weights(utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    graph = build_graph(weights).SerializeToString()
+    graph = _build_graph(weights).SerializeToString()
     return weights, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class _Graph:
-    """Collects the operations of a network and their weights."""
+    """Collects a network's operations and their weights; each method returns the name of its output."""
 
     def __init__(self):
         from onnx import helper, numpy_helper
@@ -315,29 +304,30 @@ class _Graph:
         return name
 
 
-def build_graph(weights: Weights):
-    """Make an ONNX model of the weights: ``pictures`` (n, 3, 150, 150), minus the mean and by 256 -> (n, 128)."""
+def _build_graph(weights: Weights):
+    """Make an ONNX model: ``pictures`` (n, 3, 150, 150), centred and divided by 256 -> descriptors (n, 128)."""
     import onnx
 
     graph = _Graph()
-    convolutions = iter(
-        zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True)
-    )  # taken one by one
+    convolutions = zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True)
 
     def convolve(x: str, stride: int, padding: int) -> str:
+        """The next convolution, with its scale and shift folded in."""
         kernel, bias, scale, shift = next(convolutions)
         folded = graph.constant(kernel * scale[:, None, None, None]), graph.constant(bias * scale + shift)
         return graph.add("Conv", x, *folded, strides=[stride] * 2, pads=[padding] * 4)
 
     def extend(x: str, channels: int, side: int) -> str:
-        """Continue by zeros at the end, as dlib does where two ways through a block differ in size."""
+        """Append zeros, as dlib does if the two paths through a block differ in size."""
         if not channels and not side:
             return x
         ends = np.array([0, 0, 0, 0, 0, channels, side, side], dtype=np.int64)
         return graph.add("Pad", x, graph.constant(ends))
 
-    x = graph.add("Relu", convolve("pictures", 2, 0))  # (n, 32, 72, 72)
-    x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])  # (n, 32, 35, 35)
+    # Convolve and pool the input. (n, 32, 35, 35)
+    x = graph.add("Relu", convolve("pictures", 2, 0))
+    x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
+    # Run the residual blocks. (n, channels, side, side)
     before, side = weights.kernels[0].shape[0], 35
     for channels, halved in BLOCKS:
         y = graph.add("Relu", convolve(x, 2 if halved else 1, 0 if halved else 1))
@@ -349,17 +339,18 @@ def build_graph(weights: Weights):
             x, y = extend(x, channels - before, side - sides[0]), extend(y, 0, side - sides[1])
         x = graph.add("Relu", graph.add("Add", x, y))
         before = channels
-    x = graph.add("Flatten", graph.add("GlobalAveragePool", x))  # (n, 256)
-    answer = graph.add("MatMul", x, graph.constant(weights.last))
+    # Average each channel and multiply. (n, 256), (n, 128)
+    x = graph.add("Flatten", graph.add("GlobalAveragePool", x))
+    output = graph.add("MatMul", x, graph.constant(weights.last))
     value = onnx.helper.make_tensor_value_info
     kind = onnx.TensorProto.FLOAT
-    whole = onnx.helper.make_graph(
+    complete = onnx.helper.make_graph(
         graph.nodes,
         "descriptor",
         [value("pictures", kind, ["n", 3, CHIP_SIZE, CHIP_SIZE])],
-        [value(answer, kind, ["n", N_VALUES])],
+        [value(output, kind, ["n", N_VALUES])],
         graph.weights,
     )
-    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-    model.ir_version = FILE_VERSION
+    model = onnx.helper.make_model(complete, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
+    model.ir_version = _FILE_VERSION
     return model

@@ -1,19 +1,20 @@
-"""Faces -> descriptors: one row of numbers for each photo, near to each other for photos of one person.
+"""Faces -> descriptors: one row of numbers per photo; rows of one person are close to each other.
 
-`EMBEDDINGS` names the ones that need no file: ``"dlib"`` and ``"pca"``. ``"facenet"``, ``"onnx:PATH"`` and
-``"stored:PATH"`` read a recogniser or descriptors that the user has.
+`EMBEDDINGS` is the registry. ``"dlib"`` and ``"pca"`` need no file; ``"facenet"``, ``"onnx:PATH"`` and
+``"stored:PATH"`` read a recogniser, or descriptors, that the user supplies.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
+from typing import Annotated
 
 import dlib
 import h5py
@@ -23,42 +24,43 @@ from sklearn.decomposition import PCA
 import detection
 import dlib_network
 import utils
+from checks import Choice, Number, ParameterError, check_fields, check_number
 from datasets import Faces
+from detection import Images
 
 MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "models"
 
-#: How many photos go through a network at once.
-BATCH = 64
-
-#: Padding around the face in dlib's chips, which its network was trained with.
+#: Padding around the face in dlib's chips, as in the training of its network.
 CHIP_PADDING = 0.25
 
+#: How many photos go through a network at once.
+_BATCH = 64
 
-def embed(
-    faces: Faces | Sequence[np.ndarray], embedding: str = "dlib", *, strict: bool = False, **options
-) -> np.ndarray:
+#: Runs a recogniser: float32 (b, size, size, 3) -> (b, d).
+_Run = Callable[[np.ndarray], np.ndarray]
+
+
+def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **options) -> np.ndarray:
     """Describe the face on each photo by a row of numbers.
 
-    A face that the detector misses is described from the whole frame; ``detection.detect(faces).found`` tells
-    which those are. Descriptors are cached on disk by the content of photo and model, so an interrupted run
-    goes on where it stopped.
+    If the detector misses a face, the whole photo is described; ``detection.detect(faces).found`` flags
+    such photos. Descriptors are cached on disk by the content of photo and model, so an interrupted run resumes.
 
     Parameters
     ----------
     faces : Faces or sequence of n uint8 arrays (h, w, 3)
     embedding : str, default "dlib"
-        - ``"dlib"``: 128 values, dlib's ResNet (Euclidean distance; two photos of one person are mostly
-          nearer than 0.6).
-        - ``"pca"``: eigenfaces of aligned crops, fitted on these very photos (Turk and Pentland 1991);
+        - ``"dlib"``: 128 values, dlib's ResNet (Euclidean distance; most pairs of photos of one person are
+          closer than 0.6).
+        - ``"pca"``: eigenfaces of aligned crops, fitted to these photos (Turk and Pentland 1991);
           option ``n_components``, 10 by default as in the AnonFACES paper, at most n - 1.
         - ``"facenet"``: a FaceNet file (.onnx, .h5, .keras) in ``datasets/encoding_data/models/``.
-        - ``"onnx:PATH"``: any recogniser in an ONNX file. Options (or a JSON file of the same name beside it,
-          with the same keys): ``input_size``, ``mean``, ``scale`` (pixel p becomes ``(p - mean) * scale``),
-          ``channels`` (``"RGB"`` or ``"BGR"``), ``zoom`` (see `detection.aligned_crop`), ``normalise`` (unit length).
-        - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, found by the
-          photos' names (with or without folder and ending).
+        - ``"onnx:PATH"``: any recogniser in an ONNX file. Its options are the fields of `Preparation`; they may
+          also be stored in a JSON file of the same name beside it.
+        - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, looked up by the
+          photos' names (with or without folder and suffix).
     strict : bool, default False
-        Raise an error where a photo does not show exactly one face.
+        Raise an error if a photo does not show exactly one face.
 
     Returns
     -------
@@ -68,10 +70,10 @@ def embed(
     Raises
     ------
     ValueError
-        For an unknown embedding, a missed face under `strict`, a damaged model, or a photo without a
-        stored descriptor.
+        If the embedding is unknown, a model is damaged, a photo has no stored descriptor, or `strict` and a photo
+        does not show exactly one face.
     FileNotFoundError
-        If a model or file of descriptors is missing; the message says where to put it.
+        If a file of a model or of descriptors is missing; the message says where to put it.
 
     Examples
     --------
@@ -80,17 +82,17 @@ def embed(
     (40, 128)
     """
     if not isinstance(embedding, str):
-        raise TypeError(f"embedding must be a name such as 'dlib', not {type(embedding).__name__}")
+        raise TypeError(f"embedding must be a name such as 'dlib', got {type(embedding).__name__}")
     kind, _, argument = embedding.partition(":")
-    embedder = EMBEDDINGS.get(kind)
-    if embedder is None or bool(argument) != (kind in NEEDS_PATH):
+    if kind not in EMBEDDINGS or bool(argument) != (kind in NEEDS_PATH):
         known = ", ".join(f"'{name}:PATH'" if name in NEEDS_PATH else f"'{name}'" for name in EMBEDDINGS)
-        raise ValueError(f"unknown embedding {embedding!r}; there is {known}")
+        raise ValueError(f"unknown embedding {embedding!r}; choose from {known}")
     if len(faces) == 0:
-        raise ValueError("there is no photo to embed")
+        raise ValueError("faces must hold at least one photo to embed")
     if strict:
         detection.detect(faces, strict=True)
-    descriptors = np.asarray(embedder(faces, *([argument] if argument else []), **options), dtype=np.float32)
+    arguments = [argument] if argument else []
+    descriptors = np.asarray(EMBEDDINGS[kind](faces, *arguments, **options), dtype=np.float32)
     broken = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
     if len(broken):
         raise ValueError(
@@ -100,126 +102,107 @@ def embed(
 
 
 def available() -> list[str]:
-    """The embeddings that can be used without naming a file: dlib, PCA, and FaceNet where its file is in place."""
-    facenet = ["facenet"] if _facenet_files() else []
-    return ["dlib", "pca", *facenet]
+    """The embeddings that work without naming a file: dlib, PCA, and FaceNet if its file is installed."""
+    return ["dlib", "pca", *(["facenet"] if _facenet_files() else [])]
 
 
-def _embed_dlib(faces: Faces | Sequence[np.ndarray]) -> np.ndarray:
+# ----------------------------------------------------------------------------------------------------------
+# dlib and PCA
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _embed_dlib(faces: Images) -> np.ndarray:
+    faces = detection.as_faces(faces)
     landmarks = detection.detect(faces).landmarks
-    images = _images(faces)
     place = "dlib-" + utils.source_key(__file__)[:16]
 
     def arguments(i: int) -> tuple[np.ndarray, np.ndarray]:
-        return images[i], landmarks[i]
+        return faces.images[i], landmarks[i]
 
-    return np.stack(
-        utils.cached_rows(place, _image_keys(faces), describe_face, arguments, "embedding (dlib)")
-    )
+    return np.stack(utils.cached_rows(place, faces.image_keys, describe_face, arguments, "embedding (dlib)"))
 
 
 def describe_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Describe one face: (h, w, 3) and (68, 2) -> (128,)."""
-    larger, points = _enlarge(image, landmarks)
-    chip = dlib.get_face_chip(larger, points, size=dlib_network.CHIP_SIZE, padding=CHIP_PADDING)
-    return dlib_network.describe_chips(chip[None])[0]
+    return dlib_network.describe_chips(face_chip(image, landmarks, dlib_network.CHIP_SIZE)[None])[0]
 
 
-def _enlarge(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, dlib.full_object_detection]:
-    """Enlarge a small face, so that dlib's whole-pixel points keep the landmarks' precision."""
+def face_chip(
+    image: np.ndarray, landmarks: np.ndarray, size: int, padding: float = CHIP_PADDING
+) -> np.ndarray:
+    """Crop a face (h, w, 3) with landmarks (68, 2) as dlib's networks expect it: uint8 (size, size, 3).
+
+    dlib takes whole pixels as landmarks: a small face is enlarged first, so that they stay precise.
+    """
     spread = np.ptp(landmarks, axis=0).max()
     scale = float(np.clip(np.ceil(detection.LANDMARK_BOX / max(spread, 1.0)), 1, 4))
     points = [dlib.point(*(int(v) for v in np.rint(p))) for p in (landmarks + 0.5) * scale - 0.5]
-    box = dlib.rectangle(0, 0, image.shape[1], image.shape[0])  # the chip is cut by the points alone
-    return detection.resize(image, scale), dlib.full_object_detection(box, points)
+    box = dlib.rectangle(
+        0, 0, image.shape[1], image.shape[0]
+    )  # without effect: the points alone place the chip
+    shape = dlib.full_object_detection(box, points)
+    return dlib.get_face_chip(detection.resize(image, scale), shape, size=size, padding=padding)
 
 
-def _images(faces: Faces | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    return faces.images if isinstance(faces, Faces) else faces
+def crops(faces: Images, size: int = 112, zoom: float = 1.0) -> np.ndarray:
+    """Crop all faces upright: uint8 (n, size, size, 3); see `detection.aligned_crop`."""
+    faces = detection.as_faces(faces)
+    pairs = zip(faces.images, detection.detect(faces).landmarks, strict=True)
+    return np.stack([detection.aligned_crop(image, points, size, zoom) for image, points in pairs])
 
 
-def _image_keys(faces: Faces | Sequence[np.ndarray]) -> list[str]:
-    return faces.image_keys if isinstance(faces, Faces) else [utils.content_key(image) for image in faces]
-
-
-def crops(faces: Faces | Sequence[np.ndarray], size: int = 112, zoom: float = 1.0) -> np.ndarray:
-    """Cut out all faces upright: uint8 (n, size, size, 3); see `detection.aligned_crop`."""
-    landmarks = detection.detect(faces).landmarks
-    return np.stack(
-        [
-            detection.aligned_crop(image, points, size, zoom)
-            for image, points in zip(_images(faces), landmarks, strict=True)
-        ]
-    )
-
-
-def _embed_pca(faces: Faces | Sequence[np.ndarray], n_components: int = 10) -> np.ndarray:
-    """Eigenfaces: principal components of grey aligned crops (64 x 64), fitted on the photos themselves."""
-    if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer) or n_components < 1:
-        raise ValueError(f"n_components must be a whole number of at least 1, not {n_components!r}")
+def _embed_pca(faces: Images, n_components: int = 10) -> np.ndarray:
+    """Eigenfaces: principal components of grey aligned crops (64 x 64), fitted to the photos themselves."""
+    check_number("n_components", n_components, int, at_least=1)
     if len(faces) < 2:
         raise ValueError("eigenfaces need at least two photos; use the embedding 'dlib' for one")
     pixels = crops(faces, size=64, zoom=0.85).mean(axis=3).reshape(len(faces), -1) / 255.0  # (n, 4096)
-    solver = (
-        "full" if len(pixels) < pixels.shape[1] else "covariance_eigh"
-    )  # both exact, each where it is the faster
+    solver = "full" if len(pixels) < pixels.shape[1] else "covariance_eigh"  # both exact; the faster one
     return PCA(min(n_components, len(faces) - 1, pixels.shape[1]), svd_solver=solver).fit_transform(pixels)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Recognisers from files
+# ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a recogniser wants to be given.
+    """How pixels are prepared for a recogniser, and descriptors after it.
 
     Attributes
     ----------
     input_size : int or None
-        Side of its square input in pixels; None reads it from the model.
+        Side of its square input in pixels, 16 to 1024; None reads it from the model.
     mean, scale : float
         Pixel p (0 to 255) becomes ``(p - mean) * scale``.
     channels : str
         ``"RGB"`` or ``"BGR"``.
     zoom : float
-        Under 1 shows more around the face, see `detection.aligned_crop`.
+        Values below 1 show more around the face, see `detection.aligned_crop`.
     normalise : bool
-        Whether descriptors are brought to unit length.
+        Whether descriptors are scaled to unit length.
     whiten : bool
-        Bring each photo to mean 0 and standard deviation 1 by itself, instead of `mean` and `scale`.
+        Scale each photo to mean 0 and standard deviation 1, instead of using `mean` and `scale`.
     """
 
-    input_size: int | None = None
-    mean: float = 127.5
-    scale: float = 1 / 127.5
-    channels: str = "RGB"
-    zoom: float = 1.0
-    normalise: bool = True
-    whiten: bool = False
+    input_size: Annotated[int | None, Number(int, at_least=16, at_most=1024)] = None
+    mean: Annotated[float, Number()] = 127.5
+    scale: Annotated[float, Number()] = 1 / 127.5
+    channels: Annotated[str, Choice(("RGB", "BGR"))] = "RGB"
+    zoom: Annotated[float, Number(at_least=0.1, at_most=10)] = 1.0
+    normalise: Annotated[bool, Choice((True, False))] = True
+    whiten: Annotated[bool, Choice((True, False))] = False
 
     def __post_init__(self):
-        if self.channels not in ("RGB", "BGR"):
-            raise ValueError(f"channels must be 'RGB' or 'BGR', not {self.channels!r}")
-        size = self.input_size
-        if size is not None and not (isinstance(size, Integral) and 16 <= size <= 1024):
-            raise ValueError(
-                f"input_size must be a whole number from 16 to 1024, or None to read it from the model, "
-                f"not {size!r}"
-            )
-        for name in ("mean", "scale", "zoom"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value):
-                raise ValueError(f"{name} must be a number, not {value!r}")
-        if not 0.1 <= self.zoom <= 10:
-            raise ValueError(f"zoom must lie between 0.1 and 10, not {self.zoom!r}")
-        for name in ("normalise", "whiten"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        check_fields(self)
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """Uint8 RGB crops (n, size, size, 3) -> float32 of the same shape."""
         values = pixels.astype(np.float32)
         if self.whiten:
             mean, deviation = (
-                values.mean(axis=(1, 2, 3), keepdims=True),
-                values.std(axis=(1, 2, 3), keepdims=True),
+                statistic(axis=(1, 2, 3), keepdims=True) for statistic in (values.mean, values.std)
             )
             values = (values - mean) / np.maximum(deviation, np.float32(1 / np.sqrt(values[0].size)))
         else:
@@ -228,102 +211,121 @@ class Preparation:
 
 
 #: FaceNet (Schroff et al. 2015) as its public ports were trained: 160 pixels, a margin around the face.
-FACENET = Preparation(mean=127.5, scale=1 / 128, zoom=0.8)
-FACENET_KERAS = Preparation(zoom=0.8, whiten=True)  # facenet_keras.h5 was trained on whitened photos
+_FACENET = Preparation(mean=127.5, scale=1 / 128, zoom=0.8)
+_FACENET_KERAS = Preparation(zoom=0.8, whiten=True)  # facenet_keras.h5 was trained on whitened photos
 
 
 def _preparation(path: Path, default: Preparation, options: dict) -> Preparation:
     """Combine a model's defaults, the JSON file beside it, and the caller's options."""
     beside = path.with_suffix(".json")
-    known = set(Preparation.__dataclass_fields__)
+    known = [field.name for field in dataclasses.fields(Preparation)]
     stored = {}
     if beside.is_file():
         try:
             stored = json.loads(beside.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{beside}: is not valid JSON ({error})") from error
-        if not isinstance(stored, dict) or set(stored) - known:
-            raise ValueError(f"{beside}: must be an object with keys out of {sorted(known)}")
-    unknown = set(options) - known
+        if not isinstance(stored, dict) or not stored.keys() <= set(known):
+            raise ValueError(f"{beside}: must be an object with keys from {known}")
+    unknown = options.keys() - set(known)
     if unknown:
-        raise TypeError(f"unknown options {sorted(unknown)}; a recogniser takes {sorted(known)}")
-    return Preparation(**{**default.__dict__, **stored, **options})
+        raise ParameterError(f"unknown options {sorted(unknown)}; choose from {known}")
+    return dataclasses.replace(default, **{**stored, **options})
 
 
-def _embed_onnx(faces: Faces | Sequence[np.ndarray], path: str, **options) -> np.ndarray:
+def _embed_onnx(faces: Images, path: str, **options) -> np.ndarray:
     path = Path(path)
     return _embed_network(faces, path, *_open_onnx(path), _preparation(path, Preparation(), options))
 
 
-def _embed_facenet(faces: Faces | Sequence[np.ndarray], **options) -> np.ndarray:
-    path = _facenet_file()
-    opener, default = (_open_onnx, FACENET) if path.suffix == ".onnx" else (_open_keras, FACENET_KERAS)
+def _embed_facenet(faces: Images, **options) -> np.ndarray:
+    found = _facenet_files()
+    if not found:
+        raise FileNotFoundError(
+            f"no FaceNet file in {MODELS}: its name must contain 'facenet' and end in .onnx, .h5 or .keras; put "
+            "facenet_keras.h5 (keras-facenet) there, or facenet-pytorch's InceptionResnetV1 exported with "
+            "torch.onnx.export"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{MODELS}: holds several FaceNet files ({', '.join(path.name for path in found)}); keep one of them"
+        )
+    path = found[0]
+    opener, default = (_open_onnx, _FACENET) if path.suffix == ".onnx" else (_open_keras, _FACENET_KERAS)
     return _embed_network(faces, path, *opener(path), _preparation(path, default, options))
 
 
 def _facenet_files() -> list[Path]:
-    endings = (".onnx", ".h5", ".keras")
-    return sorted(
-        path for path in MODELS.glob("*") if path.suffix in endings and "facenet" in path.name.lower()
-    )
-
-
-def _facenet_file() -> Path:
-    found = _facenet_files()
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(
-            f"{MODELS}: holds several FaceNet files ({', '.join(path.name for path in found)}); leave one"
-        )
-    raise FileNotFoundError(
-        f"no FaceNet file lies in {MODELS}: put one there whose name contains 'facenet' and ends in .onnx, .h5 or "
-        ".keras, such as facenet_keras.h5 (keras-facenet), or facenet-pytorch's InceptionResnetV1 exported with "
-        "torch.onnx.export"
-    )
+    files = [path for path in MODELS.glob("*") if path.suffix in (".onnx", ".h5", ".keras")]
+    return sorted(path for path in files if "facenet" in path.name.lower())
 
 
 def _embed_network(
-    faces: Faces | Sequence[np.ndarray],
-    path: Path,
-    run: Callable[[np.ndarray], np.ndarray],
-    size: int | None,
-    preparation: Preparation,
+    faces: Images, path: Path, run: _Run, size: int | None, preparation: Preparation
 ) -> np.ndarray:
-    """Run a recogniser over all photos in batches.
-
-    `run` takes float32 (b, size, size, 3) and gives (b, d); `size` is the input size that the model fixes.
-    """
+    """Run a recogniser on all photos; `size` is the input size that the model prescribes."""
     if preparation.input_size and size and preparation.input_size != size:
         raise ValueError(
             f"{path}: takes {size}x{size} pixels, but input_size={preparation.input_size} was asked for"
         )
     side = preparation.input_size or size or 160
-    images, landmarks, keys = _images(faces), detection.detect(faces).landmarks, _image_keys(faces)
     model_key = utils.content_key(path.read_bytes(), [str(value) for value in preparation.__dict__.values()])
     place = f"network-{utils.source_key(__file__)[:16]}-{model_key[:16]}"
 
-    def describe(rows: Sequence[int]) -> np.ndarray:
-        pixels = np.stack(
-            [detection.aligned_crop(images[i], landmarks[i], side, preparation.zoom) for i in rows]
-        )
+    def describe(pixels: np.ndarray) -> np.ndarray:
         try:
-            answers = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
+            rows = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
         except Exception as error:  # each runtime raises classes of its own
             raise ValueError(
                 f"{path}: cannot run on {side}x{side} RGB photos ({_first_line(error)})"
             ) from error
-        if answers.ndim != 2 or len(answers) != len(rows):
-            raise ValueError(
-                f"{path}: answers with shape {answers.shape}; a recogniser gives one row for each photo"
-            )
-        return answers
+        if rows.ndim != 2 or len(rows) != len(pixels):
+            raise ValueError(f"{path}: must return one row per photo, got shape {rows.shape}")
+        return rows
 
-    rows = utils.cached_batches(place, keys, describe, f"embedding ({path.stem})", BATCH)
-    descriptors = np.stack(rows)
-    if preparation.normalise:
-        descriptors = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-12)
-    return descriptors
+    descriptors = describe_crops(
+        faces, place, describe, side, preparation.zoom, f"embedding ({path.stem})", _BATCH
+    )
+    return unit_rows(descriptors) if preparation.normalise else descriptors
+
+
+def describe_crops(
+    faces: Images, place: str, describe: _Run, size: int, zoom: float, title: str, batch: int
+) -> np.ndarray:
+    """Describe all aligned crops in batches, with a cache.
+
+    Parameters
+    ----------
+    faces : Faces or sequence of n uint8 arrays (h, w, 3)
+    place : str
+        Names the store in the cache: must change with everything that `describe` depends on.
+    describe : callable
+        uint8 crops (b, size, size, 3) -> float32 (b, d).
+    size, zoom
+        See `detection.aligned_crop`.
+    title : str
+        For the progress bar.
+    batch : int
+        Photos per call.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d)
+    """
+    faces = detection.as_faces(faces)
+    landmarks = detection.detect(faces).landmarks
+
+    def describe_rows(rows: Sequence[int]) -> np.ndarray:
+        return describe(
+            np.stack([detection.aligned_crop(faces.images[i], landmarks[i], size, zoom) for i in rows])
+        )
+
+    return np.stack(utils.cached_batches(place, faces.image_keys, describe_rows, title, batch))
+
+
+def unit_rows(descriptors: np.ndarray) -> np.ndarray:
+    """Scale descriptors (n, d) to unit length; zeros stay zeros."""
+    return descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-12)
 
 
 def _first_line(error: Exception) -> str:
@@ -331,28 +333,28 @@ def _first_line(error: Exception) -> str:
 
 
 def _side(path: Path, height, width) -> int | None:
-    """Side of a recogniser's square input; None where the model leaves it open."""
+    """Side of a recogniser's square input; None if the model accepts any."""
     fixed = {side for side in (height, width) if isinstance(side, int)}
     if len(fixed) > 1:
         raise ValueError(f"{path}: takes {height}x{width} pixels; only square inputs are supported")
     return fixed.pop() if fixed else None
 
 
-def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | None]:
-    """Open an ONNX recogniser: a function on float32 (b, size, size, 3), and the size that it fixes."""
+def _open_onnx(path: Path) -> tuple[_Run, int | None]:
+    """Open an ONNX recogniser: a function to run it, and the input size that it prescribes."""
     import onnxruntime  # slow to import, and only needed here
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such ONNX file")
+        raise FileNotFoundError(f"{path}: no such ONNX file")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
     except Exception as error:  # onnxruntime raises classes of its own for every way a file can be broken
-        raise ValueError(f"{path}: is not a whole ONNX model ({_first_line(error)})") from error
+        raise ValueError(f"{path}: is not a complete ONNX model ({_first_line(error)})") from error
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise ValueError(
-            f"{path}: takes {[i.shape for i in inputs]}; a face recogniser takes one batch of RGB images"
+            f"{path}: takes {[i.shape for i in inputs]}; a face recogniser must take one batch of RGB images"
         )
     channels_first = shape[1] == 3
     size = _side(path, *(shape[2:] if channels_first else shape[1:3]))
@@ -366,8 +368,8 @@ def _open_onnx(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | No
     return run, size
 
 
-def _open_keras(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | None]:
-    """Open a Keras recogniser without running anything that its file brings along."""
+def _open_keras(path: Path) -> tuple[_Run, int | None]:
+    """Open a Keras recogniser without running any code that its file contains."""
     utils.import_quietly("keras")  # slow to import, and only needed here
     import keras
 
@@ -393,28 +395,28 @@ def _open_keras(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], int | N
             path, custom_objects={"Lambda": Scaling}, compile=False, safe_mode=True
         )
     except Exception as error:  # keras raises many classes for a broken file
-        raise ValueError(f"{path}: is not a whole Keras model ({_first_line(error)})") from error
+        raise ValueError(f"{path}: is not a complete Keras model ({_first_line(error)})") from error
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(f"{path}: takes {shape}; a face recogniser takes one batch of RGB images")
+        raise ValueError(f"{path}: takes {shape}; a face recogniser must take one batch of RGB images")
     return lambda pixels: model.predict_on_batch(pixels), _side(path, *shape[1:3])
 
 
-#: Where Keras keeps what a plain network is made of; other corners of it read files or fetch them.
-KERAS_MODULES = re.compile(
+#: The modules of Keras that a plain network consists of; other modules read files or fetch them.
+_KERAS_MODULES = re.compile(
     r"keras(\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers"
     r"|regularizers)|\.(src\.)?(engine|models)\.(functional|sequential))?"
 )
 
 #: Layers that wrap another framework's saved code.
-FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
+_FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
 
 
 def _check_keras_file(path: Path) -> None:
-    """Refuse a Keras file whose layers would run code of the file's own.
+    """Refuse a Keras file with a layer that would run code from the file.
 
-    The only Lambda layers let through are those of facenet_keras.h5, which carry a number called ``scale``;
-    their code is not read, we rebuild the layer.
+    The only Lambda layers accepted are those of facenet_keras.h5, which carry a number called ``scale``;
+    their code is not read, the layer is rebuilt.
     """
     try:
         if path.suffix == ".keras":
@@ -425,15 +427,15 @@ def _check_keras_file(path: Path) -> None:
                 text = file.attrs["model_config"]
         config = json.loads(text)
     except (OSError, KeyError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is not a whole Keras model ({error})") from error
-    for part in _walk(config):
+        raise ValueError(f"{path}: is not a complete Keras model ({error})") from error
+    for part in _dictionaries(config):
         kind = str(part.get("class_name", ""))
         module = str(part.get("module") or "keras")
         registered = part.get("registered_name") or kind
-        foreign = kind in FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
-        if foreign or not KERAS_MODULES.fullmatch(module):
+        foreign = kind in _FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
+        if foreign or not _KERAS_MODULES.fullmatch(module):
             raise ValueError(
-                f"{path}: asks for {registered} of {module}, which is no plain part of Keras; it was not loaded"
+                f"{path}: asks for {registered} of {module}, which is not a plain part of Keras; it was not loaded"
             )
         if "lambda" in kind.lower():
             layer = part["config"] if isinstance(part.get("config"), dict) else {}
@@ -445,17 +447,25 @@ def _check_keras_file(path: Path) -> None:
                 )
 
 
-def _walk(value):
+def _dictionaries(value):
     """All dictionaries inside nested JSON values."""
     if isinstance(value, dict):
         yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _walk(inner)
+        yield from _dictionaries(inner)
 
 
-def _embed_stored(faces: Faces | Sequence[np.ndarray], path: str) -> np.ndarray:
+# ----------------------------------------------------------------------------------------------------------
+# Stored descriptors
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _embed_stored(faces: Images, path: str) -> np.ndarray:
+    """Look up descriptors by the photos' names, then by file name, then without suffix."""
     if not isinstance(faces, Faces):
-        raise TypeError("stored descriptors are found by the photos' names: give a Faces, not bare images")
+        raise TypeError(
+            "stored descriptors are looked up by the photos' names; pass a Faces, not bare images"
+        )
     names, descriptors = utils.load_encodings(path)
     for shorten in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
         rows = {shorten(name): i for i, name in enumerate(names)}
@@ -483,7 +493,7 @@ EMBEDDINGS = {
     "stored": _embed_stored,
 }
 
-#: Embeddings that are fitted to the photos they are given: those of two calls do not compare.
+#: Embeddings that are fitted to the photos they are given: descriptors of two calls cannot be compared.
 FITTED = {"pca"}
 
 #: Embeddings that are written ``"name:PATH"``.

@@ -17,7 +17,7 @@ def chips(orl_people):
     """Cut-out faces, noise, black and white: uint8 (11, 150, 150, 3)."""
     faces = orl_people.select(slice(0, 8))
     pairs = zip(faces.images, detection.detect(faces).landmarks, strict=True)
-    faces = [dlib.get_face_chip(*embedding._enlarge(*pair), size=150, padding=0.25) for pair in pairs]
+    faces = [embedding.face_chip(*pair, 150) for pair in pairs]
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), dtype=np.uint8)
     return np.stack([*faces, noise, np.zeros_like(noise), np.full_like(noise, 255)])
 

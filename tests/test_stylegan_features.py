@@ -27,9 +27,7 @@ def landmarks(faces):
 def chips(faces, landmarks):
     """What dlib itself cuts out of the enlarged photos: uint8 (8, 150, 150, 3)."""
     pairs = zip(faces.images, landmarks, strict=True)
-    return np.stack(
-        [dlib.get_face_chip(*embedding._enlarge(*pair), size=150, padding=0.25) for pair in pairs]
-    )
+    return np.stack([embedding.face_chip(*pair, 150) for pair in pairs])
 
 
 def dlib_descriptors(chips):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import cv2
-import dlib
 import h5py
 import numpy as np
 from scipy.special import softmax
@@ -86,8 +85,7 @@ def read_sexes(chips: np.ndarray) -> np.ndarray:
 
 def face_chip(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
     """Cut a face (h, w, 3) with landmarks (68, 2) as dlib does: uint8 (size, size, 3)."""
-    larger, points = embedding._enlarge(image, landmarks)
-    return dlib.extract_image_chip(larger, dlib.get_face_chip_details(points, size, CHIP_PADDING))
+    return embedding.face_chip(image, landmarks, size, CHIP_PADDING)
 
 
 #: Stages of the expression network: channels after each of its four residual blocks.
@@ -441,16 +439,16 @@ class Pictures:
     """
 
     def __init__(self, pictures: Faces | Sequence[np.ndarray]):
-        self.source = pictures
-        self.images = pictures.images if isinstance(pictures, Faces) else list(pictures)
-        self._detections = detection.detect(pictures)
+        self.source = detection.as_faces(pictures)
+        self.images = self.source.images
+        self._detections = detection.detect(self.source)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def keys(self) -> list[str]:
-        return embedding._image_keys(self.source)
+        return self.source.image_keys
 
     @property
     def found(self) -> np.ndarray:
