@@ -1,7 +1,7 @@
-"""The common frame in which faces are mixed: upright, one size, with all of the head in it.
+"""The common frame in which faces are mixed: upright, of one size, showing the whole head.
 
-Photos show less than the frame in places (a chin at the border, a turned head); what is missing is painted in
-from the typical face and the photo's own surroundings, so that no border shows in a mixture.
+A photo may not cover the frame (a chin at the border, a tilted head). The missing part is painted in from the typical
+face and the photo's surroundings, so that no border shows in a mixture.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from scipy.spatial import Delaunay
 import detection
 
 #: Proportions of the frame: those of the ORL photos (112 x 92), in which a head just fits.
-ASPECT = 112 / 92
-EYE_DISTANCE = 0.355  # between the eye centres, as a share of the frame's width
+_ASPECT = 112 / 92
+_EYE_DISTANCE = 0.355  # between the eye centres, as a share of the frame's width
 EYE_LINE = 0.472  # from the top, as a share of the frame's height
 
-#: Frame width in eye distances of the photos, so that mixtures keep the photos' resolution; and its limits.
-WIDTH_IN_EYE_DISTANCES = 2.75
-SMALLEST_WIDTH, LARGEST_WIDTH = 64, 384
+#: Frame width in eye distances of the photos, so that mixtures keep the photos' resolution; and its limits in pixels.
+_WIDTH_IN_EYE_DISTANCES = 2.75
+_SMALLEST_WIDTH, _LARGEST_WIDTH = 64, 384
 
-#: Photos that are all of one size, and by no more than this share off the frame's, give the frame their size.
-SAME_SIZE = 0.15
+#: If all photos have one size, and it differs from the frame's by at most this share, the frame takes that size.
+_SAME_SIZE = 0.15
+
+#: A pixel of the typical face counts as known if at least this share of the photos show it.
+_WELL_SEEN = 0.25
+
+#: Softness of the seam between photo and painted part, as a share of the frame's width.
+_SEAM = 0.025
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,25 +43,22 @@ class Frame:
 
     @classmethod
     def fit(cls, landmarks: np.ndarray, photo_sizes: np.ndarray) -> Frame:
-        """Choose the frame for the faces with these landmarks (n, 68, 2) on photos of these sizes (n, 2).
+        """Choose the frame for faces with these landmarks (n, 68, 2) on photos of these sizes (n, 2).
 
-        Sizes are height and width. Where all photos are of one size that a head fills, the frame takes it,
-        so that surrogates can stand in for the photos.
+        Sizes are height and width. If all photos have one size that a head fills, the frame takes that size,
+        so that surrogates can replace the photos.
         """
-        eye_distance = np.median(
-            np.linalg.norm(
-                detection.eye_centres(landmarks)[:, 1] - detection.eye_centres(landmarks)[:, 0], axis=1
-            )
-        )
-        width = int(np.clip(round(WIDTH_IN_EYE_DISTANCES * eye_distance), SMALLEST_WIDTH, LARGEST_WIDTH))
-        height = round(width * ASPECT)
+        eyes = detection.eye_centres(landmarks)  # (n, 2, 2)
+        eye_distance = np.median(np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=1))
+        width = int(np.clip(round(_WIDTH_IN_EYE_DISTANCES * eye_distance), _SMALLEST_WIDTH, _LARGEST_WIDTH))
+        height = round(width * _ASPECT)
         common = photo_sizes[0]
-        if (photo_sizes == common).all() and (np.abs(common / [height, width] - 1) <= SAME_SIZE).all():
+        if (photo_sizes == common).all() and (np.abs(common / [height, width] - 1) <= _SAME_SIZE).all():
             height, width = map(int, common)
         return cls(height, width, _place(mean_shape(landmarks), height, width))
 
     def transform(self, landmarks: np.ndarray) -> np.ndarray:
-        """The similarity (2, 3) that brings one face's landmarks (68, 2) upright into the frame."""
+        """The similarity (2, 3) that moves one face's landmarks (68, 2) upright into the frame."""
         return detection.similarity(landmarks, self.shape)
 
 
@@ -87,18 +90,17 @@ def _normalised(points: np.ndarray) -> np.ndarray:
 
 
 def _place(shape: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn a mean shape upright and put its eyes where the frame wants them."""
+    """Rotate a mean shape upright and move its eyes to their place in the frame."""
     centre = np.array([(width - 1) / 2, EYE_LINE * (height - 1)])
-    half = np.array([EYE_DISTANCE * width / 2, 0.0])
-    return detection.move_points(
-        shape, detection.similarity(detection.eye_centres(shape), np.stack([centre - half, centre + half]))
-    )
+    half = np.array([_EYE_DISTANCE * width / 2, 0.0])
+    eyes = np.stack([centre - half, centre + half])
+    return detection.move_points(shape, detection.similarity(detection.eye_centres(shape), eyes))
 
 
 def warp_photo(
     image: np.ndarray, transform: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bring a photo into the frame.
+    """Warp a photo into the frame.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def warp_photo(
     -------
     texture : ndarray of float32, shape (height, width, c)
     visible : ndarray of bool, shape (height, width)
-        Where the photo has something to show.
+        Where the photo covers the frame.
     """
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     inverse = cv2.invertAffineTransform(transform)
@@ -119,11 +121,11 @@ def warp_photo(
 
 
 def sample(image: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image (h, w, c) at positions (H, W, 2) given as x, y; see `warp_photo` for what comes back."""
+    """Read an image (h, w, c) at positions x, y (H, W, 2); returns texture and visible mask as `warp_photo` does."""
     height, width = image.shape[:2]
     step = np.sqrt(np.median(np.abs(_areas(positions))))
     scale = 1.0
-    if step > 2:  # the photo is much finer than the frame: shrink it first, or pixels would be skipped
+    if step > 2:  # the image is much finer than the positions: shrink it first, or pixels would be skipped
         scale = 2 / step
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     x, y = ((positions + 0.5) * scale - 0.5).astype(np.float32).transpose(2, 0, 1)
@@ -133,17 +135,13 @@ def sample(image: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _areas(positions: np.ndarray) -> np.ndarray:
-    """Photo area behind each pixel of the frame."""
+    """Area of the image behind each position."""
     right, down = np.diff(positions[:-1], axis=1), np.diff(positions[:, :-1], axis=0)
     return right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
 
 
-#: A pixel of the typical face counts as known where at least this share of the photos show it.
-WELL_SEEN = 0.25
-
-
 def typical_texture(textures: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of what the photos show, continued to where hardly any shows something.
+    """Mean of what the photos show, continued to where too few show anything.
 
     Parameters
     ----------
@@ -154,23 +152,19 @@ def typical_texture(textures: np.ndarray, visible: np.ndarray) -> tuple[np.ndarr
     -------
     typical : ndarray of float32, shape (h, w, c)
     known : ndarray of bool, shape (h, w)
-        Where it is a mean and no continuation.
+        Where it is a mean, not a continuation.
     """
     count = visible.sum(axis=0)  # (h, w)
     total = np.einsum("nhwc,nhw->hwc", textures, visible.astype(np.float32))
-    known = count >= max(1.0, WELL_SEEN * len(textures))
+    known = count >= max(1.0, _WELL_SEEN * len(textures))
     mean = total / np.maximum(count, 1)[..., None]
     return continue_outward(mean.astype(np.float32), known.astype(np.float32)), known
 
 
-#: Softness of the seam between photo and painting, as a share of the frame's width.
-SEAM = 0.025
-
-
 def paint_in(texture: np.ndarray, visible: np.ndarray, typical: np.ndarray) -> np.ndarray:
-    """Fill what a photo does not show.
+    """Fill the part of the frame that a photo does not cover.
 
-    The typical face fills it, shifted in brightness and colour as the photo differs from it nearby, with a
+    The typical face fills it, shifted in brightness and colour by its difference from the photo nearby, with a
     soft seam.
 
     Parameters
@@ -181,18 +175,20 @@ def paint_in(texture: np.ndarray, visible: np.ndarray, typical: np.ndarray) -> n
     Returns
     -------
     ndarray of float32, shape (h, w, c)
-        Equal to `texture` inside the visible area, some pixels away from its border.
+        Equal to `texture` inside the visible area, except near its border.
     """
     if visible.all():
         return texture
+    # Weigh the photo: 1 well inside, 0 outside, soft between. (h, w)
     solid = cv2.erode(visible.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(np.float32)
-    soft = cv2.GaussianBlur(solid, (0, 0), SEAM * texture.shape[1]) * solid
+    soft = cv2.GaussianBlur(solid, (0, 0), _SEAM * texture.shape[1]) * solid
+    # Continue the difference between photo and typical face outward. (h, w, c)
     difference = continue_outward(texture - typical, soft)
     return np.where(soft[..., None] > 0.999, texture, typical + difference)
 
 
 def continue_outward(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Continue an image smoothly to where its weight is 0, by averaging over ever larger neighbourhoods.
+    """Continue an image smoothly to where its weight is 0, by averaging over larger and larger neighbourhoods.
 
     Gortler et al., "The Lumigraph", SIGGRAPH 1996, section 3.4 (pull and push).
 
@@ -205,11 +201,13 @@ def continue_outward(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (h, w, c)
-        Where the weight is 1, `values`.
+        Equal to `values` where the weight is 1.
     """
+    # Pull: halve weighted values and weights, down to one value.
     levels = [(values * weight[..., None], weight)]
-    while max(levels[-1][1].shape) > 1:  # to a single value, so that there is one everywhere
+    while max(levels[-1][1].shape) > 1:
         levels.append(tuple(down(part) for part in levels[-1]))
+    # Push: double the result, and use it where the finer level has no weight of its own.
     total, weight = levels[-1]
     result = total / np.maximum(weight, 1e-6)[..., None]
     for total, weight in reversed(levels[:-1]):
@@ -264,56 +262,56 @@ class Mesh:
     def source_positions(
         self, shape: np.ndarray, source: np.ndarray, height: int, width: int, fineness: int = 1
     ) -> np.ndarray:
-        """Where each pixel of a picture drawn at `shape` comes from, piece-wise affine.
+        """Where to read each pixel of an image drawn at `shape`: a piecewise affine map.
 
         Parameters
         ----------
         shape : ndarray, shape (68, 2)
-            What is drawn.
+            Landmarks in the image that is drawn.
         source : ndarray, shape (75 + b, 2)
-            The same mesh points in the picture that is read.
+            The mesh points in the image that is read.
         height, width : int
-            Of the picture that is drawn.
+            Of the image that is drawn.
         fineness : int, default 1
-            So many positions along each side of a pixel.
+            Positions along each side of a pixel.
 
         Returns
         -------
         ndarray of float64, shape (height * fineness, width * fineness, 2)
-            x, y in the picture that is read.
+            x, y in the image that is read.
         """
         corners = (self.corners(shape) + 0.5) * fineness - 0.5
         height, width = height * fineness, width * fineness
-        owner = np.zeros((height, width), dtype=np.int32)  # which triangle covers a pixel
+        # Draw the number of each triangle. (h, w)
+        owner = np.zeros((height, width), dtype=np.int32)
         fixed_point = np.rint(corners * 16).astype(np.int32)
         for number, triangle in enumerate(self.triangles):
             cv2.fillConvexPoly(owner, fixed_point[triangle], number, lineType=cv2.LINE_8, shift=4)
-        affine = _affine_maps(corners[self.triangles], source[self.triangles])[owner]  # (h, w, 2, 3)
+        # Apply each pixel's affine map. (h, w, 2, 3), (h, w, 2)
+        affine = _affine_maps(corners[self.triangles], source[self.triangles])[owner]
         columns, rows = np.meshgrid(np.arange(width), np.arange(height))
         return affine[..., 0] * columns[..., None] + affine[..., 1] * rows[..., None] + affine[..., 2]
 
 
 def _border(height: int, width: int) -> np.ndarray:
-    """Points on a rectangle a little outside the frame: (18, 2)."""
-    across, along = np.linspace(-0.125, 1.125, 5), np.linspace(-0.125, 1.125, 6)
-    ring = [(x, y) for x in across for y in (-0.125, 1.125)] + [
-        (x, y) for y in along[1:-1] for x in (-0.125, 1.125)
-    ]
+    """Points on a rectangle slightly outside the frame: (18, 2)."""
+    ends = (-0.125, 1.125)
+    ring = [(x, y) for x in np.linspace(*ends, 5) for y in ends]
+    ring += [(x, y) for y in np.linspace(*ends, 6)[1:-1] for x in ends]
     return np.array(ring) * [width - 1, height - 1]
 
 
 def _affine_maps(target: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Affine maps from target to source triangles: (t, 3, 2) twice -> (t, 2, 3).
 
-    A flat target triangle covers hardly a pixel; its map shifts.
+    The map of a flat target triangle, which covers hardly a pixel, is a shift.
     """
     (ax, ay), (bx, by) = (target[:, 1] - target[:, 0]).T, (target[:, 2] - target[:, 0]).T
     area = ax * by - bx * ay
     flat = np.abs(area) < 1e-3
     area = np.where(flat, 1.0, area)
-    inverse = (
-        np.stack([np.stack([by, -bx], -1), np.stack([-ay, ax], -1)], -2) / area[:, None, None]
-    )  # (t, 2, 2)
+    adjugate = np.stack([np.stack([by, -bx], -1), np.stack([-ay, ax], -1)], -2)  # (t, 2, 2)
+    inverse = adjugate / area[:, None, None]
     edges = np.stack([source[:, 1] - source[:, 0], source[:, 2] - source[:, 0]], axis=-1)  # (t, 2, 2)
     linear = np.where(flat[:, None, None], np.eye(2), edges @ inverse)
     shift = source[:, 0] - np.einsum("tij,tj->ti", linear, target[:, 0])

@@ -392,10 +392,10 @@ def test_frame_puts_the_eyes_level_and_the_face_in_the_middle(faces):
     landmarks = detection.detect(faces).landmarks @ turn.T
     made = frame.Frame.fit(landmarks, np.array([[500, 400], [300, 200]]))
     left, right = made.shape[36:42].mean(axis=0), made.shape[42:48].mean(axis=0)
-    assert right[0] - left[0] == pytest.approx(frame.EYE_DISTANCE * made.width)
+    assert right[0] - left[0] == pytest.approx(frame._EYE_DISTANCE * made.width)
     assert left[1] == pytest.approx(right[1]) == pytest.approx(frame.EYE_LINE * (made.height - 1))
     assert (left[0] + right[0]) / 2 == pytest.approx((made.width - 1) / 2)
-    assert made.height == round(made.width * frame.ASPECT)
+    assert made.height == round(made.width * frame._ASPECT)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
