@@ -1,7 +1,8 @@
-"""How strong the attackers' recognisers are on clear ORL photos: ``python benchmarks/recognisers.py``.
+"""Measure the attackers' recognisers on clear ORL photos: ``python benchmarks/recognisers.py``.
 
-Rank-1: one photo of each person is sought among the other 360; the fitted recognisers are fitted on those. EER:
-over all pairs of photos of 20 people; the fitted ones are fitted on the other 20; mean and range of 20 random halves.
+Rank-1: one photo of each person is searched among the other 360, to which the fitted recognisers are fitted. EER (equal
+error rate): over all pairs of photos of 20 people; the fitted ones are fitted to the other 20; mean and range of 20
+random halves.
 """
 
 import sys

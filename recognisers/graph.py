@@ -1,0 +1,196 @@
+"""TensorFlow.js graph models, read as data.
+
+A model is a JSON file of nodes and a file of weights. Nothing in them is run: a node names one of a fixed list of
+operations, and any other operation is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+
+import numpy as np
+
+import utils
+
+_TYPES = {"float32": np.float32, "int32": np.int32, "float16": np.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A TensorFlow.js graph model.
+
+    Attributes
+    ----------
+    nodes : dict
+        Name -> (operation, names of its inputs, attributes).
+    weights : dict of ndarray
+    placeholder : str
+        Name of the only input.
+    """
+
+    nodes: dict[str, tuple[str, list[str], dict]]
+    weights: dict[str, np.ndarray]
+    placeholder: str
+
+    def run(self, inputs: np.ndarray, output: str) -> np.ndarray:
+        """Compute the node `output` for a batch of inputs.
+
+        Raises
+        ------
+        ValueError
+            If the graph has no such node, it has a cycle, or an operation is not in `_OPERATIONS`.
+        """
+        order = self._order(output)
+        last = {source: i for i, name in enumerate(order) for source in self.nodes[name][1]}
+        values = {self.placeholder: _tensorflow().constant(inputs)}
+        for i, name in enumerate(order):
+            operation, sources, attributes = self.nodes[name]
+            given = [values[s] if s in values else self.weights[s] for s in sources]
+            values[name] = _OPERATIONS[operation](attributes, *given)
+            for source in sources:  # free what no later node needs: a batch's layers take gigabytes
+                if last[source] == i:
+                    values.pop(source, None)
+        return np.asarray(values[output])
+
+    def _order(self, output: str) -> list[str]:
+        """The nodes to compute for `output`, each after its inputs."""
+        needed, waiting = {}, [output]
+        while waiting:
+            name = waiting.pop()
+            if name in needed or name in self.weights or name == self.placeholder:
+                continue
+            if name not in self.nodes:
+                raise ValueError(f"the graph has no node {name!r}")
+            operation, sources, _ = self.nodes[name]
+            if operation not in _OPERATIONS:
+                raise ValueError(f"the graph asks for the operation {operation!r}, which is not supported")
+            needed[name] = sources
+            waiting += sources
+        return [name for name in TopologicalSorter(needed).static_order() if name in needed]
+
+
+def read_graph(model: bytes, weights: bytes) -> Graph:
+    """Read a TensorFlow.js graph model from its JSON and its weights.
+
+    Weights must be float32, int32, or float32 stored as float16.
+
+    Raises
+    ------
+    ValueError
+        If the two are not such a model, or do not belong together.
+    """
+    try:
+        content = json.loads(model)
+        nodes = {
+            node["name"]: (
+                node["op"],
+                [name.removesuffix(":0") for name in node.get("input", [])],  # every node has one output
+                {name: _attribute(value) for name, value in node.get("attr", {}).items()},
+            )
+            for node in content["modelTopology"]["node"]
+        }
+        values, start = {}, 0
+        for group in content["weightsManifest"]:
+            for entry in group["weights"]:
+                values[entry["name"]], start = _weight(entry, weights, start)
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not a complete TensorFlow.js graph model ({error!r})") from error
+    if start != len(weights):
+        raise ValueError(f"the graph lists {start} bytes of weights, but the file has {len(weights)}")
+    placeholders = [name for name, (operation, *_) in nodes.items() if operation == "Placeholder"]
+    if len(placeholders) != 1:
+        raise ValueError(f"the graph must have one input, got {len(placeholders)} inputs")
+    return Graph(nodes, values, placeholders[0])
+
+
+def _weight(entry: dict, data: bytes, start: int) -> tuple[np.ndarray, int]:
+    """One array of weights, and where the next one starts."""
+    quantization = entry.get("quantization", {})
+    stored = quantization.get("dtype", entry["dtype"])
+    if entry["dtype"] not in ("float32", "int32") or stored not in _TYPES or "scale" in quantization:
+        raise ValueError(f"weights {entry['name']!r} are stored as {stored}, which is not supported")
+    shape = [int(side) for side in entry["shape"]]
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    end = start + count * np.dtype(_TYPES[stored]).itemsize
+    if min(shape, default=1) < 0 or end > len(data):
+        raise ValueError(f"weights {entry['name']!r} go past the end of the file")
+    values = np.frombuffer(data, _TYPES[stored], count, start).reshape(shape)
+    return values.astype(_TYPES[entry["dtype"]]), end
+
+
+def _attribute(value: dict):
+    """A protocol buffer's value in JSON as a plain one."""
+    if "list" in value:
+        return [_attribute({kind: one}) for kind, many in value["list"].items() for one in many]
+    if "s" in value:
+        return base64.b64decode(value["s"]).decode()
+    if "i" in value:
+        return int(value["i"])
+    return next((value[kind] for kind in ("b", "f") if kind in value), None)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Operations: function(attributes, *inputs) -> output
+# ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _tensorflow():
+    utils.import_quietly("tensorflow")
+    import tensorflow
+
+    return tensorflow
+
+
+def _convolution_options(attributes: dict) -> dict:
+    if attributes.get("data_format", "NHWC") != "NHWC" or attributes.get("padding") not in ("SAME", "VALID"):
+        raise ValueError("the graph has a convolution of a form that is not supported")
+    if attributes.get("dilations", [1, 1, 1, 1]) != [1, 1, 1, 1]:
+        raise ValueError("the graph has a dilated convolution, which is not supported")
+    return {"strides": attributes["strides"], "padding": attributes["padding"]}
+
+
+def _fused_product(attributes: dict, x, kernel, *others):
+    """Matrix product, then the steps in ``fused_ops``."""
+    y = _tensorflow().linalg.matmul(
+        x,
+        kernel,
+        transpose_a=attributes.get("transpose_a", False),
+        transpose_b=attributes.get("transpose_b", False),
+    )
+    for step in attributes.get("fused_ops", []):
+        if step == "BiasAdd" and others:
+            y, others = y + others[0], others[1:]
+        elif step == "Relu":
+            y = _tensorflow().nn.relu(y)
+        else:
+            raise ValueError(f"the graph fuses {step!r} with a product, which is not supported")
+    return y
+
+
+_OPERATIONS: dict[str, Callable] = {
+    "Conv2D": lambda attributes, x, kernel: _tensorflow().nn.conv2d(
+        x, kernel, **_convolution_options(attributes)
+    ),
+    "DepthwiseConv2dNative": lambda attributes, x, kernel: _tensorflow().nn.depthwise_conv2d(
+        x, kernel, **_convolution_options(attributes)
+    ),
+    "_FusedMatMul": _fused_product,
+    "Mean": lambda attributes, x, axes: _tensorflow().reduce_mean(
+        x, axis=axes, keepdims=attributes.get("keep_dims", False)
+    ),
+    "Add": lambda attributes, a, b: a + b,
+    "AddV2": lambda attributes, a, b: a + b,
+    "Mul": lambda attributes, a, b: a * b,
+    "Minimum": lambda attributes, a, b: _tensorflow().minimum(a, b),
+    "Maximum": lambda attributes, a, b: _tensorflow().maximum(a, b),
+    "Relu": lambda attributes, x: _tensorflow().nn.relu(x),
+    "Sigmoid": lambda attributes, x: _tensorflow().math.sigmoid(x),
+    "Softmax": lambda attributes, x: _tensorflow().nn.softmax(x),
+    "Identity": lambda attributes, x: x,
+}
