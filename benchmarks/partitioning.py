@@ -1,13 +1,13 @@
-"""Fixed-size partitions side by side: SSE/SST, CPU seconds, wall seconds, peak memory, sizes.
+"""Compare fixed-size partitions: SSE/SST, CPU seconds, wall seconds, peak memory, sizes.
 
     python benchmarks/partitioning.py                        # everything; an hour, as the peers are slow
     python benchmarks/partitioning.py --data celeba-20 10177 --methods "balanced fast" mdav
 
-Each run is a process of its own with one thread, so that its peak memory (the whole process with its imports
-and data) is its own; compiled code comes from the cache, which a first small run fills. SSE is summed
-over the labels in float64 and SST is the sum of squares about the mean of all. Data: the reference
-descriptors where they are (`celeba-k`), and Gaussian samples of n people with the spectrum of
-spectrum.csv (`n`, k = 10). Where a package is not installed its row says so.
+Each run is a separate process with one thread, so that its peak memory (including imports
+and data) is measured alone; compiled code comes from the cache, which a first small run fills. SSE is summed
+over the labels in float64, and SST is the sum of squares about the overall mean. Data: the reference
+descriptors if they are available (`celeba-k`), and Gaussian samples of n people with the spectrum of
+spectrum.csv (`n`, k = 10). If a package is not installed, its row says so.
 """
 
 import argparse
@@ -94,7 +94,7 @@ METHODS = {
 
 
 def measure(data, method, seed):
-    """Run one method on one data set in this process; a dict of figures."""
+    """Run one method on one data set in this process; return a dict of measurements."""
     X, k = DATA[data]()
     METHODS[method](np.random.default_rng(0).standard_normal((60, 40), dtype=np.float32), 5, seed)
     wall, processor = time.perf_counter(), time.process_time()
@@ -118,7 +118,7 @@ def measure(data, method, seed):
 
 
 def measure_apart(data, method, seed, timeout):
-    """`measure` in a fresh process with one thread; a dict of figures, or a sentence why there is none."""
+    """`measure` in a new process with one thread; return a dict of measurements, or why it failed."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, __file__, "--measure", data, method, "--seed", str(seed)]
     try:
@@ -140,7 +140,7 @@ def main():
     )
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds a run may take (wall)")
+    parser.add_argument("--timeout", type=float, default=300.0, help="wall seconds allowed per run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--measure", nargs=2, metavar=("DATA", "METHOD"), help="one run, as JSON")
     arguments = parser.parse_args()
@@ -151,7 +151,7 @@ def main():
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
     for data in arguments.data:
         if data.startswith("celeba") and not REFERENCE.exists():
-            print(f"| {data} | all | reference descriptors are not here | | | | | |")
+            print(f"| {data} | all | reference descriptors are not available | | | | | |")
             continue
         for method in arguments.methods:
             row = measure_apart(data, method, arguments.seed, arguments.timeout)
