@@ -269,7 +269,7 @@ def describe_chips(chips: np.ndarray) -> np.ndarray:
     weights, session = _network()
     centred = (chips.astype(np.float32) - weights.mean) / np.float32(256)
     planes = np.ascontiguousarray(centred.transpose(0, 3, 1, 2))  # (n, 3, 150, 150)
-    return np.concatenate([session.run(None, {"pictures": one[None]})[0] for one in planes])
+    return np.concatenate([session.run(None, {"chips": one[None]})[0] for one in planes])
 
 
 @functools.lru_cache(maxsize=1)
@@ -305,7 +305,7 @@ class _Graph:
 
 
 def _build_graph(weights: Weights):
-    """Make an ONNX model: ``pictures`` (n, 3, 150, 150), centred and divided by 256 -> descriptors (n, 128)."""
+    """Make an ONNX model: ``chips`` (n, 3, 150, 150), centred and divided by 256 -> descriptors (n, 128)."""
     import onnx
 
     graph = _Graph()
@@ -325,7 +325,7 @@ def _build_graph(weights: Weights):
         return graph.add("Pad", x, graph.constant(ends))
 
     # Convolve and pool the input. (n, 32, 35, 35)
-    x = graph.add("Relu", convolve("pictures", 2, 0))
+    x = graph.add("Relu", convolve("chips", 2, 0))
     x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
     # Run the residual blocks. (n, channels, side, side)
     before, side = weights.kernels[0].shape[0], 35
@@ -347,7 +347,7 @@ def _build_graph(weights: Weights):
     complete = onnx.helper.make_graph(
         graph.nodes,
         "descriptor",
-        [value("pictures", kind, ["n", 3, CHIP_SIZE, CHIP_SIZE])],
+        [value("chips", kind, ["n", 3, CHIP_SIZE, CHIP_SIZE])],
         [value(output, kind, ["n", N_VALUES])],
         graph.weights,
     )

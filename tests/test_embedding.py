@@ -158,7 +158,7 @@ def test_pca_is_deterministic_and_gives_no_more_than_there_is(few):
 
 @pytest.mark.parametrize("wrong", [0, -3, 2.0, True, "5", None])
 def test_a_bad_number_of_components_is_refused(few, wrong):
-    with pytest.raises(ValueError, match="n_components must be an integer at least 1"):
+    with pytest.raises(ValueError, match="n_components must be an integer of at least 1"):
         embed(few, "pca", n_components=wrong)
 
 
@@ -280,7 +280,7 @@ def test_a_model_of_open_size_takes_what_is_asked_for(few, tmp_path, shape, aske
 
 
 def test_more_photos_than_one_batch(orl_people, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding, "BATCH", 7)
+    monkeypatch.setattr(embedding, "_BATCH", 7)
     path = save_onnx(tmp_path / "model.onnx", ["n", SIDE, SIDE, 3])
     X = embed(orl_people, f"onnx:{path}", normalise=False)
     np.testing.assert_allclose(X, expected_pixels(orl_people).reshape(40, -1), atol=1e-5)
@@ -353,14 +353,14 @@ def test_a_text_is_no_model(few, tmp_path):
     ("options", "message"),
     [
         ({"input_size": 64}, "takes 32x32 pixels, but input_size=64 was asked for"),
-        ({"input_size": 8}, "input_size must be an integer at least 16 and at most 1024"),
+        ({"input_size": 8}, "input_size must be an integer of at least 16 and at most 1024"),
         ({"input_size": 32.0}, "input_size must be an integer"),
         ({"input_size": "32"}, "input_size must be an integer"),
         ({"channels": "GBR"}, "channels must be one of 'RGB', 'BGR'"),
         ({"mean": "none"}, "mean must be a number"),
         ({"scale": None}, "scale must be a number"),
         ({"scale": np.nan}, "scale must be a number"),
-        ({"zoom": 0}, "zoom must be a number at least 0.1"),
+        ({"zoom": 0}, "zoom must be a number of at least 0.1"),
         ({"normalise": "yes"}, "normalise must be one of True, False"),
     ],
 )

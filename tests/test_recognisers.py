@@ -144,7 +144,7 @@ X = ("x", "Placeholder", [], {})
 
 
 def test_a_graph_computes_what_its_operations_say():
-    """ReLU6 of a 1 x 1 convolution, averaged over the picture, times a matrix plus a bias."""
+    """ReLU6 of a 1 x 1 convolution, averaged over the image, times a matrix plus a bias."""
     kernel = np.array([[[[1.0, -2.0]]]], dtype=np.float16)
     matrix, bias = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array([0.5, -100.0], np.float32)
     plain = {"strides": {"list": {"i": ["1", "1", "1", "1"]}}, "padding": {"s": "U0FNRQ=="}}
