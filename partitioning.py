@@ -10,8 +10,11 @@ anonymity: the default, "balanced", makes the within-cluster sum of squares (SSE
 The other algorithms are those of the AnonFACES paper [1]_ and of the microaggregation literature. Forms
 that do not keep the sizes are in ``VARIABLE_SIZE``.
 
-Files: `people` checks the input and reduces rows to people, for which the algorithms here are written; `balancing`
-is the default, "balanced"; `cluster_reports` has the tables about a partition. All are importable from here.
+The algorithms below are written for people; ``@on_people`` gives each the shared call: it checks descriptors,
+reduces rows to one point per person, and expands the labels to rows.
+
+Files: `people` (the shared call), `balancing` (the default, "balanced"), `cluster_reports` (tables about a partition).
+What they offer is importable from here.
 
 References
 ----------
