@@ -18,6 +18,10 @@ class ParameterError(ValueError, TypeError):
     """An argument has the wrong type or value."""
 
 
+class NotApplicableError(ValueError):
+    """An attack or a measure does not apply to the data; the message says what it needs."""
+
+
 @dataclass(frozen=True)
 class Number:
     """A finite number within limits.
@@ -118,6 +122,14 @@ def check_known(what: str, name, known: Collection[str]) -> None:
     """Raise ``unknown WHAT NAME; choose from ...`` unless a registry knows the name."""
     if not isinstance(name, str) or name not in known:
         raise ParameterError(f"unknown {what} {name!r}; choose from {', '.join(map(repr, known))}")
+
+
+def check_all_known(what: str, names: Collection[str], known: Collection[str]) -> None:
+    """Raise `check_known`'s error unless `names` is a list of names that a registry knows."""
+    if isinstance(names, str):
+        raise ParameterError(f"{what}s must be a list of names, got {names!r}")
+    for name in names:
+        check_known(what, name, known)
 
 
 def check_labels(

@@ -1,6 +1,12 @@
-"""Confidence intervals: exact for rates, bootstrap for everything else."""
+"""Means, rates and their confidence intervals: exact for unanimous rates, bootstrap for everything else.
+
+A bootstrap resamples whole units (people or clusters), because the values of one unit depend on each other. The
+bounds are percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import beta
@@ -8,6 +14,14 @@ from sklearn.utils import check_random_state
 
 #: Level of every interval in a table.
 CONFIDENCE = 0.95
+
+#: Bootstrap resamples of a mean or another statistic.
+N_RESAMPLES = 1000
+
+
+def mean(values) -> float:
+    """Mean of numbers; NaN without any."""
+    return float(np.mean(np.asarray(values, dtype=float))) if len(values) else float("nan")
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -37,7 +51,89 @@ def upper_bound(successes: float, n: float, confidence: float = CONFIDENCE) -> f
     return 1.0 if successes == n else float(beta.ppf(confidence, successes + 1, n - successes))
 
 
-def resampling_weights(n_units: int, n_resamples: int, random_state=None) -> np.ndarray:
-    """How often each unit is drawn in each bootstrap resample: (n_resamples, n_units), rows sum to n_units."""
+def resampling_weights(n_units: int, n_resamples: int = N_RESAMPLES, random_state=None) -> np.ndarray:
+    """Count how often each bootstrap resample draws each unit: float (n_resamples, n_units), rows sum to n_units."""
     random = check_random_state(random_state)
-    return random.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
+    return random.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples).astype(float)
+
+
+def percentile_interval(resampled: Sequence[float]) -> tuple[float, float]:
+    """Central 95 % of the values that a statistic takes in bootstrap resamples."""
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, 1 - (1 - CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], float], units: np.ndarray, random_state=0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of any statistic.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes the weight of each row, float (n,), and returns a number, or NaN where it is undefined.
+    units : ndarray, shape (n,)
+        The unit of each row.
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    low, high : float
+        NaN with fewer than two units, or if the statistic is undefined in more than half of the resamples.
+    """
+    names, unit = np.unique(units, return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    values = np.array([statistic(w[unit]) for w in resampling_weights(len(names), random_state=random_state)])
+    values = values[np.isfinite(values)]
+    return percentile_interval(values) if len(values) >= N_RESAMPLES / 2 else (float("nan"), float("nan"))
+
+
+def mean_interval(values: np.ndarray, units: np.ndarray, random_state=0) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Bool values that all agree get the exact interval, see `rate_interval`.
+    units : ndarray, shape (n,)
+        The unit of each value.
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    low, high : float
+        NaN with fewer than two units.
+    """
+    if values.dtype == bool and (values.all() or not values.any()):
+        return rate_interval(values, units, random_state)
+    if len(np.unique(units)) < 2:
+        return float("nan"), float("nan")
+    return _resampled_mean_interval(values, units, random_state)
+
+
+def rate_interval(values: np.ndarray, units: np.ndarray, random_state=0) -> tuple[float, float]:
+    """95 % interval of a mean of shares between 0 and 1.
+
+    Parameters, returns
+    -------------------
+    As `mean_interval`. If all values are 0 or all are 1, the bootstrap would have width 0; the exact interval for that
+    many units replaces it. NaN without values.
+    """
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    n_units = len(np.unique(units))
+    if (values <= 0).all():
+        return clopper_pearson(0, n_units)
+    if (values >= 1).all():
+        return clopper_pearson(n_units, n_units)
+    return _resampled_mean_interval(values, units, random_state)
+
+
+def _resampled_mean_interval(values: np.ndarray, units: np.ndarray, random_state) -> tuple[float, float]:
+    # Sum and count the values of each unit. (u,)
+    _, unit = np.unique(units, return_inverse=True)
+    sums, counts = np.bincount(unit, np.asarray(values, dtype=float)), np.bincount(unit).astype(float)
+    # Average every resample. (n_resamples,)
+    weights = resampling_weights(len(counts), random_state=random_state)
+    return percentile_interval(weights @ sums / (weights @ counts))

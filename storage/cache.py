@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -152,6 +153,26 @@ class CacheStore:
 
 def _seal(key: str, value: bytes) -> bytes:
     return hashlib.sha256(key.encode() + b":" + value).digest()[:_SEAL_BYTES]
+
+
+def cached_json(store_name: str, key: str, compute: Callable[[], object]):
+    """Return plain JSON values from the cache, or compute and store them; an error of `compute` is not stored.
+
+    Parameters
+    ----------
+    store_name : str
+        As for `CacheStore`.
+    key : str
+        A `content_key` of all that the result depends on.
+    compute : callable
+        Called without arguments if the entry is missing or damaged. NaN is allowed in what it returns.
+    """
+    store = CacheStore(store_name)
+    value = store.get([key]).get(key)
+    if value is None:
+        value = json.dumps(compute()).encode()
+        store.put({key: value})
+    return json.loads(value)
 
 
 def cached_rows(
