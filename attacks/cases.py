@@ -1,0 +1,283 @@
+"""What an attack reads and returns: a described release, a gallery, practice images, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+
+import checks
+import intervals
+from datasets import Faces
+
+#: Whom a search must find: the person, or anyone who shares the image.
+LEVELS = ("person", "cluster")
+
+#: Share of people that count as the worst protected.
+WORST_SHARE = 0.05
+
+
+def check_descriptors(what: str, descriptors: np.ndarray, n_rows: int | None = None) -> None:
+    """Raise ParameterError unless `descriptors` is a finite array of shape (n_rows, d)."""
+    shape = np.shape(descriptors)
+    if len(shape) != 2 or 0 in shape or n_rows not in (None, shape[0]):
+        wanted = "n_rows" if n_rows is None else n_rows
+        raise checks.ParameterError(f"{what} must have descriptors ({wanted}, n_values), got shape {shape}")
+    if not np.isfinite(descriptors).all():
+        raise checks.ParameterError(f"{what} must have finite descriptors; drop photos with NaN or infinity")
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances between rows: (c, d), (g, d) -> (c, g). Exactly 0 where rows are equal."""
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"descriptors of {a.shape[1]} and {b.shape[1]} values cannot be compared; use one recogniser for both"
+        )
+    return cdist(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+
+
+@dataclass(frozen=True, eq=False)
+class DescribedRelease:
+    """The descriptors of released images, and the people behind each image.
+
+    Attributes
+    ----------
+    descriptors : ndarray, shape (c, d)
+        One row for each distinct image.
+    found : ndarray of bool, shape (c,)
+        Whether a face was found in the image.
+    labels : ndarray of int, shape (n,)
+        The image that replaces each of n photos, 0 to c - 1.
+    identities : ndarray of str, shape (n,)
+        The person in each of these photos.
+    """
+
+    descriptors: np.ndarray
+    found: np.ndarray
+    labels: np.ndarray
+    identities: np.ndarray
+
+    def __post_init__(self):
+        check_descriptors("the release", self.descriptors)
+        c = len(self.descriptors)
+        if np.shape(self.found) != (c,):
+            raise checks.ParameterError(f"found must have shape ({c},), got {np.shape(self.found)}")
+        checks.check_labels(self.labels, len(self.identities), n_clusters=c)
+
+    @classmethod
+    def unchanged(cls, descriptors: np.ndarray, identities: np.ndarray) -> DescribedRelease:
+        """Release every photo as it is: (n, d), (n,)."""
+        n = len(descriptors)
+        return cls(descriptors, np.ones(n, dtype=bool), np.arange(n), identities)
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        """Each pair of a person and their image, once: columns ``person``, ``image``, ``failed``, ``group``.
+
+        ``failed`` is True if no face was found in the image. Different groups have neither people nor images in
+        common: a group is the cluster of a shared image, or one person if images are not shared.
+        """
+        table = pd.DataFrame({"person": np.asarray(self.identities, dtype=str), "image": self.labels})
+        table = table.drop_duplicates().sort_values(["image", "person"], ignore_index=True)
+        # Connect people with their images; the groups are the components of this graph.
+        people, person = np.unique(table["person"], return_inverse=True)
+        size = len(people) + len(self.descriptors)
+        ends = (person, len(people) + table["image"].to_numpy())
+        graph = csr_array((np.ones(len(table)), ends), shape=(size, size))
+        groups = connected_components(graph, directed=False)[1][person]
+        return table.assign(failed=~np.asarray(self.found)[table["image"]], group=groups)
+
+
+def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndarray:
+    """Tell which names stand for people behind each image: `DescribedRelease.cases`, (g,) -> bool (n_images, g)."""
+    people, place = np.unique(np.asarray(names, dtype=str), return_inverse=True)
+    known = cases[cases["person"].isin(people)]
+    behind = np.zeros((n_images, len(people)), dtype=bool)
+    behind[known["image"], np.searchsorted(people, known["person"].to_numpy(dtype=str))] = True
+    return behind[:, place]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Named photos that an adversary holds, clear or anonymized.
+
+    Attributes
+    ----------
+    descriptors : ndarray, shape (g, d)
+    identities : ndarray of str, shape (g,)
+    kind : str
+        ``"other photos"`` than the anonymized ones, ``"same photos"``, ``"mixed"`` if only some people have other
+        photos, or ``"anonymized"``.
+    """
+
+    descriptors: np.ndarray
+    identities: np.ndarray
+    kind: str = "other photos"
+
+    def __post_init__(self):
+        check_descriptors("the gallery", self.descriptors, len(self.identities))
+
+    @classmethod
+    def of(cls, faces: Faces, describe: Callable[[Faces], np.ndarray]) -> Gallery:
+        """Describe the photos that `gallery_faces` selects."""
+        photos, kind = gallery_faces(faces)
+        return cls(describe(photos), photos.identities, kind)
+
+    @classmethod
+    def anonymized(cls, release: DescribedRelease) -> Gallery:
+        """Make a gallery of released images, each once under the name of everyone behind it."""
+        cases = release.cases
+        return cls(release.descriptors[cases["image"]], cases["person"].to_numpy(dtype=str), "anonymized")
+
+    @property
+    def people(self) -> np.ndarray:
+        """The people, each once, sorted: ndarray of str, shape (p,)."""
+        return np.unique(self.identities)
+
+    def of_people(self, people: Sequence[str]) -> Gallery:
+        """Return the photos of some people only."""
+        rows = np.isin(self.identities, list(people))
+        return Gallery(self.descriptors[rows], self.identities[rows], self.kind)
+
+    def check_holds(self, people: Sequence[str]) -> None:
+        """Raise ValueError unless every one of `people` has a photo here, as closed-set identification requires."""
+        unknown = set(people) - set(self.identities)
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} released people are not in the gallery, e.g. {min(unknown)}; "
+                "closed-set identification needs a photo of everyone"
+            )
+
+    def person_distances(self, to_photos: np.ndarray) -> np.ndarray:
+        """Turn distances to photos into distances to each person's nearest photo: (c, g) -> (c, p), as `people`."""
+        order = np.argsort(self.identities, kind="stable")
+        first = np.unique(self.identities[order], return_index=True)[1]
+        return np.minimum.reduceat(to_photos[:, order], first, axis=1)
+
+    def distances_from(self, descriptors: np.ndarray) -> np.ndarray:
+        """Distances to the nearest photo of each of `people`: (c, d) -> (c, p)."""
+        return self.person_distances(distances(descriptors, self.descriptors))
+
+
+def gallery_faces(faces: Faces) -> tuple[Faces, str]:
+    """Select the photos that an adversary holds, and tell their kind, see `Gallery`.
+
+    These are other photos of each person; people without any are in the gallery by the released photos themselves.
+    """
+    if faces.others is None:
+        return faces, "same photos"
+    lonely = ~np.isin(faces.identities, faces.others.identities)
+    if not lonely.any():
+        return faces.others, "other photos"
+    return faces.others.joined(faces.select(lonely)), "mixed"
+
+
+@dataclass(frozen=True, eq=False)
+class Practice:
+    """Images that an attacker made of known people with the method under attack.
+
+    Attributes
+    ----------
+    descriptors : ndarray, shape (m, d)
+    members : tuple of m frozensets of str
+        The people behind each image.
+    apart : tuple of frozensets of str
+        Groups of people who share no image of the release under attack; empty if unknown.
+    """
+
+    descriptors: np.ndarray
+    members: tuple[frozenset[str], ...]
+    apart: tuple[frozenset[str], ...] = ()
+
+    def __post_init__(self):
+        check_descriptors("the practice", self.descriptors, len(self.members))
+
+    def among(self, people: frozenset[str]) -> Practice | None:
+        """Return the images whose members all belong to `people`; None if there are none."""
+        rows = [i for i, members in enumerate(self.members) if members <= people]
+        if not rows:
+            return None
+        apart = tuple(group for group in self.apart if group <= people)
+        return Practice(self.descriptors[rows], tuple(self.members[i] for i in rows), apart)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """How often an attack succeeds.
+
+    Attributes
+    ----------
+    attack : str
+        Its name.
+    level : str
+        What counts as success. ``"person"``: the right person is named; ``"cluster"``: anyone who shares the image is
+        named; ``"pair"``: two images are correctly said to show one person.
+    rate, low, high : float
+        Share of successes over people whose image shows a face, and its 95 % interval. NaN with a `note` if it cannot
+        be estimated.
+    rate_all, rate_worst : float
+        Over all people: those without a face attacked like the others; those without a face counted as successes.
+    chance : float
+        What a random guess reaches.
+    n_people, n_failed : int
+        Pairs of a person and an image, and how many of these images show no face. With one image for each person:
+        people.
+    per_person : DataFrame
+        ``person image failed success``; success is the expected share of attempts. Some attacks add columns.
+    note : str
+    """
+
+    attack: str
+    level: str
+    rate: float
+    low: float
+    high: float
+    rate_all: float
+    rate_worst: float
+    chance: float
+    n_people: int
+    n_failed: int
+    per_person: pd.DataFrame = field(repr=False)
+    note: str = ""
+
+    @classmethod
+    def of_cases(
+        cls, attack: str, level: str, table: pd.DataFrame, chance: float, random_state, note: str = ""
+    ) -> AttackResult:
+        """Summarise the success against each case, columns ``person image failed group success``."""
+        failed, success = table["failed"].to_numpy(), table["success"].to_numpy(dtype=float)
+        units = table["group" if level == "cluster" else "person"]
+        low, high = intervals.rate_interval(success[~failed], units[~failed], random_state)
+        if failed.all():
+            note = "; ".join(filter(None, [note, "no image shows a face"]))
+        return cls(
+            attack, level, intervals.mean(success[~failed]), low, high, rate_all=intervals.mean(success),
+            rate_worst=intervals.mean(np.where(failed, 1.0, success)), chance=chance, n_people=len(table),
+            n_failed=int(failed.sum()), per_person=table.drop(columns="group"), note=note,
+        )  # fmt: skip
+
+    @property
+    def worst_people(self) -> float:
+        """Mean success against the worst protected 5 % of people (at least one person)."""
+        success = np.sort(self._shown["success"].to_numpy())[::-1]
+        return intervals.mean(success[: max(1, round(WORST_SHARE * len(success)))])
+
+    @property
+    def worst_cluster(self) -> float:
+        """Mean success against the people of the worst protected image."""
+        shown = self._shown
+        return float(shown.groupby("image")["success"].mean().max()) if len(shown) else float("nan")
+
+    @property
+    def _shown(self) -> pd.DataFrame:
+        return self.per_person[~self.per_person["failed"]]
+
+    def row(self) -> dict:
+        """Everything but `per_person`, as one row of a table, with `worst_people` and `worst_cluster`."""
+        plain = {name: value for name, value in vars(self).items() if name != "per_person"}
+        return {**plain, "worst_people": self.worst_people, "worst_cluster": self.worst_cluster}

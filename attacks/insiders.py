@@ -1,0 +1,115 @@
+"""Attack from within a cluster: subtract the known members of a mean."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+
+import checks
+import utils
+from attacks.cases import LEVELS, AttackResult, DescribedRelease, Gallery, check_descriptors
+from attacks.search import Ranking
+
+#: Sets of known members that are tried for each image, if there are more.
+_N_DRAWS = 20
+
+
+def insider(
+    release: DescribedRelease, photos: np.ndarray, gallery: Gallery, n_known: int = 1, *, random_state=0
+) -> list[AttackResult]:
+    """Subtract the members whom the attacker knows, and identify the others.
+
+    Threat model: the attacker is one of the k, or knows `n_known` of them by the very photos that were anonymized, and
+    knows that an image is the mean of all members. They estimate the others' mean as
+    ``(k * image - sum of known) / (k - n_known)`` and search the gallery for it, leaving out the people they know. In a
+    recogniser that is linear in the pixels (``"fisherfaces"``) this subtracts pixels.
+
+    Parameters
+    ----------
+    release : DescribedRelease
+    photos : ndarray, shape (n, d)
+        Descriptors of the anonymized photos, in the order of ``release.labels``.
+    gallery : Gallery
+    n_known : int, default 1
+        At least 1. Images shared by no more people than this are left out; the note says how many people have these.
+    random_state : int, RandomState or None, default 0
+        Draws the sets of known members if there are more than 20.
+
+    Returns
+    -------
+    list of AttackResult
+        ``"insider knows m"``, rank 1 at both levels. The rate at person level is at most 1 / (k - n_known).
+        Chance: one of the gallery's other people drawn at random.
+
+    Raises
+    ------
+    NotApplicableError
+        If no image is shared by more than `n_known` people.
+    """
+    checks.check_number("n_known", n_known, int, at_least=1)
+    check_descriptors("photos", photos, len(release.labels))
+    random = utils.check_random_state(random_state)
+    cases, people = release.cases, gallery.people
+    gallery.check_holds(cases["person"])
+    names, identities = cases["person"].to_numpy(dtype=str), np.asarray(release.identities, dtype=str)
+    column = np.searchsorted(people, names)  # (m,)
+    tried = np.zeros(len(cases))
+    hits, blind = ({level: np.zeros(len(cases)) for level in LEVELS} for _ in range(2))
+    for image, rows in cases.groupby("image").groups.items():
+        k = len(rows)
+        if k <= n_known:
+            continue
+        # Average each member's photos, and estimate the mean of the unknown members in each try.
+        own = [(release.labels == image) & (identities == person) for person in names[rows]]
+        means = np.stack([photos[photo].mean(axis=0) for photo in own])  # (k, d)
+        known = _known_sets(k, n_known, random)  # (tries, k)
+        rest = (k * release.descriptors[image] - known @ means) / (k - n_known)  # (tries, d)
+        for to_people, is_known in zip(gallery.distances_from(rest), known, strict=True):
+            # Search without the known members: for each unknown member, and in the last row for any of them.
+            places = rows[~is_known]
+            remaining = column[places]
+            to_people[column[rows[is_known]]] = np.inf
+            wanted = np.zeros((len(remaining) + 1, len(people)), dtype=bool)
+            wanted[np.arange(len(remaining)), remaining] = True
+            wanted[-1, remaining] = True
+            found = Ranking.of(np.broadcast_to(to_people, wanted.shape), wanted).hits(1)
+            hits["person"][places] += found[:-1]
+            hits["cluster"][places] += found[-1]
+            blind["person"][places] += 1 / (len(people) - n_known)
+            blind["cluster"][places] += len(remaining) / (len(people) - n_known)
+            tried[places] += 1
+    reached = tried > 0
+    if not reached.any():
+        raise checks.NotApplicableError(f"an insider needs images shared by more than {n_known} people")
+    out = int((~reached).sum())
+    note = f"{out} people left out, who share their image with too few" if out else ""
+    return [
+        AttackResult.of_cases(
+            f"insider knows {n_known}",
+            level,
+            cases[reached].assign(success=hits[level][reached] / tried[reached]),
+            float(np.mean(blind[level][reached] / tried[reached])),
+            random_state,
+            note,
+        )
+        for level in LEVELS
+    ]
+
+
+def _known_sets(k: int, n_known: int, random: np.random.RandomState) -> np.ndarray:
+    """Choose who is known in each try: bool (tries, k). Every member is unknown at least once."""
+    most = max(_N_DRAWS, k)
+    if comb(k, n_known) <= most:
+        chosen = list(combinations(range(k), n_known))
+    else:
+        chosen = []
+        while len(chosen) < most:
+            order = random.permutation(k)
+            for start in range(0, k, k - n_known):  # each member is unknown in turn
+                chosen.append(np.roll(order, start)[:n_known])
+    known = np.zeros((len(chosen), k), dtype=bool)
+    for row, members in zip(known, chosen, strict=True):
+        row[list(members)] = True
+    return known

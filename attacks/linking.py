@@ -1,0 +1,127 @@
+"""Combine several releases of the same people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+import checks
+from attacks.cases import AttackResult, DescribedRelease, Gallery, distances, members_of
+from attacks.search import Ranking
+
+
+def linkability(first: DescribedRelease, second: DescribedRelease, *, random_state=0) -> list[AttackResult]:
+    """Find a person's image of one release in another.
+
+    Threat model: the attacker has two releases of the same people (another k, seed or photo) and no clear photo. They
+    look for the nearest image of the second release.
+
+    Returns
+    -------
+    list of one AttackResult
+        ``"linkability"``: share of people for whom that image is one of theirs. Images are shared, so a success links
+        clusters, not people. A person fails if the image in the first release, or all in the second, show no face.
+        Chance: one image drawn at random.
+
+    Raises
+    ------
+    NotApplicableError
+        If nobody is in both releases.
+    """
+    cases, other = first.cases, second.cases
+    cases = cases[cases["person"].isin(other["person"])].reset_index(drop=True)
+    if cases.empty:
+        raise checks.NotApplicableError("linkability needs people who are in both releases")
+    theirs = members_of(other, cases["person"].to_numpy(dtype=str), len(second.descriptors)).T  # (m, c2)
+    to_images = distances(first.descriptors, second.descriptors)[cases["image"]]  # (m, c2)
+    lost = other.groupby("person")["failed"].all().reindex(cases["person"]).to_numpy()
+    table = cases.assign(
+        success=Ranking.of(to_images, theirs).hits(1), failed=cases["failed"].to_numpy() | lost
+    )
+    chance = float(np.mean(theirs.sum(axis=1) / theirs.shape[1]))
+    return [AttackResult.of_cases("linkability", "cluster", table, chance, random_state)]
+
+
+def composition(
+    releases: Sequence[DescribedRelease], gallery: Gallery, *, random_state=0
+) -> list[AttackResult]:
+    """Combine what several releases reveal about one person.
+
+    Threat model: the attacker holds a clear gallery, and knows which image each release has for the person they look
+    for (from other fields of a record). In each release the nearest people to the image are candidates, as many as
+    share it.
+
+    Returns
+    -------
+    list of AttackResult
+        - ``"composition: intersection"``: the attacker draws one of the people who are candidates in all releases;
+          without any, they name the person of the least mean distance.
+        - ``"composition: mean distance"``: they name the person of the least mean distance over the releases.
+        - ``"composition: known clusters"``: the worst case, in which they know who shares each image, and draw one of
+          those who share all. It uses no descriptors.
+
+        Images without a face are ignored; a person fails if none of their images shows a face. If a person has several
+        images in a release, the first one counts.
+
+    Raises
+    ------
+    NotApplicableError
+        With fewer than two releases, or if nobody is in all.
+    """
+    if len(releases) < 2:
+        raise checks.NotApplicableError(f"composition needs at least two releases, got {len(releases)}")
+    tables = [r.cases.drop_duplicates("person").set_index("person") for r in releases]
+    common = sorted(set.intersection(*(set(table.index) for table in tables)))
+    if not common:
+        raise checks.NotApplicableError("composition needs people who are in all releases")
+    gallery.check_holds(common)
+    people = gallery.people
+    own = np.asarray(common)[:, None] == people  # (m, p)
+    candidates, together = np.ones(own.shape), np.ones(own.shape, dtype=bool)
+    total, n_shown = np.zeros(own.shape), np.zeros(len(common))
+    for release, table in zip(releases, tables, strict=True):
+        image = table.loc[common, "image"].to_numpy()  # (m,)
+        shown = release.found[image]
+        # Keep the people who share this image as well.
+        sharing = members_of(release.cases, people, len(release.descriptors))  # (c, p)
+        together &= sharing[image]
+        # Multiply the chances to be a candidate, and add the distances, of images with a face.
+        to_people = gallery.distances_from(release.descriptors)  # (c, p)
+        likely = _among_first(to_people, sharing.sum(axis=1))
+        candidates *= np.where(shown[:, None], likely[image], 1.0)
+        total += np.where(shown[:, None], to_people[image], 0.0)
+        n_shown += shown
+    # Draw one of the remaining candidates, or name the nearest person. (m,)
+    nearest = Ranking.of(total, own).hits(1)
+    left, sizes = candidates.sum(axis=1), together.sum(axis=1)
+    intersected = np.where(left > 0, (candidates * own).sum(axis=1) / np.maximum(left, 1e-300), nearest)
+    left_note = f"candidates left: median {np.median(left):.1f}, none for {(left == 0).sum()} people"
+    sizes_note = f"people left: median {np.median(sizes):.1f}, at least {sizes.min()}"
+    base = tables[0].loc[common].reset_index().assign(failed=n_shown == 0)
+    return [
+        AttackResult.of_cases(
+            f"composition: {name}",
+            "person",
+            base.assign(success=success),
+            1 / len(people),
+            random_state,
+            note,
+        )
+        for name, success, note in (
+            ("intersection", intersected, left_note),
+            ("mean distance", nearest, ""),
+            ("known clusters", 1.0 / sizes, sizes_note),
+        )
+    ]
+
+
+def _among_first(to_people: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Chance of each person to be among the `counts` nearest to an image: (c, p), (c,) -> (c, p)."""
+    ordered = np.sort(to_people, axis=1)
+    better, until = np.empty(to_people.shape, dtype=int), np.empty(to_people.shape, dtype=int)
+    for i, row in enumerate(ordered):
+        better[i] = np.searchsorted(row, to_people[i], side="left")
+        until[i] = np.searchsorted(row, to_people[i], side="right")
+    # The people tied at one distance share the places that are left for them.
+    return np.clip((counts[:, None] - better) / (until - better), 0.0, 1.0)

@@ -1,0 +1,240 @@
+"""Prepare a release for the attacks, run them, and cache the rows of their table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+import checks
+import detection
+import embedding
+import intervals
+import recognisers
+import utils
+from attacks import cases, thresholds
+from attacks.cases import AttackResult, DescribedRelease, Gallery, Practice, gallery_faces
+from attacks.thresholds import Threshold, calibrate_threshold, stranger_share
+from datasets import Faces
+
+#: The false accept rate for which thresholds are set on clear photos.
+_CALIBRATED_RATE = 1e-2
+
+#: Images that an attacker makes of people they know, to learn from.
+_N_PRACTICE = 168
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """The images of one release.
+
+    Attributes
+    ----------
+    images : sequence of c uint8 arrays (h, w, 3)
+    labels : ndarray of int, shape (n,)
+        The image that replaces each of n photos.
+    identities : ndarray of str, shape (n,)
+    what : str
+        A description, e.g. ``"other photos"``, to tell attacks by several further releases apart.
+    """
+
+    images: Sequence[np.ndarray]
+    labels: np.ndarray
+    identities: np.ndarray
+    what: str = ""
+
+    def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> DescribedRelease:
+        """Describe the images by a recogniser, see `recognisers.prepare`."""
+        found = detection.detect(self.images).found
+        return DescribedRelease(describe(self.images), found, np.asarray(self.labels), self.identities)
+
+
+def practise(
+    model, labels: np.ndarray | None, n_images: int = _N_PRACTICE, random_state=0
+) -> tuple[list[np.ndarray], tuple[frozenset[str], ...]]:
+    """Make images of known people, as an attacker with the same method would.
+
+    The people of each image come from two clusters at most. So, however the clusters are halved, each half has images
+    whose members are all its own.
+
+    Parameters
+    ----------
+    model : anonymizer.Anonymizer
+        With ``faces``, ``k_anonymous`` and ``surrogate(rows)``.
+    labels : ndarray of int, shape (n,), or None
+        The clusters of the release. A model that changes each photo by itself needs none, and nothing is made: the
+        release itself is the practice.
+    n_images : int, default 168
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    images : list of ndarray
+    members : tuple of frozensets of str
+    """
+    if not model.k_anonymous or labels is None:
+        return [], ()
+    random = utils.check_random_state(random_state)
+    identities, labels = model.faces.identities, np.asarray(labels)
+    clusters = [np.unique(identities[labels == label]) for label in range(int(labels.max()) + 1)]
+    k = min(map(len, clusters))
+    # Go through all pairs of clusters in random order, as often as needed.
+    two = list(combinations(range(len(clusters)), 2)) or [(0, 0)]
+    order = np.concatenate([random.permutation(len(two)) for _ in range(-(-n_images // len(two)))])
+    hidden = None if n_images > _N_PRACTICE else True
+    images, members = [], []
+    for pair in utils.progress(order[:n_images], "practising", disable=hidden):
+        people = np.unique(np.concatenate([clusters[i] for i in two[pair]]))
+        group = random.choice(people, k, replace=False)
+        images.append(model.surrogate(np.flatnonzero(np.isin(identities, group))))
+        members.append(frozenset(map(str, group)))
+    return images, tuple(members)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackScene:
+    """Everything that attacks may need, as one recogniser sees it.
+
+    Attributes
+    ----------
+    release : DescribedRelease
+    photos : ndarray, shape (n, d)
+        The anonymized photos.
+    gallery : Gallery
+        Clear photos.
+    threshold : Threshold
+        Set on clear photos for a false accept rate of 1 %.
+    anonymized : Gallery or None
+        A gallery that the attacker anonymized.
+    further : tuple of (str, DescribedRelease)
+        More releases of the same people, and their descriptions, which may be empty.
+    practice : Practice or None
+    recommended : float or None
+        The customary threshold of the recogniser.
+    """
+
+    release: DescribedRelease
+    photos: np.ndarray
+    gallery: Gallery
+    threshold: Threshold
+    anonymized: Gallery | None = None
+    further: tuple[tuple[str, DescribedRelease], ...] = ()
+    practice: Practice | None = None
+    recommended: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        faces: Faces,
+        release: Published,
+        anonymized: Published | None,
+        further: Sequence[Published],
+        practice: tuple[list[np.ndarray], tuple[frozenset[str], ...]],
+        describe: Callable,
+        recommended: float | None = None,
+    ) -> AttackScene:
+        """Describe everything by one recogniser; `practice` is what `practise` returns."""
+        photos, kind = gallery_faces(faces)
+        own = clear = describe(faces)
+        held, people = own, faces.identities
+        if photos is not faces:
+            held = describe(photos)
+            clear, people = np.concatenate([own, held]), np.concatenate([people, photos.identities])
+        images, members = practice
+        return cls(
+            release.described(describe),
+            own,
+            Gallery(held, photos.identities, kind),
+            clear_threshold(clear, people),
+            Gallery.anonymized(anonymized.described(describe)) if anonymized is not None else None,
+            tuple((one.what, one.described(describe)) for one in further),
+            Practice(describe(images), members) if images else None,
+            recommended,
+        )
+
+    def without_anonymization(self) -> AttackScene:
+        """Release every photo as it is.
+
+        If everyone has at least two other photos, one of each person becomes the second release and leaves the gallery.
+        """
+        plain = DescribedRelease.unchanged(self.photos, self.release.identities)
+        scene = replace(self, release=plain, anonymized=None, further=(), practice=None)
+        held, gallery = self.gallery.identities, self.gallery
+        _, first, counts = np.unique(held, return_index=True, return_counts=True)
+        if counts.min() < 2 or gallery.kind != "other photos":
+            return scene
+        second = DescribedRelease.unchanged(gallery.descriptors[first], held[first])
+        rest = np.setdiff1d(np.arange(len(held)), first)
+        gallery = Gallery(gallery.descriptors[rest], held[rest], gallery.kind)
+        return replace(scene, gallery=gallery, further=tuple((what, second) for what, _ in self.further))
+
+
+#: An attack on a scene, with a seed.
+Attack = Callable[[AttackScene, int], list[AttackResult]]
+
+
+def clear_threshold(descriptors: np.ndarray, identities: np.ndarray) -> Threshold:
+    """`calibrate_threshold` for a false accept rate of 1 %, cached on disk."""
+    code = utils.source_key(thresholds.__file__, cases.__file__, intervals)[:16]
+    key = utils.content_key(descriptors, identities, _CALIBRATED_RATE)
+
+    def calibrate() -> dict:
+        return vars(calibrate_threshold(descriptors, identities, _CALIBRATED_RATE))
+
+    return Threshold(**utils.cached_json(f"thresholds-{code}", key, calibrate))
+
+
+def scene_rows(
+    attacks: dict[str, Attack], recogniser: str, scene: AttackScene, seed: int, on_clear: bool = True
+) -> list[dict]:
+    """Make some attacks on a scene: rows of the table of `attack_release`.
+
+    With `on_clear`, ``clear`` is the rate of the same attack without anonymization.
+    """
+    rows = [row for name in attacks for row in _attack_rows(name, attacks[name], recogniser, scene, seed)]
+    clear = {}
+    if on_clear:
+        plain = scene.without_anonymization()
+        for name, attack in attacks.items():
+            for row in _attack_rows(name, attack, recogniser, plain, seed):
+                clear[row["attack"], row["level"]] = row.get("rate")
+    limit = scene.threshold
+    shared = {
+        "recogniser": recogniser,
+        "gallery": scene.gallery.kind,
+        "threshold": limit.value,
+        "threshold_low": limit.low,
+        "threshold_high": limit.high,
+        "stranger_share": stranger_share(scene.release, scene.gallery, limit.value),
+    }
+    return [{**shared, "clear": clear.get((row["attack"], row["level"])), **row} for row in rows]
+
+
+def _attack_rows(name: str, attack: Attack, recogniser: str, scene: AttackScene, seed: int) -> list[dict]:
+    """Rows of one attack, cached on disk by the content of the scene."""
+
+    def compute() -> list[dict]:
+        try:
+            return [result.row() for result in attack(scene, seed)]
+        except checks.NotApplicableError as error:
+            return [{"attack": name, "level": "-", "note": str(error)}]
+
+    key = utils.content_key(name, recogniser, _content(scene), seed)
+    return utils.cached_json(f"attacks-{_code_key()}", key, compute)
+
+
+def _content(part):
+    """A scene as plain values for `utils.content_key`."""
+    if is_dataclass(part):
+        return [_content(value) for value in vars(part).values()]
+    if isinstance(part, tuple):
+        return [_content(value) for value in part]
+    return sorted(part) if isinstance(part, frozenset) else part
+
+
+def _code_key() -> str:
+    package = sorted(Path(__file__).parent.glob("*.py"))
+    return utils.source_key(*package, intervals, recognisers, detection, embedding)[:16]
