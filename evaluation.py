@@ -849,7 +849,7 @@ def _use(faces: Faces, combination: Combination, random_state: int, options: dic
 
 def _be_fair(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
     _, images, labels = make_release(faces, combination, random_state)
-    groups = utility.people_groups(faces).table
+    groups = utility.people_groups(faces)
     people = photo_privacy(faces, images, labels, options["recogniser"])
     useful = utility.photo_utility(faces, images, labels).drop(columns=["identity", "label", "failed"])
     table = utility.by_group(pd.concat([people, useful], axis=1), groups, faces.identities, random_state)

@@ -1,4 +1,4 @@
-"""What is read of one picture: known answers by hand, brute force, or the library that the network came with."""
+"""What is read from one face: known answers by hand, brute force, or the library that the network came with."""
 
 import cv2
 import numpy as np
@@ -8,44 +8,44 @@ from hypothesis import strategies as st
 from scipy import ndimage, optimize
 
 import utils
-from utility import appearance
+from utility import appearance, networks
 
 
 @pytest.fixture(scope="module")
-def pictures(orl):
-    return appearance.Pictures(orl)
+def readings(orl):
+    return appearance.FaceReadings(orl)
 
 
 def face_points(pitch=0.0, yaw=0.0, roll=0.0, scale=100.0, shift=(50.0, 60.0), distance=10.0):
     """68 landmarks, of which those of the head model are a projection of it, and the rotation."""
     upright = np.diag([1.0, -1.0, -1.0])
     turn = cv2.Rodrigues(np.radians([pitch, yaw, roll]))[0] @ upright
-    head = appearance.HEAD_POINTS / np.linalg.norm(
-        appearance.HEAD_POINTS - appearance.HEAD_POINTS.mean(axis=0)
+    head = appearance._HEAD_POINTS / np.linalg.norm(
+        appearance._HEAD_POINTS - appearance._HEAD_POINTS.mean(axis=0)
     )
     seen = head @ turn.T + [0, 0, distance]
     points = np.zeros((68, 2))
-    points[list(appearance.HEAD_LANDMARKS)] = seen[:, :2] / seen[:, 2:] * distance
+    points[list(appearance._HEAD_LANDMARKS)] = seen[:, :2] / seen[:, 2:] * distance
     return points * scale + shift, turn
 
 
 # networks ---------------------------------------------------------------------------------------------------
 
 
-def test_expressions_are_what_keras_makes_of_the_same_file(pictures):
+def test_expressions_are_what_keras_makes_of_the_same_file(readings):
     utils.import_quietly("keras")
     import keras
 
-    crops = pictures.expression_crops(range(0, 400, 40))
+    crops = readings._crops(range(0, 400, 40), 64)
     network = keras.models.load_model(
         utils.find_package_file("fer", "fer/data/emotion_model.hdf5"), compile=False, safe_mode=True
     )
-    expected = network.predict_on_batch(appearance._expression_input(crops))
-    np.testing.assert_allclose(appearance.read_expressions(crops), expected, atol=1e-5)
+    expected = network.predict_on_batch(networks._expression_input(crops))
+    np.testing.assert_allclose(networks.read_expressions(crops), expected, atol=1e-5)
     names = ("activation_2", "add_1", "add_2", "add_3", "add_4")
     inner = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
-    stages = appearance.expression_stages(appearance._expression_input(crops))
-    for ours, theirs in zip(stages, inner.predict_on_batch(appearance._expression_input(crops)), strict=True):
+    stages = networks._expression_stages(networks._expression_input(crops))
+    for ours, theirs in zip(stages, inner.predict_on_batch(networks._expression_input(crops)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-4)
 
 
@@ -57,9 +57,9 @@ def test_expression_file_with_other_layers_is_refused(tmp_path, monkeypatch):
         group = file.create_group("model_weights/conv2d_1")
         group["kernel"] = np.zeros((5, 5, 1, 8), np.float32)
         group.attrs["weight_names"] = [b"kernel"]
-    monkeypatch.setattr(appearance, "_model_file", lambda *_: path)
+    monkeypatch.setattr(networks, "_model_file", lambda *_: path)
     with pytest.raises(ValueError, match="is not the expression network"):
-        appearance._expression_weights.__wrapped__()
+        networks.load_expression_network.__wrapped__()
 
 
 def test_missing_network_says_how_to_get_it(monkeypatch):
@@ -67,12 +67,12 @@ def test_missing_network_says_how_to_get_it(monkeypatch):
         raise FileNotFoundError("no such package")
 
     monkeypatch.setattr(utils, "find_package_file", absent)
-    with pytest.raises(appearance.MissingModelError, match="requirements-models.txt"):
-        appearance._expression_weights.__wrapped__()
+    with pytest.raises(networks.MissingModelError, match="requirements-models.txt"):
+        networks.load_expression_network.__wrapped__()
 
 
-def test_four_of_the_orl_people_are_women(orl, pictures):
-    female = pictures.sexes == appearance.SEXES.index("female")
+def test_four_of_the_orl_people_are_women(orl, readings):
+    female = readings.sexes == networks.SEXES.index("female")
     shares = {person: female[orl.identities == person].mean() for person in orl.people}
     assert {person for person, share in shares.items() if share > 0.5} == {"s8", "s10", "s32", "s35"}
 
@@ -81,12 +81,12 @@ def test_age_is_the_mean_of_its_classes(monkeypatch):
     probabilities = np.zeros((3, 81))
     probabilities[0, 0] = probabilities[1, 80] = 1
     probabilities[2, [20, 40]] = 0.5
-    monkeypatch.setattr(appearance, "_run_session", lambda *_: probabilities)
-    np.testing.assert_allclose(appearance.read_ages(np.zeros((3, 64, 64, 3), np.uint8)), [0.25, 80, 30])
+    monkeypatch.setattr(networks, "_run_session", lambda *_: probabilities)
+    np.testing.assert_allclose(networks.read_ages(np.zeros((3, 64, 64, 3), np.uint8))[:, 0], [0.25, 80, 30])
 
 
-def test_orl_people_are_read_as_adults(orl, pictures):
-    medians = [np.median(pictures.ages[orl.identities == person]) for person in orl.people]
+def test_orl_people_are_read_as_adults(orl, readings):
+    medians = [np.median(readings.ages[orl.identities == person]) for person in orl.people]
     assert min(medians) > 18 and max(medians) < 65
 
 
@@ -94,20 +94,20 @@ def test_feature_distance_of_unrelated_features_is_two_a_stage(monkeypatch):
     first, second = np.zeros((2, 3, 3, 2)), np.zeros((2, 3, 3, 2))
     first[..., 0], second[..., 1] = 5, 0.1  # lengths do not count
     given_stages = iter([[first] * 5, [second] * 5])
-    monkeypatch.setattr(appearance, "expression_stages", lambda _: next(given_stages))
+    monkeypatch.setattr(networks, "_expression_stages", lambda _: next(given_stages))
     crops = np.zeros((2, 64, 64, 3), np.uint8)
-    np.testing.assert_allclose(appearance.feature_distances(crops, crops), [10, 10])
+    np.testing.assert_allclose(networks.feature_distances(crops, crops), [10, 10])
 
 
-def test_feature_distance_grows_with_the_change(pictures):
-    crops = pictures.expression_crops(range(5))
+def test_feature_distance_grows_with_the_change(readings):
+    crops = readings._crops(range(5), 64)
     light = np.stack([cv2.GaussianBlur(crop, (0, 0), 1) for crop in crops])
     heavy = np.stack([cv2.GaussianBlur(crop, (0, 0), 4) for crop in crops])
-    assert (appearance.feature_distances(crops, crops) == 0).all()
+    assert (networks.feature_distances(crops, crops) == 0).all()
     np.testing.assert_allclose(
-        appearance.feature_distances(crops, light), appearance.feature_distances(light, crops), rtol=1e-5
+        networks.feature_distances(crops, light), networks.feature_distances(light, crops), rtol=1e-5
     )
-    assert (appearance.feature_distances(crops, light) < appearance.feature_distances(crops, heavy)).all()
+    assert (networks.feature_distances(crops, light) < networks.feature_distances(crops, heavy)).all()
 
 
 # skin tone --------------------------------------------------------------------------------------------------
@@ -123,28 +123,28 @@ def lab(red, green, blue):
 
 
 @pytest.mark.parametrize("colour", [(241, 194, 125), (198, 134, 66), (90, 56, 37)])
-def test_skin_tone_is_the_angle_of_chardon(orl, pictures, colour):
+def test_skin_tone_is_the_angle_of_chardon(orl, readings, colour):
     image = np.broadcast_to(np.array(colour, np.uint8), (112, 92, 3)).copy()
     lightness, _, b = lab(*(value / 255 for value in colour))
     expected = np.degrees(np.arctan((lightness - 50) / b))
-    assert appearance.skin_tone(image, pictures.landmarks[0]) == pytest.approx(expected, abs=0.3)
+    assert appearance._skin_tone(image, readings.landmarks[0]) == pytest.approx(expected, abs=0.3)
 
 
-def test_skin_tone_of_grey_or_unseen_cheeks_is_unknown(orl, pictures):
-    assert np.isnan(appearance.skin_tone(orl.images[0], pictures.landmarks[0]))
-    assert np.isnan(appearance.skin_tone(orl.images[0], pictures.landmarks[0] + 1000))
+def test_skin_tone_of_grey_or_unseen_cheeks_is_unknown(orl, readings):
+    assert np.isnan(appearance._skin_tone(orl.images[0], readings.landmarks[0]))
+    assert np.isnan(appearance._skin_tone(orl.images[0], readings.landmarks[0] + 1000))
 
 
-def test_skin_tone_reads_the_cheeks_alone(pictures):
-    points = pictures.landmarks[0]
+def test_skin_tone_reads_the_cheeks_alone(readings):
+    points = readings.landmarks[0]
     image = np.zeros((112, 92, 3), np.uint8)
     image[:] = 255, 0, 0
-    for cheek in appearance.CHEEKS:
+    for cheek in appearance._CHEEKS:
         cv2.fillConvexPoly(
             image, cv2.convexHull(np.rint(points[list(cheek)]).astype(np.int32)), (198, 134, 66)
         )
     plain = np.broadcast_to(np.array((198, 134, 66), np.uint8), image.shape)
-    assert appearance.skin_tone(image, points) == appearance.skin_tone(plain, points)
+    assert appearance._skin_tone(image, points) == appearance._skin_tone(plain, points)
 
 
 # geometry ---------------------------------------------------------------------------------------------------
@@ -155,18 +155,18 @@ def test_skin_tone_reads_the_cheeks_alone(pictures):
 def test_head_rotation_is_found_again(angles, scale, shift):
     frontal, _ = face_points(scale=scale, shift=(shift, -shift))
     points, turn = face_points(*angles, scale=scale, shift=(shift, -shift))
-    found = appearance.rotation_angle(appearance.head_rotation(frontal), appearance.head_rotation(points))
+    found = appearance.rotation_angle(appearance._head_rotation(frontal), appearance._head_rotation(points))
     assert found == pytest.approx(appearance.rotation_angle(np.diag([1.0, -1.0, -1.0]), turn), abs=4)
 
 
-def test_turned_head_is_read_alike_on_the_mirror_image(pictures):
-    for points in pictures.landmarks[:20]:
-        angle = appearance.rotation_angle(np.diag([1.0, -1.0, -1.0]), appearance.head_rotation(points))
+def test_turned_head_is_read_alike_on_the_mirror_image(readings):
+    for points in readings.landmarks[:20]:
+        angle = appearance.rotation_angle(np.diag([1.0, -1.0, -1.0]), appearance._head_rotation(points))
         mirrored = points * [-1, 1]
         swapped = mirrored.copy()
         for left, right in ((36, 45), (48, 54)):
             swapped[[left, right]] = mirrored[[right, left]]
-        again = appearance.rotation_angle(np.diag([1.0, -1.0, -1.0]), appearance.head_rotation(swapped))
+        again = appearance.rotation_angle(np.diag([1.0, -1.0, -1.0]), appearance._head_rotation(swapped))
         assert again == pytest.approx(angle, abs=0.5)
 
 
@@ -175,13 +175,13 @@ def test_head_turn(degrees):
     """From a head that looks at the camera (x right, y down, z away), about its upright axis."""
     angle = np.radians(degrees)
     about = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-    assert appearance.head_turn(np.diag([1.0, -1.0, -1.0]) @ about) == pytest.approx(degrees, abs=1e-9)
+    assert appearance._head_turn(np.diag([1.0, -1.0, -1.0]) @ about) == pytest.approx(degrees, abs=1e-9)
 
 
 def test_a_mirrored_head_is_turned_the_other_way(orl_people):
     faces = orl_people.select(slice(0, 6))
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in faces.images]
-    there, back = appearance.Pictures(faces).turns, appearance.Pictures(mirrored).turns
+    there, back = appearance.FaceReadings(faces).turns, appearance.FaceReadings(mirrored).turns
     assert np.ptp(there) > 10
     assert np.corrcoef(there, -back)[0, 1] > 0.9  # landmarks of the mirror image differ by some degrees
     assert abs(np.median(there + back)) < 5
@@ -194,8 +194,8 @@ def test_rotation_angle(angle):
     assert appearance.rotation_angle(turn, turn) == pytest.approx(0, abs=1e-4)
 
 
-def test_landmark_error_is_what_is_left_after_the_best_fit(pictures):
-    first, second = pictures.landmarks[0].astype(float), pictures.landmarks[15].astype(float)
+def test_landmark_error_is_what_is_left_after_the_best_fit(readings):
+    first, second = readings.landmarks[0].astype(float), readings.landmarks[15].astype(float)
 
     def moved(p):
         return second @ np.array([[p[0], p[1]], [-p[1], p[0]]]) + p[2:]
@@ -253,18 +253,18 @@ def test_structural_similarity_needs_one_size():
 def test_gradients_of_an_edge_fall_into_its_bins():
     crop = np.zeros((64, 64), np.uint8)
     crop[32:] = 200  # the gradient points down: 90 degrees, the centre of the fifth of nine bins
-    horizontal = appearance.gradient_histograms(crop).reshape(-1, 9)
+    horizontal = appearance._gradient_histograms(crop).reshape(-1, 9)
     assert horizontal[:, 4].max() > 0.4 and np.delete(horizontal, 4, axis=1).max() == 0
-    vertical = appearance.gradient_histograms(crop.T).reshape(-1, 9)  # 0 degrees: half first, half last bin
+    vertical = appearance._gradient_histograms(crop.T).reshape(-1, 9)  # 0 degrees: half first, half last bin
     np.testing.assert_allclose(vertical[:, 0], vertical[:, 8])
     assert vertical[:, 0].max() > 0.3 and vertical[:, 1:8].max() == 0
 
 
-def test_gradients_forget_brightness_and_contrast(pictures):
-    crop = cv2.resize(pictures.crops[0], (64, 64))
+def test_gradients_forget_brightness_and_contrast(readings):
+    crop = cv2.resize(readings.crops[0], (64, 64))
     changed = crop * 0.5 + 40
     np.testing.assert_allclose(
-        appearance.gradient_histograms(crop), appearance.gradient_histograms(changed), atol=1e-3
+        appearance._gradient_histograms(crop), appearance._gradient_histograms(changed), atol=1e-3
     )
-    lengths = np.linalg.norm(appearance.gradient_histograms(crop).reshape(49, 36), axis=1)
+    lengths = np.linalg.norm(appearance._gradient_histograms(crop).reshape(49, 36), axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-3)

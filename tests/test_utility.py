@@ -14,10 +14,15 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
 import embedding
+import intervals
 import utility
 import utils
+from checks import NotApplicableError
 from datasets import Faces
-from utility import appearance
+from utility import networks, tasks
+from utility.attributes import _cohen_kappa
+from utility.groups import _age_groups
+from utility.tasks import _balanced_accuracy, _predict_disjoint, _shared_units
 
 PERFECT = {
     "detection_rate": 1, "age_error": 0, "sex_agreement": 1, "expression_agreement": 1, "pose_error": 0,
@@ -73,7 +78,7 @@ def test_noise_has_no_utility(some):
     assert table.loc[list(PERFECT), "value"].drop("detection_rate").isna().all()
     for name in ("sex_agreement", "expression_agreement", "similarity"):
         assert table.loc[name, "value_worst"] == 0
-    assert "too few" in table.loc["fid", "note"]
+    assert "at least 4 distinct images" in table.loc["fid", "note"]
 
 
 def test_mixed_up_photos_are_as_good_as_chance(some):
@@ -93,7 +98,8 @@ def test_grey_photos_have_no_skin_tone_and_orl_no_known_attributes(unchanged):
     assert np.isnan(unchanged.loc["skin_tone_error", "value"])
     assert "12 photos left out" in unchanged.loc["skin_tone_error", "note"]
     assert (
-        np.isnan(unchanged.loc["sex_known", "value"]) and "says nothing" in unchanged.loc["sex_known", "note"]
+        np.isnan(unchanged.loc["sex_known", "value"])
+        and "does not state" in unchanged.loc["sex_known", "note"]
     )
 
 
@@ -113,10 +119,10 @@ def test_failures_are_counted(some):
 def test_shared_image_counts_for_all_its_people(some):
     labels = np.repeat([0, 1], 6)
     images = [some.images[0], some.images[7]]
-    pictures = utility.Pictures(some)
+    readings = utility.FaceReadings(some)
     table = utility.photo_utility(some, images, labels, measures=["age_error", "sex_agreement"])
     np.testing.assert_allclose(
-        table["age_error"], np.abs(pictures.ages - pictures.ages[[0, 7]][labels]), atol=1e-4
+        table["age_error"], np.abs(readings.ages - readings.ages[[0, 7]][labels]), atol=1e-4
     )
     assert list(table.columns) == ["identity", "label", "failed", "age_error", "sex_agreement"]
     value = measured(some, images, labels, metrics=["age_error"]).loc["age_error", "value"]
@@ -132,9 +138,9 @@ def test_results_repeat_and_inputs_stay(some):
 
 
 def test_known_attributes_are_compared_with_what_is_read(some):
-    pictures = utility.Pictures(some)
-    words = np.array(utility.SEXES)[pictures.sexes]
-    moods = np.array(utility.EXPRESSIONS)[pictures.expressions]
+    readings = utility.FaceReadings(some)
+    words = np.array(utility.SEXES)[readings.sexes]
+    moods = np.array(utility.EXPRESSIONS)[readings.expressions]
     words[0] = "female" if words[0] == "male" else "male"  # one photo that the network reads wrong
     known = pd.DataFrame({"sex": words, "expression": moods})
     faces = Faces(some.images, some.identities, some.names, known, others=some.others)
@@ -165,10 +171,10 @@ def test_missing_network_is_told_and_not_kept(some, monkeypatch, own_cache):
     few, labels = some.select([0, 1, 2]), np.arange(3)
 
     def absent(*_):
-        raise appearance.MissingModelError("the network is not installed")
+        raise networks.MissingModelError("the network is not installed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(appearance, "_age_sex_session", absent)
+        patch.setattr(networks, "load_session", absent)
         table = measured(few, list(few.images), labels, metrics=["age_error", "similarity"])
         assert np.isnan(table.loc["age_error", "value"]) and "not installed" in table.loc["age_error", "note"]
         assert table.loc["similarity", "value"] == 1
@@ -180,11 +186,11 @@ def test_bad_input_is_named(some):
     images, labels = list(some.images), np.arange(len(some))
     with pytest.raises(ValueError, match="12 labels"):
         utility.measure_utility(some, images, labels[:3])
-    with pytest.raises(ValueError, match="every whole number from 0 to 11"):
+    with pytest.raises(ValueError, match="every integer from 0 to 11"):
         utility.measure_utility(some, images, np.zeros(len(some), int))
-    with pytest.raises(ValueError, match="metrics must be"):
+    with pytest.raises(ValueError, match="unknown metric 'beauty'"):
         utility.measure_utility(some, images, labels, metrics=["beauty"])
-    with pytest.raises(ValueError, match="measures must be"):
+    with pytest.raises(ValueError, match="unknown measure 'beauty'"):
         utility.photo_utility(some, images, labels, measures=["beauty"])
     with pytest.raises(TypeError, match="random_state"):
         utility.measure_utility(some, images, labels, random_state=None)
@@ -210,7 +216,7 @@ readings = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2,
 @given(readings)
 def test_kappa_is_cohens(pairs):
     first, second = pairs.T
-    ours = utility.cohen_kappa(first, second)
+    ours = _cohen_kappa(first, second)
     if len(np.unique(pairs)) == 1:
         assert np.isnan(ours)
     else:
@@ -221,8 +227,8 @@ def test_kappa_is_cohens(pairs):
 def test_weights_of_kappa_are_repetitions(pairs, data):
     weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs))))
     repeated = np.repeat(pairs, weights, axis=0)
-    ours = utility.cohen_kappa(*pairs.T, weights.astype(float))
-    theirs = utility.cohen_kappa(*repeated.T) if len(repeated) else np.nan
+    ours = _cohen_kappa(*pairs.T, weights.astype(float))
+    theirs = _cohen_kappa(*repeated.T) if len(repeated) else np.nan
     assert ours == pytest.approx(theirs, abs=1e-9, nan_ok=True)
 
 
@@ -230,7 +236,7 @@ def test_weights_of_kappa_are_repetitions(pairs, data):
 def test_balanced_accuracy(pairs):
     truth, predicted = pairs.T
     expected = np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)])
-    assert utility.balanced_accuracy(truth, predicted) == pytest.approx(expected)
+    assert _balanced_accuracy(truth, predicted) == pytest.approx(expected)
     if len(np.unique(pairs)) > 1 and set(predicted) <= set(truth):
         assert expected == pytest.approx(balanced_accuracy_score(truth, predicted))
 
@@ -240,7 +246,7 @@ def test_balanced_accuracy(pairs):
 
 def test_interval_of_a_mean_is_that_of_theory():
     values = np.random.RandomState(0).normal(size=200)
-    low, high = utility.mean_interval(values, np.arange(200))
+    low, high = intervals.mean_interval(values, np.arange(200))
     error = 1.96 * values.std() / np.sqrt(200)
     assert (high - low) / 2 == pytest.approx(error, rel=0.1)
     assert low < values.mean() < high
@@ -248,17 +254,19 @@ def test_interval_of_a_mean_is_that_of_theory():
 
 def test_repeated_photos_of_a_person_do_not_narrow_the_interval():
     values = np.random.RandomState(0).normal(size=30)
-    once = utility.mean_interval(values, np.arange(30))
-    np.testing.assert_allclose(utility.mean_interval(np.repeat(values, 5), np.repeat(np.arange(30), 5)), once)
+    once = intervals.mean_interval(values, np.arange(30))
+    np.testing.assert_allclose(
+        intervals.mean_interval(np.repeat(values, 5), np.repeat(np.arange(30), 5)), once
+    )
 
 
 def test_interval_of_unanimous_shares_is_the_binomial_one():
-    low, high = utility.mean_interval(np.ones(40, dtype=bool), np.arange(40))
+    low, high = intervals.mean_interval(np.ones(40, dtype=bool), np.arange(40))
     assert (low, high) == (pytest.approx(0.025 ** (1 / 40)), 1)
-    low, high = utility.mean_interval(np.zeros(40, dtype=bool), np.arange(40))
+    low, high = intervals.mean_interval(np.zeros(40, dtype=bool), np.arange(40))
     assert (low, high) == (0, pytest.approx(1 - 0.025 ** (1 / 40)))
-    assert utility.mean_interval(np.zeros(40), np.arange(40)) == (0, 0)  # errors of 0 are no share
-    assert np.isnan(utility.mean_interval(np.ones(1), np.zeros(1))).all()
+    assert intervals.mean_interval(np.zeros(40), np.arange(40)) == (0, 0)  # errors of 0 are no share
+    assert np.isnan(intervals.mean_interval(np.ones(1), np.zeros(1))).all()
 
 
 # naturalness ------------------------------------------------------------------------------------------------
@@ -266,7 +274,7 @@ def test_interval_of_unanimous_shares_is_the_binomial_one():
 
 @pytest.mark.parametrize(("m", "n", "d"), [(50, 60, 4), (3, 60, 8), (5, 9, 40)])
 def test_frechet_distance_by_formula(m, n, d):
-    """With scikit-learn's covariances and SciPy's square root, also where values outnumber pictures."""
+    """With scikit-learn's covariances and SciPy's square root, also where values outnumber readings."""
     random = np.random.RandomState(0)
     first, second = random.normal(size=(m, d)) * np.linspace(1, 3, d), random.normal(1, 2, size=(n, d))
     a, b = ledoit_wolf(first)[0], ledoit_wolf(second)[0]
@@ -360,7 +368,7 @@ def test_what_can_be_learned_is_learned():
     targets = np.tile([0, 1], 10)
     rows = targets[:, None] + np.random.RandomState(0).normal(0, 0.1, (20, 2))
     units = np.arange(20)
-    np.testing.assert_array_equal(utility.downstream(rows, targets, units, rows, units), targets)
+    np.testing.assert_array_equal(_predict_disjoint(rows, targets, units, rows, units), targets)
 
 
 def test_nobody_is_tested_on_what_they_went_into(monkeypatch):
@@ -380,8 +388,8 @@ def test_nobody_is_tested_on_what_they_went_into(monkeypatch):
             seen.append((self.units, set(rows[:, 0])))
             return np.zeros(len(rows), int)
 
-    monkeypatch.setattr(utility, "LogisticRegression", Recorder)
-    utility.downstream(rows, np.tile([0, 1, 1], 6), units, rows, units)
+    monkeypatch.setattr(tasks, "LogisticRegression", Recorder)
+    _predict_disjoint(rows, np.tile([0, 1, 1], 6), units, rows, units)
     assert len(seen) == 5 and set().union(*(tested for _, tested in seen)) == set(range(6))
     assert all(not learned & tested for learned, tested in seen)
     assert all(learned | tested == set(range(6)) for learned, tested in seen)
@@ -389,17 +397,17 @@ def test_nobody_is_tested_on_what_they_went_into(monkeypatch):
 
 def test_people_linked_by_images_are_one_unit():
     labels = np.array([0, 0, 1, 1, 2, 3])
-    units = utility._shared_units(labels, np.array(list("abbcde")))
+    units = _shared_units(labels, np.array(list("abbcde")))
     assert units["a"] == units["b"] == units["c"]
     assert len({units["a"], units["d"], units["e"]}) == 3
 
 
 def test_downstream_needs_two_classes_and_two_units():
     rows = np.zeros((4, 2))
-    with pytest.raises(utility.NotApplicableError, match="same label"):
-        utility.downstream(rows, np.zeros(4, int), np.arange(4), rows, np.arange(4))
-    with pytest.raises(utility.NotApplicableError, match="share one image"):
-        utility.downstream(rows, np.array([0, 1, 0, 1]), np.zeros(4), rows, np.zeros(4))
+    with pytest.raises(NotApplicableError, match="same label"):
+        _predict_disjoint(rows, np.zeros(4, int), np.arange(4), rows, np.arange(4))
+    with pytest.raises(NotApplicableError, match="share one image"):
+        _predict_disjoint(rows, np.array([0, 1, 0, 1]), np.zeros(4), rows, np.zeros(4))
 
 
 # groups -----------------------------------------------------------------------------------------------------
@@ -416,7 +424,7 @@ def test_groups_by_hand():
     assert table.loc[("hit", "all"), "value"] == pytest.approx(0.5)
     assert table.loc[("years", "m"), "value"] == pytest.approx(5.5)
     assert men["low"] < men["value"] < men["high"]
-    with pytest.raises(ValueError, match="as many of each"):
+    with pytest.raises(ValueError, match="as many rows each"):
         utility.by_group(values, groups[:3], people)
 
 
@@ -424,11 +432,10 @@ def test_clusters_by_hand():
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 1])
     groups = np.array(list("ffmmmfff"))
     identities = np.array(list("abcdeghh"))  # h has two photos and counts once
-    table = utility.cluster_groups(labels, groups, identities)
-    assert list(table["n_people"]) == [5, 2] and list(table["majority"]) == ["m", "f"]
-    np.testing.assert_allclose(table["majority_share"], [0.6, 1])
-    np.testing.assert_allclose(table["entropy"], [-(0.6 * np.log2(0.6) + 0.4 * np.log2(0.4)), 0])
-    assert list(table["distinct"]) == [2, 1]
+    table = utility.cluster_homogeneity(labels, groups, identities, n_random=2).set_index("measure")
+    entropy = -(0.6 * np.log2(0.6) + 0.4 * np.log2(0.4))
+    np.testing.assert_allclose(table["value"], [(5 * 0.6 + 2) / 7, (5 * 2 + 2) / 7, 5 * entropy / 7])
+    np.testing.assert_allclose(table["worst"], [1, 1, 0])
 
 
 def test_random_clusters_are_those_of_enumeration():
@@ -446,29 +453,29 @@ def test_random_clusters_are_those_of_enumeration():
 def test_homogeneity_keeps_its_bounds(cells):
     labels, groups = np.array([label for label, _ in cells]), np.array([group for _, group in cells])
     identities = np.arange(len(cells)).astype(str)
-    each = utility.cluster_groups(labels, groups, identities)
-    assert (each["majority_share"] >= 1 / each["distinct"] - 1e-12).all()
-    assert (each["entropy"] <= np.log2(each["distinct"]) + 1e-12).all()
     table = utility.cluster_homogeneity(labels, groups, identities, n_random=5).set_index("measure")
-    mean = np.average(each["majority_share"], weights=each["n_people"])
-    assert table.loc["majority_share", "value"] == pytest.approx(mean)
+    counts = pd.crosstab(labels, groups).to_numpy()
+    assert table.loc["majority_share", "value"] == pytest.approx(counts.max(axis=1).sum() / len(cells))
+    for measure, most in (("majority_share", 1), ("distinct", 3), ("entropy", np.log2(3))):
+        assert 0 <= table.loc[measure, "value"] <= most + 1e-12
+        assert 0 <= table.loc[measure, "random_low"] <= table.loc[measure, "random_high"] <= most + 1e-12
 
 
 def test_people_are_grouped_by_what_is_known_or_read(some):
     groups = utility.people_groups(some)
-    assert groups.sources == {"sex": "network", "age_group": "network"}
-    women = set(some.identities[groups.table["sex"] == "female"])
+    assert groups.attrs["sources"] == {"sex": "network", "age_group": "network"}
+    women = set(some.identities[groups["sex"] == "female"])
     assert women == {"s8", "s10", "s35"}
     known = pd.DataFrame({"sex": ["female"] * 12, "ethnicity": ["Caucasian"] * 12})
     faces = Faces(some.images, some.identities, some.names, known)
     groups = utility.people_groups(faces)
-    assert groups.sources == {"sex": "data set", "age_group": "network", "ethnicity": "data set"}
-    assert set(groups.table["sex"]) == {"female"}
+    assert groups.attrs["sources"] == {"sex": "data set", "age_group": "network", "ethnicity": "data set"}
+    assert set(groups["sex"]) == {"female"}
 
 
 def test_age_groups():
     np.testing.assert_array_equal(
-        utility._age_groups(np.array([0, 29.9, 30, 44.9, 45, 80])),
+        _age_groups(np.array([0, 29.9, 30, 44.9, 45, 80])),
         ["under 30"] * 2 + ["30 to 44"] * 2 + ["45 and over"] * 2,
     )
 

