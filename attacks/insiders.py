@@ -56,7 +56,7 @@ def insider(
     names, identities = cases["person"].to_numpy(dtype=str), np.asarray(release.identities, dtype=str)
     column = np.searchsorted(people, names)  # (m,)
     tried = np.zeros(len(cases))
-    hits, blind = ({level: np.zeros(len(cases)) for level in LEVELS} for _ in range(2))
+    hits = {level: np.zeros(len(cases)) for level in LEVELS}
     for image, rows in cases.groupby("image").groups.items():
         k = len(rows)
         if k <= n_known:
@@ -77,25 +77,20 @@ def insider(
             found = Ranking.of(np.broadcast_to(to_people, wanted.shape), wanted).hits(1)
             hits["person"][places] += found[:-1]
             hits["cluster"][places] += found[-1]
-            blind["person"][places] += 1 / (len(people) - n_known)
-            blind["cluster"][places] += len(remaining) / (len(people) - n_known)
             tried[places] += 1
     reached = tried > 0
     if not reached.any():
         raise checks.NotApplicableError(f"an insider needs images shared by more than {n_known} people")
     out = int((~reached).sum())
     note = f"{out} people left out, who share their image with too few" if out else ""
-    return [
-        AttackResult.of_cases(
-            f"insider knows {n_known}",
-            level,
-            cases[reached].assign(success=hits[level][reached] / tried[reached]),
-            float(np.mean(blind[level][reached] / tried[reached])),
-            random_state,
-            note,
-        )
-        for level in LEVELS
-    ]
+    # A random guess names one of the people whom the attacker does not know.
+    unknown = cases.groupby("image")["person"].transform("size")[reached] - n_known
+    chances = {"person": 1 / (len(people) - n_known), "cluster": unknown.mean() / (len(people) - n_known)}
+    results, name = [], f"insider knows {n_known}"
+    for level in LEVELS:
+        table = cases[reached].assign(success=hits[level][reached] / tried[reached])
+        results.append(AttackResult.of_cases(name, level, table, chances[level], random_state, note))
+    return results
 
 
 def _known_sets(k: int, n_known: int, random: np.random.RandomState) -> np.ndarray:

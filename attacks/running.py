@@ -16,7 +16,7 @@ import intervals
 import recognisers
 import utils
 from attacks import cases, thresholds
-from attacks.cases import AttackResult, DescribedRelease, Gallery, Practice, gallery_faces
+from attacks.cases import AttackResult, DescribedRelease, Gallery, Practice
 from attacks.thresholds import Threshold, calibrate_threshold, stranger_share
 from datasets import Faces
 
@@ -137,17 +137,15 @@ class AttackScene:
         recommended: float | None = None,
     ) -> AttackScene:
         """Describe everything by one recogniser; `practice` is what `practise` returns."""
-        photos, kind = gallery_faces(faces)
-        own = clear = describe(faces)
-        held, people = own, faces.identities
-        if photos is not faces:
-            held = describe(photos)
-            clear, people = np.concatenate([own, held]), np.concatenate([people, photos.identities])
+        own, gallery = describe(faces), Gallery.of(faces, describe)
+        clear, people = gallery.descriptors, gallery.identities
+        if gallery.kind != "same photos":
+            clear, people = np.concatenate([own, clear]), np.concatenate([faces.identities, people])
         images, members = practice
         return cls(
             release.described(describe),
             own,
-            Gallery(held, photos.identities, kind),
+            gallery,
             clear_threshold(clear, people),
             Gallery.anonymized(anonymized.described(describe)) if anonymized is not None else None,
             tuple((one.what, one.described(describe)) for one in further),

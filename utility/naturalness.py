@@ -173,14 +173,8 @@ def _measure_naturalness(
     clear = [to_reference(draw(photos, size)) for _ in range(N_DEALS)]
     name = f"{scene.embedding} descriptors, not Inception's" if scene.embedding == "dlib" else scene.embedding
     bias, overlap = notes
-    overlap = overlap if scene.faces.others is None else ""
-    note = [
-        name,
-        bias,
-        "baseline: as many clear photos",
-        overlap,
-        "n counts distinct images; interval by jackknife",
-    ]
+    note = [name, bias, "baseline: as many clear photos", overlap if scene.faces.others is None else ""]
+    note.append("n counts distinct images; interval by jackknife")
     return UtilityResult(
         value,
         value - 1.96 * error,
@@ -192,15 +186,11 @@ def _measure_naturalness(
     )
 
 
-def _frechet(first: np.ndarray, second: np.ndarray, first_people, second_people) -> float:
-    return frechet_distance(first, second)
-
-
 #: Name -> measure of a release.
 NATURALNESS_METRICS: dict[str, Measure] = {
     "fid": partial(
         _measure_naturalness,
-        _frechet,
+        lambda first, second, *people: frechet_distance(first, second),
         ("biased upward for few images", "which are also in the reference, so it is too low"),
     ),
     "kid": partial(_measure_naturalness, kernel_distance, ("", "")),
