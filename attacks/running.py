@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 import checks
 import detection
-import embedding
-import intervals
-import recognisers
 import utils
-from attacks import cases, thresholds
 from attacks.cases import AttackResult, DescribedRelease, Gallery, Practice
 from attacks.thresholds import Threshold, calibrate_threshold, stranger_share
 from datasets import Faces
@@ -176,7 +171,7 @@ Attack = Callable[[AttackScene, int], list[AttackResult]]
 
 def clear_threshold(descriptors: np.ndarray, identities: np.ndarray) -> Threshold:
     """`calibrate_threshold` for a false accept rate of 1 %, cached on disk."""
-    code = utils.source_key(thresholds.__file__, cases.__file__, intervals)[:16]
+    code = utils.source_key("attacks.thresholds")[:16]
     key = utils.content_key(descriptors, identities, _CALIBRATED_RATE)
 
     def calibrate() -> dict:
@@ -221,7 +216,7 @@ def _attack_rows(name: str, attack: Attack, recogniser: str, scene: AttackScene,
             return [{"attack": name, "level": "-", "note": str(error)}]
 
     key = utils.content_key(name, recogniser, _content(scene), seed)
-    return utils.cached_json(f"attacks-{_code_key()}", key, compute)
+    return utils.cached_json(f"attacks-{utils.source_key('attacks')[:16]}", key, compute)
 
 
 def _content(part):
@@ -231,8 +226,3 @@ def _content(part):
     if isinstance(part, tuple):
         return [_content(value) for value in part]
     return sorted(part) if isinstance(part, frozenset) else part
-
-
-def _code_key() -> str:
-    package = sorted(Path(__file__).parent.glob("*.py"))
-    return utils.source_key(*package, intervals, recognisers, detection, embedding)[:16]

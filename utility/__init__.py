@@ -20,16 +20,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import checks
 import detection
-import dlib_network
-import embedding
-import intervals
 import utils
 from datasets import Faces
 from utility.appearance import FaceReadings
@@ -133,7 +129,7 @@ def measure_utility(
         naturalness,
         random_state,
     )
-    store = utils.CacheStore(f"utility-{_code_key()}")
+    store = utils.CacheStore(f"utility-{utils.source_key(__file__)[:16]}")
     keys = {name: utils.content_key(name, *inputs) for name in metrics}
     known = store.get(keys.values())
     # Measure the others.
@@ -192,8 +188,3 @@ def photo_utility(
         except MissingModelError:
             table[name] = np.nan
     return table
-
-
-def _code_key() -> str:
-    package = sorted(Path(__file__).parent.glob("*.py"))
-    return utils.source_key(*package, intervals, detection, dlib_network, embedding)[:16]

@@ -33,8 +33,8 @@ _CHEEK_SHARE = 0.8
 #: Median colours nearer to grey than this (CIE a*, b*) have no skin tone.
 _LEAST_CHROMA = 1.0
 
-#: Landmarks of a generic head: nose tip, chin, outer eye corners, mouth corners; and their positions in arbitrary units:
-#: x to the viewer's right, y up, z towards the camera. Widely used for this purpose.
+#: Landmarks of a generic head, widely used for this purpose: nose tip, chin, outer eye corners, mouth corners. Their
+#: positions are in arbitrary units: x to the viewer's right, y up, z towards the camera.
 _HEAD_LANDMARKS = (30, 8, 36, 45, 48, 54)
 _HEAD_POINTS = np.array(
     [[0, 0, 0], [0, -330, -65], [-225, 170, -135], [225, 170, -135], [-150, -150, -125], [150, -150, -125]],
@@ -323,4 +323,4 @@ class FaceReadings:
 
 
 def _code_key() -> str:
-    return utils.source_key(__file__, networks, detection, embedding)[:16]
+    return utils.source_key(__file__)[:16]
