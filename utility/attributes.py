@@ -163,9 +163,7 @@ def _measure_kappa(reading: str, scene: UtilityScene) -> UtilityResult:
     note = "" if np.isfinite(value) else "undefined, as all readings are the same"
     return UtilityResult(
         value,
-        *intervals.bootstrap_interval(
-            lambda weights: _cohen_kappa(first, second, weights), people, scene.seed
-        ),
+        *intervals.bootstrap_interval(partial(_cohen_kappa, first, second), people, scene.seed),
         n=len(first),
         n_failed=len(scene.faces) - len(first),
         baseline=mean_kappa(scene.clear),
