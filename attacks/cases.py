@@ -27,7 +27,9 @@ def check_descriptors(what: str, descriptors: np.ndarray, n_rows: int | None = N
     shape = np.shape(descriptors)
     if len(shape) != 2 or 0 in shape or n_rows not in (None, shape[0]):
         wanted = "n_rows" if n_rows is None else n_rows
-        raise checks.ParameterError(f"{what} must have descriptors ({wanted}, n_values), got shape {shape}")
+        raise checks.ParameterError(
+            f"{what} must have descriptors of shape ({wanted}, n_values), got {shape}"
+        )
     if not np.isfinite(descriptors).all():
         raise checks.ParameterError(f"{what} must have finite descriptors; drop photos with NaN or infinity")
 
