@@ -114,7 +114,8 @@ def measure_utility(
     >>> blur = anonymizer.load("blur", faces)
     >>> table = utility.measure_utility(faces, [blur.apply(i) for i in range(40)], range(40))
     """
-    labels = _check_release(faces, images, labels)
+    labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
+    images = detection.as_faces(images)
     checks.check_all_known("metric", metrics, METRICS)
     checks.check_number("random_state", random_state, int)
     scene = UtilityScene.of(faces, images, labels, naturalness, random_state)
@@ -149,13 +150,6 @@ def measure_utility(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _check_release(faces: Faces, images: Sequence[np.ndarray], labels) -> np.ndarray:
-    labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
-    for image in images:
-        detection.check_image(image)
-    return labels
-
-
 def photo_utility(
     faces: Faces,
     images: Sequence[np.ndarray],
@@ -178,7 +172,8 @@ def photo_utility(
         A row for each photo: ``identity``, ``label``, ``failed`` (a face is missing in photo or image), and a column
         for each measure, NaN if it failed or is undefined.
     """
-    labels = _check_release(faces, images, labels)
+    labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
+    images = detection.as_faces(images)
     checks.check_all_known("measure", measures, PHOTO_MEASURES)
     pairs = ComparedImages(FaceReadings(faces), FaceReadings(images), labels)
     table = pd.DataFrame({"identity": faces.identities, "label": labels, "failed": ~pairs.shown})

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import cv2
-import dlib
 import numpy as np
 
 import detection
@@ -224,7 +223,7 @@ class FaceReadings:
     """
 
     def __init__(self, faces: Faces | Sequence[np.ndarray]):
-        self.faces = faces if isinstance(faces, Faces) else Faces.of(list(faces))
+        self.faces = detection.as_faces(faces)
         detections = detection.detect(self.faces)
         self.found, self.landmarks = detections.found, detections.landmarks
 
@@ -246,13 +245,9 @@ class FaceReadings:
         return np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in self._crops(rows, size, zoom)])
 
     def _chips(self, rows: Sequence[int], size: int) -> np.ndarray:
-        """Crops as dlib makes them: uint8 (b, size, size, 3)."""
-        chips = []
-        for i in rows:
-            larger, points = embedding._enlarge(self.faces.images[i], self.landmarks[i])
-            place = dlib.get_face_chip_details(points, size, _CHIP_PADDING)
-            chips.append(dlib.extract_image_chip(larger, place))
-        return np.stack(chips)
+        """Crops for dlib's networks: uint8 (b, size, size, 3)."""
+        images, landmarks = self.faces.images, self.landmarks
+        return np.stack([embedding.face_chip(images[i], landmarks[i], size, _CHIP_PADDING) for i in rows])
 
     # A missing network is reported even if the cache holds the readings: so each property loads its network first.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +71,7 @@ class UtilityScene:
     seed: int
 
     @classmethod
-    def of(
-        cls, faces: Faces, images: Sequence[np.ndarray], labels: np.ndarray, embedding: str, seed: int
-    ) -> UtilityScene:
+    def of(cls, faces: Faces, images: Faces, labels: np.ndarray, embedding: str, seed: int) -> UtilityScene:
         """Choose images of others and other photos for each photo."""
         release = ComparedImages(FaceReadings(faces), FaceReadings(images), labels)
         photos, random = release.photos, utils.check_random_state(seed)
