@@ -209,7 +209,7 @@ def attack_release(
         - ``clear``: the rate of the same attack on the clear photos themselves, if it applies to them. It shows whether
           a low rate is due to the anonymization or to a weak attacker.
         - ``threshold``, ``threshold_low``, ``threshold_high``: accepts 1 % of the impostor pairs of clear photos.
-        - ``stranger_share``: share of strangers for whom a released image would be taken at this threshold.
+        - ``stranger_share``: share of pairs of an image and a stranger's photo that this threshold accepts.
 
         An attack that does not apply has NaN, and the reason in ``note``. Each attack is cached on disk, by the
         content of everything it reads.

@@ -294,10 +294,10 @@ def calibrate_threshold(
 
 
 def stranger_share(release: DescribedRelease, gallery: Gallery, threshold: float) -> float:
-    """Share of strangers whom a threshold accepts: how often an image is taken for a person who is not behind it.
+    """Share of pairs of an image and a stranger's photo that a threshold accepts; compare re-identification with it.
 
-    Compare a re-identification rate with this. The pairs are those of an image with a face and a gallery photo of
-    somebody else; NaN if there are none, or if the threshold is NaN.
+    Only images with a face count. A stranger is anyone in the gallery who is not behind the image. NaN without such
+    pairs, or if the threshold is NaN.
     """
     strangers = ~members_of(release.cases, gallery.identities, len(release.descriptors))
     strangers &= np.asarray(release.found)[:, None]
@@ -325,10 +325,10 @@ def acceptance(
     ValueError
         If a released person is not in the gallery.
     NotApplicableError
-        If there is no threshold (NaN).
+        If the threshold is NaN.
     """
     if np.isnan(threshold):
-        raise checks.NotApplicableError("there is no threshold")
+        raise checks.NotApplicableError("acceptance needs a threshold, got NaN")
     cases = release.cases
     gallery.check_holds(cases["person"])
     nearer = distances(release.descriptors, gallery.descriptors) < threshold  # (c, g)

@@ -430,7 +430,7 @@ def test_acceptance_by_hand():
     assert attacks.acceptance(released, known, 1.0)[0].rate == 1 / 3  # a distance of 1 is not under 1
     blank = release([0, 10], [0, 0, 1], "abc", [True, False])
     assert attacks.stranger_share(blank, known, 3.0) == 0
-    with pytest.raises(NotApplicableError, match="no threshold"):
+    with pytest.raises(NotApplicableError, match="needs a threshold"):
         attacks.acceptance(released, known, np.nan)
 
 
