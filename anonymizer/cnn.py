@@ -111,7 +111,6 @@ class UpConvolution(Surrogates):
         )
 
     def _options(self) -> dict:
-
         return {
             "weights": self._weights_key,
             "proxy": self.proxy,

@@ -147,7 +147,6 @@ class StyleMixing(Surrogates):
         self.codes = self._find_codes(codes)
 
     def _options(self) -> dict:
-
         return {
             "network": utils.content_key(self.network_path.read_bytes()),
             "codes": self.codes,

@@ -232,7 +232,7 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
             words for words, what in _IN_WORDS.items() if found.loc[what, "low"] > found.loc[what, "chance"]
         ]
         sentences.append(
-            f"More often than chance, {', '.join(better)} lead such an attacker to the right person."
+            f"More often than by chance, such an attacker finds the right person by {', '.join(better)}."
             if better
             else "With so few people, none of the three differs from chance; that does not show that they are safe."
         )

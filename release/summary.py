@@ -82,7 +82,7 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
     if n_faceless:
         is_kept = options.keep_faceless and options.mode == "per_photo"
         done = "kept, without metadata" if is_kept else SUPPRESSED
-        sentences.append(f"{count(n_faceless, 'photo')} without any face found: {done}.")
+        sentences.append(f"{count(n_faceless, 'photo')} in which no face was found: {done}.")
     damaged = [photo.damage for photo in plan.photos if photo.damage]
     sentences += [f"Damaged: {damage}" for damage in damaged]
     sentences += [unread_kind(path) or f"Not an image: {path}" for path in others]

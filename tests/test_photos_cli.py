@@ -194,7 +194,7 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "6 photos, 8 faces, 8 of which can be replaced: 5 people in 2 clusters of at least 2." in printed
     assert "8 faces replaced, 0 blurred out; 4 photos written." in printed
-    assert "1 photo without any face found: suppressed." in printed
+    assert "1 photo in which no face was found: suppressed." in printed
     assert "Left out: 1 damaged file, 1 other file." in printed
     assert "No k-anonymity is claimed" in printed
     assert "cut.jpg" in printed and "notes.txt" in printed
@@ -345,7 +345,7 @@ def test_people_can_be_named_by_folders(orl, tmp_path):
         (".", [], "PHOTOS is inside OUT"),
         ("out", ["--ledger", "out/ledger.json"], "the ledger would be inside OUT"),
         ("out", ["--ledger", "in/ledger.json"], "the ledger would be inside PHOTOS"),
-        ("out", ["--k", "1"], "k must be an integer at least 2, got 1"),
+        ("out", ["--k", "1"], "k must be an integer of at least 2, got 1"),
         ("out", ["--workers", "0"], "workers must be"),
         ("out", ["--same-person", "0"], "same_person must be"),
         ("out", ["--largest-side", "10"], "largest_side must be"),
