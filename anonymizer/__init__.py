@@ -48,7 +48,9 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "stylegan_random_published": ("stylegan", {"mix": "random", "as_published": True}),
 }
 
-__all__ = ["ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "kind", "load", "options_of"]
+__all__ = [
+    "ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "check_options", "kind", "load", "options_of",
+]  # fmt: skip
 
 
 def kind(name: str) -> type[Anonymizer]:

@@ -152,10 +152,9 @@ def _normalised(weights: Sequence[float], n: int) -> np.ndarray:
         weights = np.array(weights, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ParameterError(f"weights must be numbers, one per member ({error})") from error
-    if weights.shape != (n,):
-        raise ParameterError(f"weights must be {n} numbers, one per member, got shape {weights.shape}")
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ParameterError("weights must be finite and at least 0, and not all 0")
+    valid = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
+    if not valid:
+        raise ParameterError(f"weights must be {n} finite numbers of at least 0, not all 0, got {weights!r}")
     weights = weights / weights.max()  # a sum of huge weights would overflow
     return weights / weights.sum()
 

@@ -40,7 +40,7 @@ class UpConvolution(Surrogates):
         ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. ``"members"`` uses the mean pose and
         expression of the members' photos. The default is neutral and frontal.
     identities : sequence of str, optional
-        The person that each place of the identity code stands for, if the file does not say (released ``.h5`` files).
+        The person for each place of the identity code, if the file does not say (released ``.h5`` files).
 
     Attributes
     ----------
@@ -86,9 +86,8 @@ class UpConvolution(Surrogates):
             )
         shown = generation.codes(self.model, {**given, "mode": "single"})
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
-        if isinstance(
-            given.get("nu"), str
-        ):  # leave out the part of a photo's code that belongs to its person
+        # Of a photo's code, leave out the part that belongs to its person.
+        if isinstance(given.get("nu"), str):
             self._shown["nuisance"] = self.model.shared_part(self._shown["nuisance"])
         if self.proxy == 0:
             self._check_known(given=identities is not None)

@@ -186,9 +186,8 @@ class StyleMixing(Surrogates):
         """Take the codes kept beside the network if it knows the photos, and encode all other photos."""
         from stylegan import alignment, encoder
 
-        names, kept = _kept_codes(_beside(self.network_path, "codes"), self.network)
-        is_known = self.faces.source == self.network.description.get("dataset")
-        code_of = dict(zip(map(str, names), kept, strict=True)) if is_known else {}
+        kept = _kept_codes(_beside(self.network_path, "codes"), self.network)
+        code_of = kept if self.faces.source == self.network.description.get("dataset") else {}
         blank = np.zeros((self.network.num_layers, self.network.w_dim), dtype=np.float32)
         codes = np.stack([code_of.get(name, blank) for name in self.faces.names.tolist()])
         others = [i for i, name in enumerate(self.faces.names.tolist()) if name not in code_of]
@@ -281,16 +280,16 @@ def _beside(network: Path, what: str) -> Path:
     return network.with_name(f"{network.stem}-{what}.npz")
 
 
-def _kept_codes(path: Path, network) -> tuple[np.ndarray, np.ndarray]:
-    """Read the photos' names and codes from a file beside the network; none if it does not exist."""
+def _kept_codes(path: Path, network) -> dict[str, np.ndarray]:
+    """Read the codes of photos by name from a file beside the network; none if it does not exist."""
     if not path.is_file():
-        return np.zeros(0, dtype=str), np.zeros((0, network.num_layers, network.w_dim), dtype=np.float32)
+        return {}
     arrays = utils.load_arrays(path)
     names, codes = arrays.get("names"), arrays.get("codes")
     wanted = (0 if names is None else len(names), network.num_layers, network.w_dim)
     if names is None or codes is None or codes.shape != wanted or not np.isfinite(codes).all():
         raise ValueError(f"{path}: must hold names and finite codes of shape (n, {wanted[1]}, {wanted[2]})")
-    return names, codes.astype(np.float32)
+    return dict(zip(map(str, names), codes.astype(np.float32), strict=True))
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -30,18 +30,9 @@ report.py      the private HTML report; its page is report.html
 ``python -m release audit FOLDER`` audits a release.
 """
 
-from release.auditing import AuditReport, Check, audit_release
+from release.auditing import AuditReport, audit_release
 from release.layout import MANIFEST, MODES
 from release.png import decode_png, encode_png
 from release.writing import write_release
 
-__all__ = [
-    "MANIFEST",
-    "MODES",
-    "AuditReport",
-    "Check",
-    "audit_release",
-    "decode_png",
-    "encode_png",
-    "write_release",
-]
+__all__ = ["MANIFEST", "MODES", "AuditReport", "audit_release", "decode_png", "encode_png", "write_release"]

@@ -1,7 +1,7 @@
 """Audit a release: what is checked, and the report.
 
 `CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (what the files alone tell),
-`release.originals` (the images beside the original photos) and `release.copies` (how a changed copy is recognised).
+`release.originals` (comparison with the original photos) and `release.copies` (how a changed copy is recognised).
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def check_request(options: FolderOptions) -> None:
     for folder, name in ((out, "OUT"), (source, "PHOTOS")):
         if ledger.is_relative_to(folder):
             raise ParameterError(
-                f"the ledger would be inside {name}; it identifies people, keep it in private"
+                f"the ledger would be inside {name}; it identifies people, keep it in a private place"
             )
     if out.exists() and not out.is_dir():
         raise ParameterError(f"{options.out}: is a file; OUT must be a folder")

@@ -1,4 +1,4 @@
-"""A release beside the original photos: does it hold copies of them, and what does an attacker find?"""
+"""Compare a release with the original photos: does it hold copies of them, and what does an attacker find?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FALSE_NAMES = 0.01
 
 
 class Comparison:
-    """The distinct images of a release beside all original photos.
+    """The distinct images of a release, and all original photos.
 
     Parameters
     ----------

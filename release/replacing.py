@@ -31,8 +31,11 @@ from release.writing import write_release
 #: Outcome of a face; in shared mode, faces without a surrogate are `SUPPRESSED`.
 REPLACED, FILTERED, BLURRED = "replaced", "filtered", "blurred out"
 #: Reasons.
-NO_FACE, TOO_FEW, SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
-_FACELESS_SURROGATE, NOT_PASTED = "no face was found on the surrogate", "the surrogate does not fit this face"
+NO_FACE, TOO_FEW, _SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
+_FACELESS_SURROGATE, _NOT_PASTED = (
+    "no face was found on the surrogate",
+    "the surrogate does not fit this face",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +131,7 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
             try:
                 image = pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
             except (cv2.error, ArithmeticError, ValueError):
-                edits[i] = replace(edit, outcome=BLURRED, reason=NOT_PASTED)
+                edits[i] = replace(edit, outcome=BLURRED, reason=_NOT_PASTED)
     for edit in edits:  # last, so that nothing brings back what they hide
         if edit.outcome == BLURRED:
             image = pasting.blur_out(image, edit.spot.box, edit.spot.landmarks)
@@ -140,7 +143,7 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
 
 
 def _extent(edit: FaceEdit) -> np.ndarray:
-    """Points on a face that pasting beside it must not move: (m, 2)."""
+    """Points on a face that must not be moved when another one is pasted: (m, 2)."""
     if edit.outcome == BLURRED:
         return np.vstack([np.reshape(edit.spot.box, (2, 2)), edit.spot.landmarks])
     return edit.spot.landmarks
@@ -181,7 +184,7 @@ def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
 
 
 class _Originals(Sequence):
-    """The photos as they came, read on demand; a blank image for one without faces or that cannot be read."""
+    """The original photos, read on demand; a blank one in place of any without faces or that cannot be read."""
 
     def __init__(self, photos: Sequence[Photo]):
         self.photos = photos
@@ -228,7 +231,7 @@ def _note_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> No
     for number, photo in enumerate(plan.photos):
         reason = photo.damage or NO_FACE
         if photo.spots:
-            reason = _why_not_written(options, plan, photo) or SHARED_ONLY
+            reason = _why_not_written(options, plan, photo) or _SHARED_ONLY
         faces = [edit.record() for edit in _edits(plan, number, options.mode)]
         status = DAMAGED if photo.damage else SUPPRESSED
         name = options.name_of(photo.path)
@@ -254,7 +257,7 @@ def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) ->
     return True
 
 
-#: Mode -> functions (options, journal, plan) that make the images, and that write the release if there is any image.
+#: Mode -> two functions (options, journal, plan): one makes the images, one writes the release if there are any.
 WRITERS: dict[str, tuple[Callable, Callable]] = {
     "per_photo": (_make_photos, _release_photos),
     "shared": (_note_surrogates, _release_surrogates),

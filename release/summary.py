@@ -43,7 +43,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         first,
         *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
         *_of_the_rest(options, plan, others),
-        claim(options),
+        _claim(options),
     ]
 
 
@@ -100,7 +100,7 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
     return sentences
 
 
-def claim(options: FolderOptions) -> str:
+def _claim(options: FolderOptions) -> str:
     """Say what may be claimed for the result."""
     if not options.k_anonymous:
         return (

@@ -307,7 +307,7 @@ def test_a_face_that_cannot_be_pasted_is_blurred_out(source, tmp_path, monkeypat
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0
     printed = capsys.readouterr().out
     assert "7 faces replaced, 1 blurred out" in printed
-    assert f"Blurred out, {replacing.NOT_PASTED}: 1." in printed
+    assert f"Blurred out, {replacing._NOT_PASTED}: 1." in printed
     faces = [
         (name, face) for name, record in journal_of(tmp_path / "out").items() for face in record["faces"]
     ]
