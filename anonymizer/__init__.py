@@ -1,4 +1,13 @@
-"""Members of a cluster -> one surrogate face; and the filters that serve as baselines.
+"""Anonymizers: generators that mix the members of a cluster into one surrogate face, and filters as baselines.
+
+=============  ================================================================================================
+base.py        what all of them share: checked rows and weights; the base classes to derive from
+pixel.py       ``pixel`` (k-Same) and ``eigen`` (k-Same-Eigen): means of aligned faces
+aam.py         ``aam`` (k-Same-M): an active appearance model, mixed without ghosts
+cnn.py         ``cnn`` (k-Same-Net): an up-convolutional network, see the package `CNN`
+styleGan.py    ``stylegan`` (AnonFACES): W+ codes of StyleGAN, see the package `stylegan`
+filters.py     ``blur``, ``pixelate``, ``mask`` and ``none``: one photo in, one image out; not k-anonymous
+=============  ================================================================================================
 
 >>> import anonymizer, datasets
 >>> faces = datasets.load_faces("orl", per_identity=1)
@@ -15,15 +24,21 @@ from anonymizer.cnn import UpConvolution
 from anonymizer.filters import Blur, Mask, Pixelate, Unchanged
 from anonymizer.pixel import EigenMean, PixelMean
 from anonymizer.styleGan import StyleMixing
+from checks import ParameterError, check_known
 from datasets import Faces
 
 #: Every anonymizer by its name. To add one, write a subclass of `Surrogates` or `PhotoFilter` and put it here.
 ANONYMIZERS: dict[str, type[Anonymizer]] = {
-    cls.name: cls
-    for cls in (
-        PixelMean, EigenMean, ActiveAppearanceModel, UpConvolution, StyleMixing, Blur, Pixelate, Mask, Unchanged,
-    )
-}  # fmt: skip
+    "pixel": PixelMean,
+    "eigen": EigenMean,
+    "aam": ActiveAppearanceModel,
+    "cnn": UpConvolution,
+    "stylegan": StyleMixing,
+    "blur": Blur,
+    "pixelate": Pixelate,
+    "mask": Mask,
+    "none": Unchanged,
+}
 
 #: Further names: an anonymizer with certain options, as the paper's experiments compare them.
 VARIANTS: dict[str, tuple[str, dict]] = {
@@ -33,22 +48,21 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "stylegan_random_published": ("stylegan", {"mix": "random", "as_published": True}),
 }
 
-__all__ = ["ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "kind", "load", "options_of"]
+__all__ = [
+    "ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "check_options", "kind", "load", "options_of",
+]  # fmt: skip
 
 
 def kind(name: str) -> type[Anonymizer]:
-    """The class behind a name in `ANONYMIZERS` or `VARIANTS`.
+    """Return the class behind a name in `ANONYMIZERS` or `VARIANTS`.
 
     Raises
     ------
     ValueError
-        For an unknown name.
+        If the name is unknown.
     """
-    base, _ = VARIANTS.get(name, (name, {})) if isinstance(name, str) else (name, {})
-    if base not in ANONYMIZERS:
-        known = ", ".join(map(repr, [*ANONYMIZERS, *VARIANTS]))
-        raise ValueError(f"unknown anonymizer {name!r}; there is {known}")
-    return ANONYMIZERS[base]
+    check_known("anonymizer", name, [*ANONYMIZERS, *VARIANTS])
+    return ANONYMIZERS[VARIANTS[name][0] if name in VARIANTS else name]
 
 
 def load(name: str, faces: Faces, **options) -> Anonymizer:
@@ -58,11 +72,11 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     ----------
     name : str
         ``"pixel"`` (k-Same), ``"eigen"`` (k-Same-Eigen), ``"aam"`` (k-Same-M), ``"cnn"`` (k-Same-Net) and
-        ``"stylegan"`` (AnonFACES) give one surrogate for a cluster: ``surrogate(members, weights=None)``. ``"blur"``,
-        ``"pixelate"`` and ``"mask"`` change one photo each: ``apply(i)``; they are not k-anonymous. ``"none"`` returns
-        the photo, as the baseline of an evaluation. Or a name in `VARIANTS`.
+        ``"stylegan"`` (AnonFACES) make one surrogate per cluster: ``surrogate(members, weights=None)``. ``"blur"``,
+        ``"pixelate"`` and ``"mask"`` change each photo separately: ``apply(i)``; they are not k-anonymous. ``"none"``
+        returns the photo, as the baseline of an evaluation. Or a name in `VARIANTS`.
     faces : Faces
-        The set that rows refer to, and that models are fitted on.
+        The photos that row numbers refer to, and that models are fitted to.
     **options
         See the classes in `ANONYMIZERS`.
 
@@ -73,9 +87,9 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     Raises
     ------
     ValueError
-        For an unknown name or options out of range.
+        If the name is unknown or an option is out of range.
     TypeError
-        For an option that it does not have.
+        If the anonymizer does not have an option.
 
     Examples
     --------
@@ -84,22 +98,26 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     >>> anonymizer.load("blur", faces).apply(3).shape
     (112, 92, 3)
     """
-    _, chosen = VARIANTS.get(name, (name, {})) if isinstance(name, str) else (name, {})
-    made, chosen = kind(name), {**chosen, **options}
-    try:
-        return made(faces, **chosen)
-    except TypeError as error:
-        unknown = sorted(set(chosen) - options_of(made))
-        if not unknown or "unexpected keyword argument" not in str(error):
-            raise
-        raise TypeError(
+    made = kind(name)
+    if name in VARIANTS:
+        options = {**VARIANTS[name][1], **options}
+    check_options(name, options)
+    return made(faces, **options)
+
+
+def check_options(name: str, options: dict) -> None:
+    """Raise ParameterError unless the anonymizer `name` has all these options."""
+    known = options_of(kind(name))
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ParameterError(
             f"the anonymizer {name!r} has no option {', '.join(map(repr, unknown))}; "
-            f"it takes {', '.join(sorted(options_of(made))) or 'none'}"
-        ) from error
+            f"its options are: {', '.join(sorted(known)) or 'none'}"
+        )
 
 
 def options_of(cls: type[Anonymizer]) -> set[str]:
-    """Names of what can be chosen when an anonymizer of this class is made."""
+    """Return the names of the options that the class takes besides `faces`."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:

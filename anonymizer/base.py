@@ -1,4 +1,4 @@
-"""What every anonymizer has in common: checked members and weights, and a key for the cache."""
+"""What all anonymizers share: checked row numbers and weights, and a cache key."""
 
 from __future__ import annotations
 
@@ -10,20 +10,37 @@ import numpy as np
 
 import detection
 import utils
+from checks import ParameterError, check_number
 from datasets import Faces
 
 
+def person_weights(identities: Sequence) -> np.ndarray:
+    """Weights of photos that sum to 1 and count each person equally, however many photos they have.
+
+    Parameters
+    ----------
+    identities : sequence, shape (n,)
+        The person on each photo.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    _, person, n_photos = np.unique(identities, return_inverse=True, return_counts=True)
+    return 1.0 / (n_photos[person] * len(n_photos))
+
+
 class Anonymizer(ABC):
-    """Something that is made for a set of faces and gives images that shall protect the people on them.
+    """Turns the photos of a set of faces into images that should protect the people on them.
 
     Attributes
     ----------
     name : str
         Its name in `anonymizer.ANONYMIZERS`.
     faces : Faces
-        The set that rows refer to.
+        The photos that row numbers refer to.
     k_anonymous : bool
-        Whether one image can stand for a whole cluster, byte for byte.
+        Whether all members of a cluster can share one image, byte for byte.
     """
 
     name: str
@@ -34,65 +51,61 @@ class Anonymizer(ABC):
 
     @classmethod
     def fits(cls, faces: Faces) -> bool:
-        """Whether it can be made for these faces without options or further files."""
+        """Return whether it can be made for these faces without options or further files."""
         return True
 
     @cached_property
     def landmarks(self) -> np.ndarray:
-        """The 68 landmarks on each photo: float32 (n, 68, 2)."""
+        """The 68 landmarks of each photo: float32 (n, 68, 2)."""
         return detection.detect(self.faces).landmarks
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the faces, the options, and the code: the key under which results are cached."""
+        """Key under which results are cached; it changes with the faces, the options and the code."""
         modules = [kind.__module__ for kind in type(self).__mro__]
         # `evaluation` adds the source of classes from elsewhere.
         code = utils.source_key(*(module for module in modules if module.startswith("anonymizer.")))
         return utils.content_key(self.name, self.faces.fingerprint, self._options(), code)
 
     def _options(self) -> dict:
-        """What was chosen when it was made, as plain values."""
+        """The chosen options as plain values."""
         return {}
 
     def _row(self, i) -> int:
         """Check one row number."""
-        if isinstance(i, bool | np.bool_) or not isinstance(i, int | np.integer):
-            raise TypeError(f"a photo is named by its row number, a whole number, not {i!r}")
-        if not 0 <= i < len(self.faces):
-            raise ValueError(f"there is no photo {i}; the rows go from 0 to {len(self.faces) - 1}")
-        return int(i)
+        return int(check_number("photo index", i, int, at_least=0, below=len(self.faces)))
 
 
 class Surrogates(Anonymizer):
-    """An anonymizer that gives all members of a cluster one synthetic face."""
+    """An anonymizer that gives all members of a cluster the same synthetic face."""
 
     k_anonymous = True
 
     def surrogate(
         self, members: Sequence[int], weights: Sequence[float] | None = None, like: int | None = None
     ) -> np.ndarray:
-        """Make the face that stands for some photos.
+        """Make the face that replaces all members of a cluster.
 
         Parameters
         ----------
         members : sequence of int
-            Rows of the photos in the cluster, each once.
+            Rows of the photos in the cluster, without duplicates.
         weights : sequence of float, optional
-            One for each member, not negative, not all zero; they are brought to sum 1. By default every
-            *person* among the members counts the same, however many photos they have.
+            One per member, at least 0 and not all 0; they are normalised to sum 1. By default every *person* among the
+            members counts equally, however many photos they have.
         like : int, optional
-            Follow the expression of this photo (``per_photo`` mode). Such images differ between members, so
-            no k-anonymity is claimed for them.
+            Follow the expression of this photo (``per_photo`` mode). Such images differ between members, so they are
+            not k-anonymous.
 
         Returns
         -------
         ndarray of uint8, shape (h, w, 3)
-            Without `like`: the same bytes for the same members and weights, in whatever order they come.
+            Without `like`, the same bytes for the same members and weights in any order.
 
         Raises
         ------
         TypeError, ValueError
-            For members or weights that do not fit, or `like` where this anonymizer cannot follow a photo.
+            If members or weights are invalid, or if this anonymizer cannot follow a photo.
         """
         members, weights = self._checked_members(members, weights)
         if like is None:
@@ -100,61 +113,54 @@ class Surrogates(Anonymizer):
         return self._mix_like(members, weights, self._row(like))
 
     def surrogates(self, clusters: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Make the faces of all clusters of a release: one image for each, as `surrogate` makes it."""
+        """Make one image per cluster of a release, as `surrogate` does."""
         return [self.surrogate(members) for members in clusters]
+
+    def reconstruct(self, i: int) -> np.ndarray:
+        """Draw one photo alone, which shows what the anonymizer can represent: uint8 (h, w, 3)."""
+        return self.surrogate([i])
 
     def _checked_members(
         self, members: Sequence[int], weights: Sequence[float] | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Members in ascending order, and weights that sum to 1: (m,), (m,)."""
+        """Return the members in ascending order, (m,), and weights that sum to 1, (m,)."""
         if not isinstance(members, Iterable):
-            raise TypeError(f"members must be a list of row numbers, not {members!r}")
+            raise ParameterError(f"members must be a list of row numbers, got {members!r}")
         members = np.array([self._row(i) for i in members], dtype=np.int64)
         if len(members) == 0:
-            raise ValueError("a surrogate needs at least one member")
+            raise ParameterError("members must name at least one photo, got none")
         if len(np.unique(members)) != len(members):
-            raise ValueError(
-                "a photo is named twice among the members; give each row once and use weights instead"
-            )
-        weights = (
-            self._person_weights(members) if weights is None else _checked_weights(weights, len(members))
-        )
-        order = np.argsort(members)  # sums depend on the order in the last bit, bytes must not
+            raise ParameterError("members must be different photos; use weights instead of repeating a row")
+        if weights is None:
+            weights = person_weights(self.faces.identities[members])
+        else:
+            weights = _normalised(weights, len(members))
+        order = np.argsort(members)  # the last bit of a sum depends on the order; the bytes must not
         return members[order], weights[order]
-
-    def reconstruct(self, i: int) -> np.ndarray:
-        """The face that this anonymizer makes of one photo alone: uint8 (h, w, 3)."""
-        return self.surrogate([i])
-
-    def _person_weights(self, members: np.ndarray) -> np.ndarray:
-        _, person, photos = np.unique(self.faces.identities[members], return_inverse=True, return_counts=True)
-        return 1.0 / (photos[person] * len(photos))
 
     @abstractmethod
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The surrogate of sorted members with weights that sum to 1."""
+        """Make the surrogate of sorted members (m,) with weights (m,) that sum to 1."""
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
-        raise ValueError(
-            f"the anonymizer {self.name!r} cannot follow the expression of a photo; leave out `like`"
-        )
+        raise ValueError(f"the anonymizer {self.name!r} cannot follow the expression of a photo; omit `like`")
 
 
-def _checked_weights(weights: Sequence[float], n: int) -> np.ndarray:
+def _normalised(weights: Sequence[float], n: int) -> np.ndarray:
+    """Check n weights and scale them to sum 1: float64 (n,)."""
     try:
         weights = np.array(weights, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"weights must be numbers, one for each member ({error})") from error
-    if weights.shape != (n,):
-        raise ValueError(f"{n} members need {n} weights, not an array of shape {weights.shape}")
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError("weights must be finite and not negative, and at least one above 0")
-    weights = weights / weights.max()  # or the sum of huge ones overflows
+        raise ParameterError(f"weights must be numbers, one per member ({error})") from error
+    valid = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
+    if not valid:
+        raise ParameterError(f"weights must be {n} finite numbers of at least 0, not all 0, got {weights!r}")
+    weights = weights / weights.max()  # a sum of huge weights would overflow
     return weights / weights.sum()
 
 
 class PhotoFilter(Anonymizer):
-    """A baseline that changes each photo by itself. It is not k-anonymous, whatever it hides."""
+    """A baseline that changes each photo separately. It is not k-anonymous, whatever it hides."""
 
     k_anonymous = False
 
@@ -164,4 +170,4 @@ class PhotoFilter(Anonymizer):
 
     @abstractmethod
     def _change(self, image: np.ndarray, i: int) -> np.ndarray:
-        """Change one photo (h, w, 3)."""
+        """Change photo `i`, an image (h, w, 3)."""

@@ -1,9 +1,11 @@
 """k-Same-Net: surrogates drawn by an up-convolutional network for the mean of the members' identity codes.
 
 Meden, Emersic, Struc and Peer, "k-Same-Net: k-anonymity with generative deep neural networks for face
-deidentification", Entropy 20(1):60, 2018. There the network knows a gallery of proxy identities, apart from the people
-who are protected, and a cluster gets a mixture of the k proxies nearest to it: the option `proxy`. Without
-it the network must have been trained on the people themselves.
+deidentification", Entropy 20(1):60, 2018. In the paper, the network knows a gallery of proxy identities, disjoint from
+the people to protect, and a cluster gets a mixture of the k nearest proxies: the option `proxy`. Without this option,
+the network must have been trained on the people themselves.
+
+The package `CNN` is imported inside functions, because it loads TensorFlow, which takes seconds.
 """
 
 from __future__ import annotations
@@ -18,10 +20,8 @@ import embedding
 import frame
 import utils
 from anonymizer.base import Surrogates
+from checks import ParameterError, check_number
 from datasets import Faces
-
-#: The bundled weights; the package that reads them takes seconds to import, so it is not asked here.
-BUNDLED = Path(__file__).resolve().parents[1] / "CNN" / "output" / "ORL.keras"
 
 
 class UpConvolution(Surrogates):
@@ -33,35 +33,35 @@ class UpConvolution(Surrogates):
     weights : str or Path, optional
         A network's file, see `CNN.load_model`; by default the bundled one, which knows the ORL people.
     proxy : int, default 0
-        Stand for each person with the mean of so many of the network's identities, those nearest by dlib
-        descriptors, so that the network need not know the person. 0 takes the person's own identity.
+        Replace each person by the mean of this many of the network's identities, those nearest by dlib descriptors; the
+        network then need not know the person. 0 uses the person's own identity.
     show : mapping or "members", optional
         What all surrogates show, by the names of `CNN.generation`: ``{"em": "happy", "or": 20}``, or
-        ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. ``"members"`` keeps the mean
-        pose and expression of the members' photos. By default calm and frontal.
+        ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. ``"members"`` uses the mean pose and
+        expression of the members' photos. The default is neutral and frontal.
     identities : sequence of str, optional
-        Whom the places of the identity code stand for, where the file does not say (released ``.h5`` files).
+        The person for each place of the identity code, if the file does not say (released ``.h5`` files).
 
     Attributes
     ----------
     model : CNN.FaceNetwork
     identity_codes : ndarray of float32, shape (n, identities)
-        Each photo's person, as shares of the network's identities.
+        The person on each photo as shares of the network's identities.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file of weights.
+        If the file of weights does not exist.
     ValueError
-        If the network does not know the people, or for options that do not fit it.
+        If the network does not know the people, or an option is invalid for it.
     """
 
     name = "cnn"
 
     @classmethod
     def fits(cls, faces: Faces) -> bool:
-        """Whether the bundled network, which was trained on the ORL people, can stand for these faces."""
-        return faces.source == "orl" and BUNDLED.is_file()
+        """Return whether these are the ORL faces, on which the bundled network was trained."""
+        return faces.source == "orl"
 
     def __init__(
         self,
@@ -71,31 +71,29 @@ class UpConvolution(Surrogates):
         show: Mapping | str | None = None,
         identities: Sequence[str] | None = None,
     ):
-        import CNN  # loads TensorFlow, which takes seconds and the other anonymizers do without
+        import CNN
         from CNN import generation
 
         super().__init__(faces)
-        self.weights_path = Path(BUNDLED if weights is None else weights)
+        self.weights_path = Path(CNN.BUNDLED if weights is None else weights)
         self.model = CNN.load_model(self.weights_path, identities)
-        n = len(self.model.identities)
-        if isinstance(proxy, bool) or not isinstance(proxy, int | np.integer) or not 0 <= proxy <= n:
-            raise ValueError(
-                f"proxy must be a whole number from 0 to the network's {n} identities, not {proxy!r}"
-            )
-        self.proxy = int(proxy)
+        self.proxy = int(check_number("proxy", proxy, int, at_least=0, at_most=len(self.model.identities)))
         self.keep_members = isinstance(show, str) and show == "members"
         given = {} if self.keep_members or show is None else show
         if not isinstance(given, Mapping) or "id" in given or set(given) - set(generation.SHORT.values()):
-            raise ValueError(f"show takes values for em, or, ps, lt and nu, or 'members', not {show!r}")
+            raise ParameterError(
+                f"show must be 'members' or a mapping of em, or, ps, lt and nu to values, got {show!r}"
+            )
         shown = generation.codes(self.model, {**given, "mode": "single"})
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
-        if isinstance(given.get("nu"), str):  # of a photo's code, what does not belong to its person
+        # Of a photo's code, leave out the part that belongs to its person.
+        if isinstance(given.get("nu"), str):
             self._shown["nuisance"] = self.model.shared_part(self._shown["nuisance"])
-        if proxy == 0:
+        if self.proxy == 0:
             self._check_known(given=identities is not None)
 
     def _check_known(self, given: bool) -> None:
-        """Refuse people whom the network was not trained on, telling what to do."""
+        """Raise ValueError if the network was not trained on these people."""
         unknown = sorted(set(self.faces.people) - set(self.model.identities))
         same_source = given or self.faces.source == self.model.dataset
         if same_source and not unknown:
@@ -107,12 +105,11 @@ class UpConvolution(Surrogates):
         )
         raise ValueError(
             f"the network {self.weights_path.name} {reason}; train one with: python -m CNN train SOURCE "
-            "--out CNN/output/NAME.keras, and give weights='CNN/output/NAME.keras'; or give proxy=10 to stand for each "
-            "person with the 10 nearest people whom the network knows"
+            "--out CNN/output/NAME.keras, and pass weights='CNN/output/NAME.keras'; or pass proxy=10 to replace each "
+            "person by the 10 nearest people that the network knows"
         )
 
     def _options(self) -> dict:
-
         return {
             "weights": self._weights_key,
             "proxy": self.proxy,
@@ -124,24 +121,31 @@ class UpConvolution(Surrogates):
     def _weights_key(self) -> str:
         return utils.content_key(self.weights_path.read_bytes())
 
+    # Identity codes
+
     @cached_property
     def identity_codes(self) -> np.ndarray:
-        """Each photo's person as shares of the network's identities: float32 (n, identities)."""
+        """The person on each photo as shares of the network's identities: float32 (n, identities)."""
         if self.proxy == 0:
             return self.model.identity_codes(self.faces.identities)
+        # Mean descriptor of each person. (people, 128)
         people, person = np.unique(self.faces.identities, return_inverse=True)
         described = embedding.embed(self.faces, "dlib")
         means = np.stack([described[person == p].mean(axis=0) for p in range(len(people))])
+        # Draw and describe each of the network's identities. (identities, 128)
         n = len(self.model.identities)
         gallery = embedding.embed([self._draw(one) for one in np.eye(n, dtype=np.float32)], "dlib")
-        distance = np.linalg.norm(means[:, None] - gallery[None], axis=2)  # (people, identities)
+        # Give each person equal shares of the nearest identities. (people, identities)
+        distance = np.linalg.norm(means[:, None] - gallery[None], axis=2)
         nearest = np.argsort(distance, axis=1, kind="stable")[:, : self.proxy]
         codes = np.zeros((len(people), n), dtype=np.float32)
         np.put_along_axis(codes, nearest, np.float32(1 / self.proxy), axis=1)
         return codes[person]
 
+    # Drawing
+
     def _draw(self, identity: np.ndarray, **codes: np.ndarray) -> np.ndarray:
-        """Draw one face: identity (identities,) -> uint8 (h, w, 3)."""
+        """Draw an identity code (identities,) with the shown codes, some replaced by `codes`: uint8 (h, w, 3)."""
         return frame.to_photo(self.model.generate(identity[None], **{**self._shown, **codes})[0] * 255)
 
     def _mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -160,10 +164,10 @@ class UpConvolution(Surrogates):
         return self._draw(self._mixed(members, weights), **self._followed(like))
 
     def reconstruct(self, i: int) -> np.ndarray:
-        """Photo `i` as the network draws it: its person, and the photo's own pose and expression.
+        """Draw photo `i` with its person's identity and the photo's own pose and expression.
 
-        Where neither is known for this photo (a network for emotions, photos without attributes), the person is drawn
-        as surrogates are.
+        If neither is known for the photo (a network for emotions, photos without attributes), the person is drawn as in
+        surrogates.
         """
         i = self._row(i)
         known = "nuisance" in self.model.architecture.input_sizes or {"expression", "pose"} <= set(
@@ -171,8 +175,10 @@ class UpConvolution(Surrogates):
         )
         return self._draw(self.identity_codes[i], **(self._codes_of(i) if known else {}))
 
+    # Pose and expression of a photo
+
     def _codes_of(self, i: int) -> dict[str, np.ndarray]:
-        """What is photo `i`'s own: its nuisance code, or its emotion and orientation by its attributes."""
+        """Photo `i`'s own codes: its nuisance code, or its emotion and orientation by its attributes."""
         if "nuisance" in self.model.architecture.input_sizes:
             return {"nuisance": self.nuisance(i)[None]}
         from CNN import photos
@@ -181,14 +187,14 @@ class UpConvolution(Surrogates):
         return {name: code for name, code in own.items() if name in self._shown}
 
     def _followed(self, i: int) -> dict[str, np.ndarray]:
-        """What another face can take over from photo `i`: pose and expression, and not what belongs to the person."""
+        """The codes that another face can take from photo `i`: pose and expression without the person's part."""
         own = self._codes_of(i)
         return {
             name: self.model.shared_part(code) if name == "nuisance" else code for name, code in own.items()
         }
 
     def nuisance(self, i: int) -> np.ndarray:
-        """The nuisance code of photo `i`, float32 (m,): learnt in training, or else fitted to the photo."""
+        """Return the nuisance code of photo `i`, learnt in training or fitted to the photo: float32 (m,)."""
         i = self._row(i)
         if self.proxy == 0:
             known = self.model.nuisance_of(self.faces.names[i])
@@ -199,6 +205,7 @@ class UpConvolution(Surrogates):
         return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit([i]), "fitting codes", 1)[0]
 
     def _fit(self, rows: Sequence[int]) -> np.ndarray:
+        """Fit nuisance codes to photos: float32 (len(rows), m)."""
         from CNN import fitting, photos
 
         a = self.model.architecture

@@ -14,20 +14,23 @@ from sklearn.utils import check_random_state
 import frame
 import utils
 from anonymizer.base import Surrogates
+from checks import check_number
 from datasets import Faces
 
-#: The textures that a model is fitted on take at most this many bytes; of more photos a random part is used.
-TRAINING_BYTES = 512 << 20
+#: Memory limit for the textures that a model is fitted to; of more photos a random subset is used.
+_TRAINING_BYTES = 512 << 20
 
 
 class TextureSurrogates(Surrogates):
-    """Faces brought into one frame, from which surrogates are mixed.
+    """Base of the generators that align faces in a common frame and mix their textures.
+
+    A texture is a face warped into the frame: float32 (h, w, c) in grey levels of 0 to 255.
 
     Parameters
     ----------
     faces : Faces
     max_training : int, default 1000
-        What is typical of faces is learnt from at most so many of the photos, chosen by `random_state`.
+        The typical face is learnt from at most this many photos, chosen by `random_state`.
     random_state : int, RandomState or None, default 0
 
     Attributes
@@ -40,34 +43,24 @@ class TextureSurrogates(Surrogates):
 
     def __init__(self, faces: Faces, max_training: int = 1000, random_state=0):
         super().__init__(faces)
-        if (
-            isinstance(max_training, bool)
-            or not isinstance(max_training, int | np.integer)
-            or max_training < 1
-        ):
-            raise ValueError(f"max_training must be a whole number of at least 1, not {max_training!r}")
-        self.max_training = int(max_training)
+        self.max_training = int(check_number("max_training", max_training, int, at_least=1))
         self.channels = 1 if faces.grey else 3
-        chosen = self._choose_training(random_state)
+        # In random order, so that the first photos are a random subset, too.
+        chosen = check_random_state(random_state).permutation(len(faces))[: self.max_training]
         measured = np.sort(chosen)
         sizes = np.array([faces.images[i].shape[:2] for i in measured])
         self.frame = frame.Frame.fit(self.landmarks[measured], sizes)
-        room = TRAINING_BYTES // (4 * self.frame.height * self.frame.width * self.channels)
-        self.training_rows = np.sort(chosen[: max(1, room)])
+        n_fitting = _TRAINING_BYTES // (4 * self.frame.height * self.frame.width * self.channels)
+        self.training_rows = np.sort(chosen[: max(1, n_fitting)])
         self._fit(self._training_textures())
 
     def _options(self) -> dict:
         return {"training_rows": self.training_rows}
 
-    def _choose_training(self, random_state) -> np.ndarray:
-        """Rows of the photos to learn from, in random order, so that any first part is a random one, too."""
-        return check_random_state(random_state).permutation(len(self.faces))[: self.max_training]
-
     def _training_textures(self) -> np.ndarray:
-        """Learn the typical texture, and return the training photos' own: float32 (m, h, w, c)."""
-        shown = utils.progress(
-            self.training_rows, f"aligning faces ({self.name})", disable=_few(self.training_rows)
-        )
+        """Learn the typical texture, and return those of the training photos: float32 (m, h, w, c)."""
+        is_quick = True if len(self.training_rows) < 200 else None
+        shown = utils.progress(self.training_rows, f"aligning faces ({self.name})", disable=is_quick)
         textures, visible = map(np.stack, zip(*(self._warp(i) for i in shown), strict=True))
         self.typical, self._known = frame.typical_texture(textures, visible)
         for texture, seen in zip(textures, visible, strict=True):
@@ -79,12 +72,12 @@ class TextureSurrogates(Surrogates):
         return self.faces.images[i][..., : self.channels]
 
     def _warp(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Texture (h, w, c) of one photo in the frame, and where it shows something (h, w)."""
+        """Return the texture (h, w, c) of one photo, and where the photo covers the frame (h, w)."""
         transform = self.frame.transform(self.landmarks[i])
         return frame.warp_photo(self._photo(i), transform, self.frame.height, self.frame.width)
 
     def texture(self, i: int) -> np.ndarray:
-        """One photo in the frame, what it does not show painted in: float32 (h, w, c)."""
+        """Return the texture of one photo, with the parts outside the photo painted in: float32 (h, w, c)."""
         if i in self._kept:
             return self._kept[i]
         texture, visible = self._warp(i)
@@ -93,11 +86,6 @@ class TextureSurrogates(Surrogates):
     @abstractmethod
     def _fit(self, textures: np.ndarray) -> None:
         """Learn from the training textures (m, h, w, c)."""
-
-
-def _few(rows: np.ndarray) -> bool | None:
-    """No progress bar for what is done in an instant."""
-    return True if len(rows) < 200 else None
 
 
 class PixelMean(TextureSurrogates):
@@ -114,15 +102,15 @@ class PixelMean(TextureSurrogates):
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Principal components of some rows, and coordinates in them.
+    """Principal components of a set of rows.
 
     Attributes
     ----------
     mean : ndarray, shape (p,)
     basis : ndarray, shape (m, p)
-        Orthonormal rows, the strongest first.
+        Orthonormal components, the strongest first.
     variances : ndarray, shape (m,)
-        Of the training rows along each of them.
+        Variance of the training rows along each component.
     """
 
     mean: np.ndarray
@@ -133,32 +121,28 @@ class LinearModel:
     def fit(cls, rows: np.ndarray, keep: float) -> LinearModel:
         """Keep the fewest components that hold the share `keep` (0 to 1) of the variance of rows (n, p).
 
-        Works on the n x n products (Turk and Pentland 1991), as n is far below p here.
+        Decomposes the n x n matrix of inner products (Turk and Pentland 1991), as n is much smaller than p here.
         """
         mean = rows.mean(axis=0)
         centred = rows - mean
+        # Eigenvalues of the inner products, the largest first. (n,), (n, n)
         strengths, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
         strengths, vectors = np.maximum(strengths[::-1], 0), vectors[:, ::-1]
+        # Count the components above rounding noise that reach the share.
         real = strengths > 1e-7 * max(strengths.sum(), 1e-12)
         share = np.cumsum(strengths) / max(strengths.sum(), 1e-12)
         n_kept = min(int(real.sum()), int(np.searchsorted(share, keep * (1 - 1e-9))) + 1)
+        # Turn eigenvectors of inner products into components. (m, p)
         basis = (vectors[:, :n_kept].T @ centred) / np.sqrt(np.maximum(strengths[:n_kept, None], 1e-12))
         return cls(mean, basis.astype(rows.dtype), strengths[:n_kept] / max(len(rows) - 1, 1))
 
     def encode(self, rows: np.ndarray) -> np.ndarray:
-        """Coordinates of rows: (..., p) -> (..., m)."""
+        """Return the coordinates of rows: (..., p) -> (..., m)."""
         return (rows - self.mean) @ self.basis.T
 
     def decode(self, coordinates: np.ndarray) -> np.ndarray:
-        """Rows with these coordinates: (..., m) -> (..., p)."""
+        """Return the rows with these coordinates: (..., m) -> (..., p)."""
         return self.mean + coordinates @ self.basis
-
-
-def check_share(name: str, value: float) -> float:
-    """Return a share of variance if it lies above 0 and at most at 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{name} must be a share of variance above 0 and at most 1, not {value!r}")
-    return float(value)
 
 
 class EigenMean(TextureSurrogates):
@@ -168,7 +152,7 @@ class EigenMean(TextureSurrogates):
     ----------
     faces : Faces
     keep : float, default 0.95
-        Share of the texture's variance that the eigenfaces keep.
+        Share of the texture's variance that the eigenfaces keep, above 0 and at most 1.
     **options
         As for `TextureSurrogates`.
     """
@@ -176,7 +160,7 @@ class EigenMean(TextureSurrogates):
     name = "eigen"
 
     def __init__(self, faces: Faces, keep: float = 0.95, **options):
-        self.keep = check_share("keep", keep)
+        self.keep = float(check_number("keep", keep, above=0, at_most=1))
         super().__init__(faces, **options)
 
     def _options(self) -> dict:

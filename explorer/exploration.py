@@ -18,6 +18,7 @@ import evaluation
 import partitioning
 import tuning
 import utils
+from anonymizer.base import person_weights
 from datasets import Faces
 
 #: Surrogates are measured by this recogniser, whatever people are clustered by, as in `evaluation.sweep`.
@@ -259,18 +260,14 @@ class Exploration:
         """
         members = np.flatnonzero(labels == label)
         if shrinkage == 0:
-            return members, self._person_weights(members)
+            return members, person_weights(self._person[members])
         others = self._order[labels[self._order] != label]
         others = np.sort((others if len(others) else self._order)[: tuning.AVERAGE_OVER])
         weights = np.zeros(len(labels))
-        weights[members] = (1 - shrinkage) * self._person_weights(members)
-        weights[others] += shrinkage * self._person_weights(others)
+        weights[members] = (1 - shrinkage) * person_weights(self._person[members])
+        weights[others] += shrinkage * person_weights(self._person[others])
         rows = np.flatnonzero(weights)
         return rows, weights[rows]
-
-    def _person_weights(self, rows: np.ndarray) -> np.ndarray:
-        _, person, photos = np.unique(self._person[rows], return_inverse=True, return_counts=True)
-        return 1.0 / (photos[person] * len(photos))
 
     # -- numbers ---------------------------------------------------------------------------------------------
 

@@ -1,12 +1,12 @@
-"""Surrogates -> back into the photo, so that one sees a person and not a patch.
+"""Paste one surrogate into a photo, so that the result looks like a person and not like a patch.
 
-The surrogate is turned to the pose of the face (`release.pose`) and keeps its own proportions and its own outline:
-the outline of a face alone tells people apart. What surrounds the face is moved a little, as far as the new outline
-needs it, so that hair, ears and neck still meet it. Light and skin tone are taken from the face that it
-covers, as surfaces of few parameters that are fitted robustly: they hold where the light comes from and how dark the
-skin is, and no feature. What is left of a seam is spread inwards as a membrane, as Poisson blending does (Pérez,
-Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of `frame` in place of a
-solver; hair, glasses and whatever else crosses the outline have no say in it, or their colour would run into the face.
+The surrogate is turned to the pose of the face (`release.pose`) and keeps its own proportions and outline, because the
+outline of a face alone can identify a person. The surroundings are moved a little, so that hair, ears and neck still
+meet the new outline. Light and skin tone come from the covered face, as robustly fitted surfaces with few parameters:
+they hold the direction of the light and the shade of the skin, but no feature. The remaining seam is spread inwards as
+in Poisson blending (Pérez, Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of
+`frame` instead of a solver. Hair, glasses and other things that cross the outline are ignored, or their colour would
+run into the face.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ import frame
 from frame import Mesh
 from release.pose import Pose
 
-#: The patch around a face that is worked on, as a share of the outline's size beyond it.
-MARGIN = 0.45
-#: How far around the outline the surroundings are moved, and how far the outline may lie from the photo's: in face
-#: widths. What is nearer to other faces on the photo is left where it is, and the outline is the photo's.
-REACH, LARGEST_MOVE = 0.35, 0.12
-#: Displacements are worked out on a grid of so many points on each side.
-MOVE_GRID = 48
-#: How much of the forehead, of what `detection.add_forehead` adds, is covered; above it lies hair.
-FOREHEAD = 0.72
-#: Softness of the edge, in face widths: at the jaw, and at the forehead.
-JAW_EDGE, FOREHEAD_EDGE = 0.05, 0.12
-#: A seam wider than about this (levels of 0 to 255) is no seam but something else: hair, glasses, a hand.
-SEAM = 18.0
-#: Bounds of the contrast that is taken over from the covered face.
-CONTRAST = (0.75, 1.5)
-#: The surrogate's finest detail is amplified up to so much, and grain added up to so many levels: of a sharp photo's
-#: detail only a part is grain.
-SHARPENING, GRAIN = 1.6, 2.0
-#: Lab levels (8-bit scale) of a and b under which a picture is grey.
-GREY = 2.5
-#: Lips are so much redder than skin where a grey surrogate is given the colour of the skin; eyes have so much of it.
-LIPS, EYES = 7.0, 0.35
-#: An area that is blurred out keeps so many patches of colour on each side.
-BLUR_PATCHES = 4
+#: Margin of the edited patch around the outline, as a share of the outline's size.
+_MARGIN = 0.45
+#: Distance around the outline within which the surroundings are moved, and the largest distance between the new outline
+#: and the photo's, in face widths. If another face is within reach, nothing is moved and the photo's outline is kept.
+_REACH, _LARGEST_MOVE = 0.35, 0.12
+#: Points on each side of the grid on which displacements are computed.
+_MOVE_GRID = 48
+#: Share of the forehead, as added by `detection.add_forehead`, that is covered; hair is above it.
+_FOREHEAD = 0.72
+#: Width of the soft edge, in face widths: at the jaw, and at the forehead.
+_JAW_EDGE, _FOREHEAD_EDGE = 0.05, 0.12
+#: A difference at the edge above about this (levels of 0 to 255) is not a seam but hair, glasses or a hand.
+_SEAM = 18.0
+#: Limits of the contrast that is adopted from the covered face.
+_CONTRAST = (0.75, 1.5)
+#: Largest factor by which the surrogate's finest detail is amplified, and most grain that is added, in levels: only a
+#: part of a sharp photo's detail is grain.
+_SHARPENING, _GRAIN = 1.6, 2.0
+#: Mean absolute a and b (Lab) below which an image is grey.
+_GREY = 2.5
+#: When a grey surrogate gets the colour of skin: how much redder the lips are (Lab), and the eyes' share of the colour.
+_LIPS, _EYES = 7.0, 0.35
+#: Patches of colour on each side that remain of an area that is blurred out.
+_BLUR_PATCHES = 4
 
 _OUTER_LIPS, _INNER_LIPS = slice(48, 60), slice(60, 68)
 
@@ -63,34 +63,37 @@ def paste(
     ----------
     photo : ndarray of uint8, shape (h, w, 3)
     landmarks : ndarray, shape (68, 2)
-        Of the face that is to go, in pixels of the photo.
+        Of the face to replace, in pixels of the photo.
     surrogate : ndarray of uint8, shape (H, W, 3)
-        A face of any size. Where it is grey and the photo is not, it gets the tone of the skin that it covers.
+        A face of any size. If it is grey and the photo is not, it gets the tone of the skin that it covers.
     surrogate_landmarks : ndarray, shape (68, 2)
     others : sequence of arrays (m, 2), optional
-        Points on the other faces of the photo. Where one is near, nothing around the face is moved.
+        Points on the other faces of the photo. If one is near, nothing around the face is moved.
     random_state : int, default 0
-        For the grain, where the photo has more of it than the surrogate.
+        For the grain, if the photo has more of it than the surrogate.
 
     Returns
     -------
     ndarray of uint8, shape (h, w, 3)
-        The photo with the other face; farther from it than `REACH` it is the same.
+        The photo with the other face; unchanged further away than `_REACH`.
     """
-    window = _window(landmarks, photo.shape)
-    top, bottom, left, right = window
+    # Work on a patch around the face. (h, w, 3)
+    top, bottom, left, right = _window(landmarks, photo.shape)
     part = photo[top:bottom, left:right].astype(np.float32)
     points = landmarks - [left, top]
-    target = fit_shape(points, surrogate_landmarks)
+    # Place the surrogate's landmarks, and move the surroundings to meet its outline.
+    target = _fit_shape(points, surrogate_landmarks)
     if _crowded(landmarks, others):
         target[detection.JAW] = points[detection.JAW]
     else:
         part = _make_room(part, points, target)
+    # Draw the surrogate there, and match its light, tone, edge and grain.
     texture = _warp(surrogate, surrogate_landmarks, target, *part.shape[:2])
     alpha = _soft_mask(target, *part.shape[:2])
     matched = _match_tone(texture, part, target, alpha)
     matched = _close_seam(matched, part, alpha)
     matched = _add_grain(matched, part, alpha, np.random.default_rng(random_state))
+    # Blend it into the photo.
     result = photo.copy()
     mixed = matched * alpha[..., None] + part * (1 - alpha[..., None])
     result[top:bottom, left:right] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
@@ -98,17 +101,17 @@ def paste(
 
 
 def _window(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the patch around a face, inside a photo of this shape."""
+    """Top, bottom, left and right of the patch around a face, inside a photo of this shape."""
     outline = detection.add_forehead(landmarks)
     low, high = outline.min(axis=0), outline.max(axis=0)
-    margin = MARGIN * (high - low).max()
+    margin = _MARGIN * (high - low).max()
     left, top = np.maximum(np.floor(low - margin), 0).astype(int)
     right, bottom = np.minimum(np.ceil(high + margin) + 1, shape[1::-1]).astype(int)
     return top, bottom, left, right
 
 
-def fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndarray:
-    """Where the surrogate's landmarks go on the photo: all in its own proportions, in the photo's pose.
+def _fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndarray:
+    """Place the surrogate's landmarks on the photo: in its own proportions, in the photo's pose.
 
     Parameters
     ----------
@@ -117,12 +120,12 @@ def fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndar
     Returns
     -------
     ndarray of float64, shape (68, 2)
-        No point of the jaw line farther than `LARGEST_MOVE` face widths from the photo's.
+        No point of the jaw line is further than `_LARGEST_MOVE` face widths from the photo's.
     """
     in_space = Pose.fit(surrogate_landmarks).lift(surrogate_landmarks)
     target = Pose.fit(landmarks).see(in_space)
     move = target[detection.JAW] - landmarks[detection.JAW]
-    largest = LARGEST_MOVE * _face_width(landmarks)
+    largest = _LARGEST_MOVE * _face_width(landmarks)
     length = np.linalg.norm(move, axis=1, keepdims=True)
     target[detection.JAW] = landmarks[detection.JAW] + move * np.minimum(
         1, largest / np.maximum(length, 1e-9)
@@ -135,39 +138,43 @@ def _face_width(landmarks: np.ndarray) -> float:
 
 
 def _crowded(landmarks: np.ndarray, others: Sequence[np.ndarray]) -> bool:
-    """Whether another face lies within reach of what would be moved."""
-    edge, reach = outline(landmarks), REACH * _face_width(landmarks)
+    """Whether another face is within reach of what would be moved."""
+    edge, reach = _outline(landmarks), _REACH * _face_width(landmarks)
     return any(cv2.pointPolygonTest(edge, (float(x), float(y)), True) > -reach for o in others for x, y in o)
 
 
 def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Move what surrounds a face such that it meets another outline.
+    """Move the surroundings of a face so that they meet another outline.
 
-    Each pixel moves as the nearest points of the outline do, less and less until `REACH`.
+    Each pixel moves like the nearest points of the outline, less and less up to the distance `_REACH`.
 
     Parameters
     ----------
     part : ndarray of float32, shape (h, w, 3)
     points, target : ndarray, shape (68, 2)
-        The face on it, and the one that will be drawn.
+        The face on the patch, and the one that will be drawn.
 
     Returns
     -------
     ndarray of float32, shape (h, w, 3)
     """
     height, width = part.shape[:2]
-    ring = [np.vstack([p[detection.JAW], _forehead(p)]) for p in (points, target)]  # (24, 2) each
-    columns, rows = np.meshgrid(np.linspace(0, width - 1, MOVE_GRID), np.linspace(0, height - 1, MOVE_GRID))
+    # Points around both faces. (24, 2) each
+    ring = [np.vstack([p[detection.JAW], _forehead(p)]) for p in (points, target)]
+    # On a coarse grid, average the displacements of these points by their closeness. (g, g, 2)
+    columns, rows = np.meshgrid(np.linspace(0, width - 1, _MOVE_GRID), np.linspace(0, height - 1, _MOVE_GRID))
     grid = np.dstack([columns, rows]).astype(np.float32)  # (g, g, 2)
     squared = ((grid[:, :, None] - ring[1]) ** 2).sum(axis=3)  # (g, g, 24)
     weight = 1 / (squared + (0.1 * _face_width(target)) ** 2) ** 2
     move = (weight / weight.sum(axis=2, keepdims=True)) @ (ring[0] - ring[1])
+    # Reduce them with the distance from the outline.
     edge = cv2.convexHull(ring[1].astype(np.float32))
     outside = [-cv2.pointPolygonTest(edge, (float(x), float(y)), True) for x, y in grid.reshape(-1, 2)]
-    share = np.clip(1 - np.reshape(outside, columns.shape) / (REACH * _face_width(target)), 0, 1)
+    share = np.clip(1 - np.reshape(outside, columns.shape) / (_REACH * _face_width(target)), 0, 1)
     move *= (share * share * (3 - 2 * share))[..., None]
+    # Interpolate them for each pixel, and read the patch there. (h, w, 2)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    places = ((MOVE_GRID - 1) * side / max(n - 1, 1) for side, n in ((x, width), (y, height)))
+    places = ((_MOVE_GRID - 1) * side / max(n - 1, 1) for side, n in ((x, width), (y, height)))
     move = cv2.remap(move.astype(np.float32), *places, cv2.INTER_LINEAR)
     x, y = x + move[..., 0], y + move[..., 1]
     moved = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
@@ -190,18 +197,20 @@ def _warp(
 
 
 def _forehead(landmarks: np.ndarray) -> np.ndarray:
-    """Seven points over the forehead (7, 2): of a turned head between the ends of the jaw line, not beyond one."""
+    """Seven points over the forehead (7, 2); on a turned head they stay between the ends of the jaw line."""
     left, right, bridge = landmarks[[0, 16, 27]]
     across = (right - left) / max(float(np.linalg.norm(right - left)), 1e-9)
     shift = (((left + right) / 2 - bridge) @ across) * across
     return detection.add_forehead(landmarks)[68:] + shift
 
 
-def outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
-    """The outline of a face: jaw line and a share of the forehead, (m, 2)."""
+def _outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
+    """Return the outline of a face, jaw line and a share of the forehead: (m, 2)."""
     arc = _forehead(landmarks)
     up = (landmarks[27] - landmarks[8]) / max(float(np.linalg.norm(landmarks[27] - landmarks[8])), 1e-9)
-    height = (arc - (landmarks[0] + landmarks[16]) / 2) @ up  # over the line between the ends of the jaw line
+    height = (
+        arc - (landmarks[0] + landmarks[16]) / 2
+    ) @ up  # above the line between the ends of the jaw line
     lowered = arc - (1 - forehead) * np.outer(height, up)
     return cv2.convexHull(np.vstack([landmarks, lowered]).astype(np.float32))[:, 0]
 
@@ -214,7 +223,7 @@ def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """1 on the face, 0 outside, and a soft edge inside the outline: float32 (height, width)."""
-    area = _fill(outline(landmarks, FOREHEAD), height, width)
+    area = _fill(_outline(landmarks, _FOREHEAD), height, width)
     area[0], area[-1], area[:, 0], area[:, -1] = 0, 0, 0, 0
     inside = cv2.distanceTransform(area, cv2.DIST_L2, 5)
     face_width = float(np.linalg.norm(landmarks[16] - landmarks[0]))
@@ -222,7 +231,7 @@ def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     level = (np.dstack([columns, rows]) - landmarks[27]) @ (up / max(float(up @ up), 1e-9))
     share = np.clip(level / 0.3, 0, 1)  # 0 at the nose bridge, 1 at the brows and above
-    edge = face_width * (JAW_EDGE + share * (FOREHEAD_EDGE - JAW_EDGE))
+    edge = face_width * (_JAW_EDGE + share * (_FOREHEAD_EDGE - _JAW_EDGE))
     rise = np.clip(inside / np.maximum(edge, 1.0), 0, 1)
     return (rise * rise * (3 - 2 * rise)).astype(np.float32)
 
@@ -242,7 +251,7 @@ def _to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Give the surrogate (h, w, 3) light, contrast and skin tone of the face that it covers."""
+    """Give the surrogate (h, w, 3) the light, contrast and skin tone of the face that it covers."""
     surrogate, photo = _to_lab(texture), _to_lab(part)
     skin = _skin(target, alpha)
     if skin.sum() < 16:
@@ -251,13 +260,15 @@ def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha
     scale = max(alpha.shape)
     places = np.column_stack([columns, rows]) / scale
     grid = np.dstack(np.meshgrid(np.arange(alpha.shape[1]), np.arange(alpha.shape[0]))) / scale
-    contrast = np.clip(_spread(photo[..., 0][skin]) / max(_spread(surrogate[..., 0][skin]), 1e-3), *CONTRAST)
+    # Match the contrast of the lightness, then its course over the face (a paraboloid).
+    contrast = np.clip(_spread(photo[..., 0][skin]) / max(_spread(surrogate[..., 0][skin]), 1e-3), *_CONTRAST)
     light = np.median(surrogate[..., 0][skin])
     result = surrogate.copy()
     result[..., 0] = light + (surrogate[..., 0] - light) * contrast
     result[..., 0] += _surface(places, (photo[..., 0] - result[..., 0])[skin], grid, degree=2)
+    # Match the colour (planes of a and b); grey photos get a grey face.
     colour = [np.abs(picture[..., 1:][skin]).mean() for picture in (photo, surrogate)]
-    if colour[0] < GREY:
+    if colour[0] < _GREY:
         result[..., 1:] = 0
         return _to_rgb(result)
     for channel in (1, 2):
@@ -268,7 +279,7 @@ def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha
 
 
 def _skin(target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Where there is skin on most faces: inside the edge, without eyes, brows and mouth. Bool (h, w)."""
+    """Where most faces show skin, inside the edge and without eyes, brows and mouth: bool (h, w)."""
     area = (alpha > 0.9).astype(np.uint8)
     for part in (
         np.vstack([target[17:22], target[detection.LEFT_EYE]]),
@@ -285,9 +296,9 @@ def _spread(values: np.ndarray) -> float:
 
 
 def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: int) -> np.ndarray:
-    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) at places (m, 2); its values on a grid.
+    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) at places (m, 2), and evaluate it on a grid.
 
-    Least squares, weighted anew five times by Tukey's biweight, so that a beard or glasses bend it little.
+    Least squares with five rounds of Tukey's biweight, so that a beard or glasses hardly bend it.
     """
     step = max(1, len(values) // 4000)
     places, values = places[::step], values[::step].astype(np.float64)
@@ -306,13 +317,13 @@ def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: i
         residual = values - design @ coefficients
         width = 4.685 * max(1.4826 * float(np.median(np.abs(residual))), 1.0)
         weight = np.maximum(1 - (residual / width) ** 2, 0) ** 2
-    # Beyond the skin that was seen, a paraboloid runs away: hold it at the border.
+    # Outside the visible skin a paraboloid diverges: use its value at the border.
     low, high = places.min(axis=0), places.max(axis=0)
     return (terms(np.clip(grid, low, high)) @ coefficients).astype(np.float32)
 
 
 def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
-    """Redden lips and clear eyes, where so much (0 to 1) of a face's colour is the skin's all over; in place."""
+    """Redden lips and clear eyes in place, in the share (0 to 1) of colour that the skin's tone added everywhere."""
     height, width = lab.shape[:2]
     soft = max(1.0, 0.012 * float(np.linalg.norm(target[16] - target[0])))
     lips = _fill(target[_OUTER_LIPS], height, width).astype(np.float32)
@@ -320,16 +331,16 @@ def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
     eyes = sum(_fill(target[side], height, width) for side in (detection.LEFT_EYE, detection.RIGHT_EYE))
     lips = cv2.GaussianBlur(np.clip(lips, 0, 1), (0, 0), soft)
     eyes = cv2.GaussianBlur(np.clip(eyes, 0, 1).astype(np.float32), (0, 0), soft)
-    lab[..., 1] += share * LIPS * lips
-    lab[..., 1:] *= (1 - share * (1 - EYES) * eyes)[..., None]
+    lab[..., 1] += share * _LIPS * lips
+    lab[..., 1:] *= (1 - share * (1 - _EYES) * eyes)[..., None]
 
 
 def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Spread what differs along the edge smoothly over the face: float32 (h, w, 3)."""
+    """Spread the difference along the edge smoothly over the face: float32 (h, w, 3)."""
     edge = 4 * alpha * (1 - alpha)
     difference = part - matched
     largest = np.abs(difference).max(axis=2)
-    believable = 1 / (1 + (largest / SEAM) ** 4)
+    believable = 1 / (1 + (largest / _SEAM) ** 4)
     weight = (edge * believable).astype(np.float32)
     if weight.max() < 0.05:
         return matched
@@ -337,15 +348,15 @@ def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.
 
 
 def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random) -> np.ndarray:
-    """Bring up the finest detail to what the photo has: the surrogate's own first, then grain, each up to a bound."""
+    """Raise the finest detail to the photo's level: first the surrogate's own, then grain, each up to a limit."""
     inside = alpha > 0.9
     if inside.sum() < 16:
         return matched
     own = _grain(matched)
     wanted, there = (1.4826 * float(np.median(np.abs(part[inside]))) for part in (_grain(part), own))
-    gain = float(np.clip(wanted / max(there, 1e-3), 1.0, SHARPENING))
+    gain = float(np.clip(wanted / max(there, 1e-3), 1.0, _SHARPENING))
     result = matched + (gain - 1) * own[..., None]
-    strength = min(np.sqrt(max(wanted**2 - (gain * there) ** 2, 0.0)), GRAIN)
+    strength = min(np.sqrt(max(wanted**2 - (gain * there) ** 2, 0.0)), _GRAIN)
     if strength < 0.3:
         return result
     noise = random.normal(0, 1, alpha.shape).astype(np.float32)
@@ -354,7 +365,7 @@ def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random)
 
 
 def _grain(image: np.ndarray) -> np.ndarray:
-    """The finest detail of an image (h, w, c): (h, w)."""
+    """Return the finest detail of an image: (h, w, c) -> (h, w)."""
     level = image.mean(axis=2).astype(np.float32)
     return level - cv2.GaussianBlur(level, (0, 0), 1.0)
 
@@ -365,20 +376,21 @@ def _grain(image: np.ndarray) -> np.ndarray:
 
 
 def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-    """Make a head unrecognisable: of all that lies in an ellipse around it, 4 x 4 patches of colour are left.
+    """Make a head unrecognisable: only 4 x 4 patches of colour remain of an ellipse around it.
 
     Parameters
     ----------
     photo : ndarray of uint8, shape (h, w, 3)
     box : array of 4 numbers
-        left, top, right, bottom of the face in pixels, brows to chin; may reach past the photo.
+        left, top, right, bottom of the face in pixels, brows to chin; may reach beyond the photo.
     landmarks : ndarray, shape (68, 2), optional
-        Where they lie outside the box, the ellipse grows to hold them.
+        If they are outside the box, the ellipse grows to include them.
 
     Returns
     -------
     ndarray of uint8, shape (h, w, 3)
     """
+    # The ellipse around the head: the box, grown to the landmarks and beyond the brows.
     low, high = np.array(box[:2], dtype=float), np.array(box[2:], dtype=float)
     if landmarks is not None:
         size = (high - low).max()
@@ -390,19 +402,20 @@ def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = 
     right, bottom = np.minimum(np.ceil(centre + 1.3 * radius) + 1, photo.shape[1::-1]).astype(int)
     if right <= left or bottom <= top:
         return photo.copy()
+    # Reduce the area to a few patches, and enlarge these smoothly.
     part = photo[top:bottom, left:right]
-    coarse = cv2.resize(part, (BLUR_PATCHES, BLUR_PATCHES), interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(part, (_BLUR_PATCHES, _BLUR_PATCHES), interpolation=cv2.INTER_AREA)
     smooth = cv2.resize(coarse, part.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32)
     distance = np.hypot((columns - centre[0]) / radius[0], (rows - centre[1]) / radius[1])
-    alpha = np.clip((1.25 - distance) / 0.25, 0, 1)[..., None]  # whole up to the ellipse, soft outside
+    alpha = np.clip((1.25 - distance) / 0.25, 0, 1)[..., None]  # full inside the ellipse, soft outside
     result = photo.copy()
     result[top:bottom, left:right] = np.rint(smooth * alpha + part * (1 - alpha)).astype(np.uint8)
     return result
 
 
 def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Put a crop that a filter has changed (blur, mosaic, mask) back over the face.
+    """Put a crop that a filter has changed (blur, mosaic or mask) back over the face.
 
     Parameters
     ----------
@@ -423,7 +436,7 @@ def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transfo
     drawn = cv2.warpAffine(
         crop, back, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    area = _fill(outline(landmarks - [left, top]), height, width).astype(np.float32)[..., None]
+    area = _fill(_outline(landmarks - [left, top]), height, width).astype(np.float32)[..., None]
     result = photo.copy()
     part = result[top:bottom, left:right]
     part[...] = np.rint(drawn * area + part * (1 - area)).astype(np.uint8)
@@ -431,9 +444,9 @@ def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transfo
 
 
 def cover(photo: np.ndarray, landmarks: np.ndarray, colour: int = 127) -> np.ndarray:
-    """Paint over a face from chin to hair line, as an attacker on its surroundings would: uint8 (h, w, 3)."""
+    """Paint over a face from chin to hair line, as in an attack on its surroundings: uint8 (h, w, 3)."""
     result = photo.copy()
-    points = outline(landmarks)
+    points = _outline(landmarks)
     centre = points.mean(axis=0)
     wider = centre + 1.08 * (points - centre)
     cv2.fillPoly(result, [np.rint(wider).astype(np.int32)], (colour,) * 3)

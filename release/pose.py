@@ -1,8 +1,8 @@
-"""Where a head is turned, told apart from whose head it is.
+"""The pose of a head, separated from the proportions of its face.
 
-An affine map from one face's landmarks to another's carries over the turn of the head, but the proportions of the
-face as well: a long face stays long. So a pose is fitted with one rigid mean face for everybody, under weak
-perspective (rotation, scale and shift), and a face is moved from one pose to another by turning it in space.
+An affine map from one face's landmarks to another's transfers the pose, but the proportions of the face as well: a long
+face stays long. So poses are fitted with one rigid mean face for everybody, under weak perspective (rotation, scale and
+shift), and a face is moved from one pose to another by turning it in space.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 #: Mean face in space: x to the right, y down, z towards the viewer, in hundredths of the distance between the eyes.
 #: By factorisation (Tomasi and Kanade, "Shape and motion from image streams under orthography", IJCV 1992) of the
-#: landmarks on the ORL photos and their mirror images. Heads turned so little leave the depth known up to a factor;
-#: it is chosen such that the nose stands 0.76 eye distances out before the corners of the eyes.
+#: landmarks on the ORL photos and their mirror images. As these heads are turned only a little, depth is known up to a
+#: factor; it is chosen so that the nose is 0.76 eye distances in front of the corners of the eyes.
 # fmt: off
 MEAN_FACE = np.array([
     (-112, -50, -87), (-110, -22, -84), (-107, 5, -82), (-102, 32, -79), (-93, 58, -70), (-76, 80, -56),
@@ -51,10 +51,12 @@ class Pose:
 
     @classmethod
     def fit(cls, landmarks: np.ndarray) -> Pose:
-        """Fit the pose of the mean face to landmarks (68, 2): the nearest rotation to the least-squares map."""
+        """Fit the pose of the mean face to landmarks (68, 2)."""
+        # Least-squares map from the centred mean face to the centred landmarks. (2, 3)
         model = MEAN_FACE - MEAN_FACE.mean(axis=0)
         seen = landmarks - landmarks.mean(axis=0)
-        linear = np.linalg.lstsq(model, seen, rcond=None)[0].T  # (2, 3)
+        linear = np.linalg.lstsq(model, seen, rcond=None)[0].T
+        # The nearest rotation, by the singular value decomposition, and its scale.
         u, strengths, vt = np.linalg.svd(linear, full_matrices=False)
         across, down = u @ vt
         rotation = np.stack([across, down, np.cross(across, down)])
@@ -62,11 +64,11 @@ class Pose:
         return cls(scale, rotation, landmarks.mean(axis=0) - scale * rotation[:2] @ MEAN_FACE.mean(axis=0))
 
     def lift(self, landmarks: np.ndarray) -> np.ndarray:
-        """Landmarks seen in this pose -> in space, with the mean face's depth: (68, 2) -> (68, 3)."""
+        """Return landmarks seen in this pose as points in space, with the mean face's depth: (68, 2) -> (68, 3)."""
         flat = (landmarks - self.shift) / self.scale
         depth = MEAN_FACE @ self.rotation[2]
         return np.column_stack([flat, depth]) @ self.rotation
 
     def see(self, points: np.ndarray) -> np.ndarray:
-        """Points in space -> as seen in this pose: (m, 3) -> (m, 2)."""
+        """Return points in space as seen in this pose: (m, 3) -> (m, 2)."""
         return self.scale * points @ self.rotation[:2].T + self.shift

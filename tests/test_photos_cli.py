@@ -13,9 +13,10 @@ from PIL import Image
 
 import detection
 import release
-from anonymizer.__main__ import main, parse
+from anonymizer.__main__ import _make_parser, main, read_options
 from datasets.faces import is_grey, read_image
-from release import folder, gathering, pasting, report
+from release import gathering, journal, leaks, pasting, planning, replacing, report
+from release.people import doubtful_pairs, group_people
 from release.pose import MEAN_FACE, Pose
 
 #: A busy machine may take its time.
@@ -119,7 +120,7 @@ def test_every_face_is_replaced_in_its_place(source, finished):
         assert len(records[name]["faces"]) == 2
         changed = np.abs(before.astype(int) - after).max(axis=2)
         for face in records[name]["faces"]:
-            assert face["outcome"] == folder.REPLACED
+            assert face["outcome"] == replacing.REPLACED
             left, top, right, bottom = (int(side) for side in face["box"])
             assert changed[top:bottom, left:right].mean() > 4
             margin = (right - left) * 3 // 4  # so far hair and ears may move
@@ -168,7 +169,7 @@ def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
     records = journal_of(finished)
     assert (records["meadow.png"]["status"], records["meadow.png"]["reason"]) == (
         "suppressed",
-        folder.NO_FACE,
+        replacing.NO_FACE,
     )
     assert records["cut.jpg"]["status"] == "damaged"
     assert "truncated" in records["cut.jpg"]["reason"]
@@ -177,12 +178,12 @@ def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
 def test_report_shows_no_original_unless_asked(source, finished):
     page = (finished.with_name("out-private") / "ledger-report.html").read_text()
     assert page.count('alt="after"') == 4
-    assert "no k-anonymity" in page.lower() and report.CONTEXT in page
+    assert "no k-anonymity" in page.lower() and leaks.CONTEXT in page
     assert "--show-originals shows them" in page
     assert not any(name in page for name in ON_PHOTO)
     opened = gathering.open_photos([source / "anna-beth.jpg"], thorough=False)
     shown = [
-        report.make_sheet(None, opened, {0: source / "anna-beth.jpg"}, "per_photo", originals)[0]
+        report.make_sheet(planning.Plan(opened), {0: source / "anna-beth.jpg"}, "per_photo", originals)[0]
         for originals in (False, True)
     ]
     assert shown[1]["before"] == shown[1]["after"] != shown[0]["before"]  # the file stands for both here
@@ -191,11 +192,9 @@ def test_report_shows_no_original_unless_asked(source, finished):
 def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
     run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
     printed = capsys.readouterr().out
-    assert (
-        "6 photos, 8 faces, of them 8 that can be replaced: 5 people in 2 clusters of at least 2." in printed
-    )
+    assert "6 photos, 8 faces, 8 of which can be replaced: 5 people in 2 clusters of at least 2." in printed
     assert "8 faces replaced, 0 blurred out; 4 photos written." in printed
-    assert "1 photo on which no face was found: suppressed." in printed
+    assert "1 photo in which no face was found: suppressed." in printed
     assert "Left out: 1 damaged file, 1 other file." in printed
     assert "No k-anonymity is claimed" in printed
     assert "cut.jpg" in printed and "notes.txt" in printed
@@ -203,20 +202,23 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
 
 
 def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsys):
-    made, original = [], folder.make_photo
+    made, original = [], replacing.make_photo
 
-    def stop_after_two(task):
+    def count(path, *rest):
+        made.append(path.name)
+        return original(path, *rest)
+
+    def stop_after_two(*arguments):
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(task.path.name)
-        return original(task)
+        return count(*arguments)
 
-    monkeypatch.setattr(folder, "make_photo", stop_after_two)
+    monkeypatch.setattr(replacing, "make_photo", stop_after_two)
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 130
-    assert "finished photos are kept" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()  # a half-made release cannot be mistaken for a whole one
     first = list(made)
-    monkeypatch.setattr(folder, "make_photo", lambda task: made.append(task.path.name) or original(task))
+    monkeypatch.setattr(replacing, "make_photo", count)
     run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
     assert sorted(made) == sorted(ON_PHOTO)
     assert made[:2] == first
@@ -225,21 +227,21 @@ def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsy
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0
     assert "nothing is left to do" in capsys.readouterr().out
     assert run(source, tmp_path / "out", "--k", "3", "--method", "pixel") == 2
-    assert "begun with other photos, other settings" in capsys.readouterr().err
+    assert "started with other photos, options or code" in capsys.readouterr().err
 
 
 def test_a_changed_unfinished_file_is_made_again(source, tmp_path):
     path = tmp_path / "journal.jsonl"
-    journal = folder.Journal(path, "key")
+    first = journal.Journal(path, "key")
     target = tmp_path / "photo.png"
     target.write_bytes(b"content")
-    journal.add({"source": "a", "status": folder.WRITTEN, "sha256": hashlib.sha256(b"content").hexdigest()})
+    first.add({"source": "a", "status": journal.WRITTEN, "sha256": hashlib.sha256(b"content").hexdigest()})
     with path.open("a") as file:
         file.write('{"source": "b", "sta')  # cut short
-    again = folder.Journal(path, "key")
+    again = journal.Journal(path, "key")
     assert set(again.done) == {"a"} and again.finished("a", target)
-    again.add({"source": "c", "status": folder.SUPPRESSED})
-    assert set(folder.Journal(path, "key").done) == {"a", "c"}
+    again.add({"source": "c", "status": journal.SUPPRESSED})
+    assert set(journal.Journal(path, "key").done) == {"a", "c"}
     target.write_bytes(b"changed")
     assert not again.finished("a", target)
 
@@ -257,11 +259,11 @@ def test_shared_mode_writes_one_copy_a_person(source, tmp_path, capsys):
 def test_too_few_people_are_suppressed(source, tmp_path, capsys):
     assert run(source, tmp_path / "out", "--k", "6") == 1
     printed = capsys.readouterr().out
-    assert "Only 5 people could be told apart, fewer than k = 6" in printed
+    assert "Only 5 people were told apart, fewer than k = 6" in printed
     assert "Nothing could be released" in printed
     assert not (tmp_path / "out").exists()
     reasons = {name: record["reason"] for name, record in journal_of(tmp_path / "out").items()}
-    assert {reasons[name] for name in ON_PHOTO} == {folder.TOO_FEW}
+    assert {reasons[name] for name in ON_PHOTO} == {replacing.TOO_FEW}
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0  # the places are free again
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
@@ -274,10 +276,10 @@ def test_faceless_photos_are_kept_on_request(source, tmp_path):
 
 def test_filters_change_the_face_alone_and_claim_nothing(source, tmp_path, capsys):
     run(source, tmp_path / "out", "--method", "mask")
-    assert "That is not k-anonymous" in capsys.readouterr().out
+    assert "This is not k-anonymous" in capsys.readouterr().out
     for name, (before, after) in pairs(source, tmp_path / "out").items():
         for face in journal_of(tmp_path / "out")[name]["faces"]:
-            assert face["outcome"] == folder.FILTERED
+            assert face["outcome"] == replacing.FILTERED
             x, y = (int(v) for v in np.add(face["box"][:2], face["box"][2:]) / 2)
             assert (after[y, x] == 127).all()
         assert np.array_equal(before[:8], after[:8])
@@ -293,7 +295,7 @@ def test_workers_change_nothing(source, finished, tmp_path):
 
 
 def test_a_face_that_cannot_be_pasted_is_blurred_out(source, tmp_path, monkeypatch, capsys):
-    pasted, original = [], folder.pasting.paste
+    pasted, original = [], pasting.paste
 
     def fail_once(photo, landmarks, *rest):
         pasted.append(landmarks)
@@ -301,15 +303,15 @@ def test_a_face_that_cannot_be_pasted_is_blurred_out(source, tmp_path, monkeypat
             raise cv2.error("no such warp")
         return original(photo, landmarks, *rest)
 
-    monkeypatch.setattr(folder.pasting, "paste", fail_once)
+    monkeypatch.setattr(pasting, "paste", fail_once)
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0
     printed = capsys.readouterr().out
     assert "7 faces replaced, 1 blurred out" in printed
-    assert f"Blurred out, {folder.NOT_PASTED}: 1." in printed
+    assert f"Blurred out, {replacing._NOT_PASTED}: 1." in printed
     faces = [
         (name, face) for name, record in journal_of(tmp_path / "out").items() for face in record["faces"]
     ]
-    name, face = next((n, f) for n, f in faces if f["outcome"] == folder.BLURRED)
+    name, face = next((n, f) for n, f in faces if f["outcome"] == replacing.BLURRED)
     before, after = pairs(source, tmp_path / "out")[name]
     left, top, right, bottom = (int(side) for side in face["box"])
     fine = [np.abs(np.diff(image[top:bottom, left:right].astype(float), axis=0)) for image in (before, after)]
@@ -338,25 +340,25 @@ def test_people_can_be_named_by_folders(orl, tmp_path):
 @pytest.mark.parametrize(
     ("out", "options", "message"),
     [
-        ("in/out", [], "OUT lies in PHOTOS"),
-        ("in", [], "OUT lies in PHOTOS"),
-        (".", [], "PHOTOS lies in OUT"),
-        ("out", ["--ledger", "out/ledger.json"], "the ledger would lie in OUT"),
-        ("out", ["--ledger", "in/ledger.json"], "the ledger would lie in PHOTOS"),
-        ("out", ["--k", "1"], "--k is 1"),
-        ("out", ["--workers", "0"], "--workers is 0"),
-        ("out", ["--same-person", "0"], "--same-person"),
-        ("out", ["--largest-side", "10"], "--largest-side"),
-        ("out", ["--mode", "shared", "--method", "blur"], "no surrogate to share"),
+        ("in/out", [], "OUT is inside PHOTOS"),
+        ("in", [], "OUT is inside PHOTOS"),
+        (".", [], "PHOTOS is inside OUT"),
+        ("out", ["--ledger", "out/ledger.json"], "the ledger would be inside OUT"),
+        ("out", ["--ledger", "in/ledger.json"], "the ledger would be inside PHOTOS"),
+        ("out", ["--k", "1"], "k must be an integer of at least 2, got 1"),
+        ("out", ["--workers", "0"], "workers must be"),
+        ("out", ["--same-person", "0"], "same_person must be"),
+        ("out", ["--largest-side", "10"], "largest_side must be"),
+        ("out", ["--mode", "shared", "--method", "blur"], "no surrogates to share"),
         ("out", ["--option", "proxy"], "NAME=VALUE"),
-        ("out", ["--option", "proxy=3"], "'aam' has no option proxy; it has keep_combined"),
-        ("out", ["--method", "mask", "--option", "strength=1"], "it has none"),
-        ("out", ["--embedding", "dlip"], "here there is dlib, pca, facenet, onnx:PATH"),
-        ("out", ["--embedding", "onnx"], "here there is dlib"),
+        ("out", ["--option", "proxy=3"], "'aam' has no option 'proxy'; its options are: keep_combined"),
+        ("out", ["--method", "mask", "--option", "strength=1"], "its options are: none"),
+        ("out", ["--embedding", "dlip"], "choose from dlib, pca, facenet, onnx:PATH"),
+        ("out", ["--embedding", "onnx"], "choose from dlib"),
         ("out", ["--embedding", "onnx:missing.onnx", "--same-person", "0.9"], "no such model"),
-        ("out", ["--embedding", "facenet"], "--same-person is the distance for dlib"),
-        ("out", ["--people", "folders"], "1 photo lies in no sub-folder"),
-        ("full", [], "is not empty"),
+        ("out", ["--embedding", "facenet"], "the distance for dlib"),
+        ("out", ["--people", "folders"], "1 photo not in any sub-folder"),
+        ("full", [], "not empty"),
         ("file", [], "is a file"),
     ],
 )
@@ -375,30 +377,35 @@ def test_bad_requests_are_refused_before_any_work(tmp_path, capsys, out, options
 
 def test_missing_or_empty_folders_are_refused(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err
     (tmp_path / "in").mkdir()
     assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == 2
-    assert "holds no photo" in capsys.readouterr().err
+    assert "no photos" in capsys.readouterr().err
 
 
 def test_the_unchanged_photo_is_no_method(tmp_path):
     (tmp_path / "in").mkdir()
+
+    def parse(*options):
+        return read_options(
+            _make_parser().parse_args([str(tmp_path / "in"), str(tmp_path / "out"), *options])
+        )
+
     with pytest.raises(SystemExit):
-        parse([str(tmp_path / "in"), str(tmp_path / "out"), "--method", "none"])
-    places = [str(tmp_path / "in"), str(tmp_path / "out")]
-    settings = parse([*places, "--method", "cnn", "--option", "proxy=3", "--option", "show=members"])
-    assert settings.options == settings.chosen == {"proxy": 3, "show": "members"}
-    assert parse([*places, "--method", "cnn"]).chosen == {"proxy": 10}  # nobody here is known to the network
-    assert parse(places).chosen == {}
+        parse("--method", "none")
+    chosen = parse("--method", "cnn", "--option", "proxy=3", "--option", "show=members")
+    assert chosen.options == chosen.method_options == {"proxy": 3, "show": "members"}
+    assert parse("--method", "cnn").method_options == {"proxy": 10}  # the network knows none of these people
+    assert parse().method_options == {}
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.jpg", b"", "is empty"),
-        ("a.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "is a HEIC photo, which is not read here"),
-        ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(40), "is a HEIC photo, which is not read here"),
-        ("a.NEF", b"MM\0*" + bytes(40), "is a camera's raw photo"),
+        ("a.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC photos are not read"),
+        ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(40), "HEIC photos are not read"),
+        ("a.NEF", b"MM\0*" + bytes(40), "raw camera photos are not read"),
         ("a.txt", b"no photo", ""),
     ],
 )
@@ -409,7 +416,7 @@ def test_photos_of_kinds_that_are_not_read_say_so(tmp_path, name, content, messa
     if name == "a.jpg":
         assert message in gathering.open_photo(path).damage
     else:
-        with pytest.raises(ValueError, match=f"holds no photo.*{message}"):
+        with pytest.raises(ValueError, match=f"no photos.*{message}"):
             gathering.list_files(tmp_path)
 
 
@@ -459,20 +466,20 @@ def test_spots_come_back_from_the_cache(source):
 
 def test_a_chain_of_small_distances_is_one_person():
     line = np.array([[0.0], [0.4], [0.8], [5.0], [1.2]])
-    assert gathering.group_people(line, 0.5).tolist() == [
+    assert group_people(line, 0.5).tolist() == [
         "person 1",
         "person 1",
         "person 1",
         "person 2",
         "person 1",
     ]
-    assert gathering.group_people(line, 0.3).tolist() == [f"person {i}" for i in range(1, 6)]
+    assert group_people(line, 0.3).tolist() == [f"person {i}" for i in range(1, 6)]
 
 
 def test_names_of_folders_outweigh_distances():
     line = np.array([[0.0], [0.1], [9.0], [0.2], [20.0], [20.1]])
     names = ["anna", "ben", "anna", None, None, None]
-    people = gathering.group_people(line, 0.5, names)
+    people = group_people(line, 0.5, names)
     assert people[0] == people[2] != people[1]
     assert people[3] == people[1]  # the nearest name
     assert people[4] == people[5] not in people[:4]
@@ -481,14 +488,14 @@ def test_names_of_folders_outweigh_distances():
 @pytest.mark.parametrize(("threshold", "folders"), [(0, None), (True, None), ("1", None), (0.5, ["a"])])
 def test_bad_groupings_are_refused(threshold, folders):
     with pytest.raises(ValueError, match="above 0|folders"):
-        gathering.group_people(np.zeros((2, 3)), threshold, folders)
+        group_people(np.zeros((2, 3)), threshold, folders)
 
 
 @untimed
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.floats(0.01, 3), st.floats(0.01, 3))
 def test_a_larger_distance_only_joins(values, a, b):
     line = np.array(values)[:, None]
-    fine, coarse = (gathering.group_people(line, threshold) for threshold in sorted((a, b)))
+    fine, coarse = (group_people(line, threshold) for threshold in sorted((a, b)))
     for person in np.unique(fine):
         assert len(np.unique(coarse[fine == person])) == 1
 
@@ -496,8 +503,8 @@ def test_a_larger_distance_only_joins(values, a, b):
 def test_pairs_of_people_who_look_alike_are_counted_once():
     line = np.array([[0.0], [0.1], [0.55], [0.6], [9.0]])
     people = np.array(["a", "a", "b", "b", "c"])
-    assert gathering.doubtful_pairs(line, people, 0.6) == 1
-    assert gathering.doubtful_pairs(line, people, 0.4) == 0
+    assert doubtful_pairs(line, people, 0.6) == 1
+    assert doubtful_pairs(line, people, 0.4) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -526,7 +533,7 @@ def _chroma(image, landmarks):
 def _distance_outside(shape, landmarks):
     """How far each pixel lies outside the face's outline: 0 inside, in face widths."""
     outside = np.ones(shape[:2], np.uint8)
-    cv2.fillPoly(outside, [np.rint(pasting.outline(landmarks)).astype(np.int32)], 0)
+    cv2.fillPoly(outside, [np.rint(pasting._outline(landmarks)).astype(np.int32)], 0)
     return cv2.distanceTransform(outside, cv2.DIST_L2, 5) / np.linalg.norm(landmarks[16] - landmarks[0])
 
 
@@ -539,7 +546,7 @@ def test_pasting_leaves_callers_arrays_and_what_is_far_away_alone(portrait):
     assert all(np.array_equal(part, copy) for part, copy in zip(given, copies, strict=True))
     assert result.dtype == np.uint8 and result.shape == photo.shape
     far = _distance_outside(photo.shape, landmarks)
-    beyond = far > pasting.REACH + pasting.LARGEST_MOVE
+    beyond = far > pasting._REACH + pasting._LARGEST_MOVE
     assert beyond.mean() > 0.1 and np.array_equal(result[beyond], photo[beyond])
     assert np.abs(result.astype(int) - photo)[far == 0].mean() > 4
     assert np.array_equal(result, pasting.paste(photo, landmarks, other, points))
@@ -639,8 +646,8 @@ def test_a_surrogate_keeps_its_proportions_in_another_pose(yaw, pitch):
     longer = MEAN_FACE * [1.0, 1.08, 1.0]
     front = Pose(50.0, np.eye(3), np.zeros(2))
     turned = Pose(90.0, _turn(yaw, pitch, 5), np.array([100.0, 120.0]))
-    target = pasting.fit_shape(turned.see(MEAN_FACE), front.see(longer))
-    same = pasting.fit_shape(turned.see(MEAN_FACE), front.see(MEAN_FACE))
+    target = pasting._fit_shape(turned.see(MEAN_FACE), front.see(longer))
+    same = pasting._fit_shape(turned.see(MEAN_FACE), front.see(MEAN_FACE))
     np.testing.assert_allclose(same, turned.see(MEAN_FACE), atol=1e-6)
     lengths = [points[8] - points[27] for points in (target, same)]
     assert np.linalg.norm(lengths[0]) > 1.03 * np.linalg.norm(lengths[1])
@@ -660,9 +667,9 @@ def test_a_jaw_line_is_not_moved_farther_than_allowed():
     landmarks = Pose(80.0, np.eye(3), np.zeros(2)).see(MEAN_FACE)
     surrogate = landmarks.copy()
     surrogate[:17] *= 3.0
-    target = pasting.fit_shape(landmarks, surrogate)
+    target = pasting._fit_shape(landmarks, surrogate)
     moved = np.linalg.norm(target[:17] - landmarks[:17], axis=1)
-    allowed = pasting.LARGEST_MOVE * np.linalg.norm(landmarks[16] - landmarks[0])
+    allowed = pasting._LARGEST_MOVE * np.linalg.norm(landmarks[16] - landmarks[0])
     assert moved.max() == pytest.approx(allowed) and (moved <= allowed + 1e-9).all()
 
 
@@ -689,21 +696,21 @@ def test_blurring_out_holds_everywhere(left, top, side):
 def test_a_covered_face_leaves_no_trace_in_the_context(portrait):
     photo, landmarks, other, points = portrait
     pasted = pasting.paste(photo, landmarks, other, points)
-    contexts = [report.describe_context(image, landmarks) for image in (photo, pasted)]
-    elsewhere = report.describe_context(255 - photo, landmarks)
+    contexts = [leaks.describe_context(image, landmarks) for image in (photo, pasted)]
+    elsewhere = leaks.describe_context(255 - photo, landmarks)
     assert np.linalg.norm(contexts[1] - contexts[0]) < 0.2 * np.linalg.norm(elsewhere - contexts[0])
     inside = photo.copy()
-    cv2.fillPoly(inside, [np.rint(pasting.outline(landmarks)).astype(np.int32)], (255, 0, 255))
-    assert np.array_equal(contexts[0], report.describe_context(inside, landmarks))
+    cv2.fillPoly(inside, [np.rint(pasting._outline(landmarks)).astype(np.int32)], (255, 0, 255))
+    assert np.array_equal(contexts[0], leaks.describe_context(inside, landmarks))
 
 
 def test_a_face_on_a_photo_of_several_is_told_by_its_place():
     random = np.random.default_rng(3)
     photos_of_two = [random.integers(0, 256, (60, 90, 3), dtype=np.uint8) for _ in range(3)]
     left, right = (MEAN_FACE[:, :2] * 8 + [x, 30] for x in (20, 70))
-    held = np.stack([report.describe_frame(p, face) for p in photos_of_two for face in (left, right)])
+    held = np.stack([leaks.describe_frame(p, face) for p in photos_of_two for face in (left, right)])
     half = [cv2.resize(p, (45, 30), interpolation=cv2.INTER_AREA) for p in photos_of_two]
-    seen = np.stack([report.describe_frame(p, face / 2) for p in half for face in (left, right)])
+    seen = np.stack([leaks.describe_frame(p, face / 2) for p in half for face in (left, right)])
     nearest = np.linalg.norm(seen[:, None] - held, axis=2).argmin(axis=1)
     assert held.shape == (6, 578) and nearest.tolist() == list(range(6))
 
@@ -711,6 +718,6 @@ def test_a_face_on_a_photo_of_several_is_told_by_its_place():
 def test_halves_share_people_and_no_photo():
     people, photo = np.array(list("abcabcabdd")), np.array([0, 0, 0, 1, 1, 1, 2, 3, 4, 4])
     for seed in range(10):
-        mine, theirs = report._halves(people, photo, seed)
+        mine, theirs = leaks._halves(people, photo, seed)
         assert not set(photo[mine]) & set(photo[theirs])
         assert set(people[mine]) <= set(people[theirs])

@@ -187,8 +187,8 @@ def test_published_adjustment_is_cut_off(few, network_path, plain):
     )  # everybody looks like the picture, whatever it shows
     model = make(few, network_path, mix="adjusted", as_published=True)
     model.surrogates([[0, 1], [2, 3]])
-    mixture = model._mixtures[model._key(*model._checked_members([2, 3], None))]
-    assert "cut off" in mixture.reason and len(mixture.trace) == mixing.MAX_ROUNDS + 1
+    mixture = model.mixture([2, 3])
+    assert "was stopped" in mixture.reason and len(mixture.trace) == mixing.MAX_ROUNDS + 1
     assert mixture.image.max() < 4
 
 
@@ -210,7 +210,7 @@ def test_codes_from_a_folder(few, network_path, tmp_path):
 def test_kept_codes_serve_known_photos_and_the_encoder_the_others(orl):
     """The bundled files: photos by name have their kept codes; the same faces from elsewhere are encoded."""
     some = orl.select([0, 10])
-    kept = utils.load_arrays(mixing._beside(mixing.BUNDLED, "codes"))
+    kept = utils.load_arrays(mixing._beside(stylegan.BUNDLED, "codes"))
     rows = [list(kept["names"]).index(name) for name in some.names]
     known = anonymizer.load("stylegan", some)
     assert np.array_equal(known.codes, kept["codes"][rows].astype(np.float32))

@@ -1,0 +1,144 @@
+"""Audit a release: what is checked, and the report.
+
+`CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (what the files alone tell),
+`release.originals` (comparison with the original photos) and `release.copies` (how a changed copy is recognised).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Faces
+from release import files
+from release.originals import Comparison, check_attack, check_copies, check_people, read_ledger
+
+#: What an audit checks in the files alone: name -> function (contents) -> passed, detail. The order matters: later
+#: checks use what earlier ones read.
+CHECKS: dict[str, Callable[[files.Contents], tuple[bool | None, str]]] = {
+    "folder": files.check_folder,
+    "manifest": files.check_manifest,
+    "foreign files": files.check_foreign,
+    "files": files.check_digests,
+    "images": files.check_images,
+    "names": files.check_names,
+    "times": files.check_times,
+    "k-anonymity": files.check_anonymity,
+}
+
+#: What it checks if the original photos are given: name -> function (comparison) -> passed, detail.
+ORIGINAL_CHECKS: dict[str, Callable[[Comparison], tuple[bool | None, str]]] = {
+    "originals": check_copies,
+    "people": check_people,
+    "attack": check_attack,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check.
+
+    Attributes
+    ----------
+    name : str
+    passed : bool or None
+        None if it could not be checked, or is for information only.
+    detail : str
+        What was found. It may name files of the release, never photos or people.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The results of an audit.
+
+    Attributes
+    ----------
+    checks : tuple of Check
+    claim : str
+        What the release claims to protect, in words.
+    """
+
+    checks: tuple[Check, ...]
+    claim: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def __getitem__(self, name: str) -> Check:
+        return next(check for check in self.checks if check.name == name)
+
+    def to_json(self) -> str:
+        """The report as JSON: ``passed``, ``claim`` and ``checks``."""
+        checks = [vars(check) for check in self.checks]
+        return json.dumps({"passed": self.passed, "claim": self.claim, "checks": checks}, indent=1)
+
+    def __str__(self) -> str:
+        words = {True: "passed", False: "FAILED", None: "-"}
+        lines = [f"{words[check.passed]:7}{check.name}: {check.detail}" for check in self.checks]
+        verdict = "The release passes the audit." if self.passed else "The release FAILS the audit."
+        return "\n".join([*lines, self.claim, verdict])
+
+
+def audit_release(
+    folder: str | Path, originals: Faces | None = None, ledger: str | Path | None = None
+) -> AuditReport:
+    """Check a release from its files and manifest, and against the original photos if they are given.
+
+    Nothing in the folder is trusted: links are not followed, images are measured before they are decoded, and whatever
+    is wrong is a failed check, not an error.
+
+    Parameters
+    ----------
+    folder : str or Path
+    originals : Faces, optional
+        The photos that were anonymized, with all available `others` of these people.
+    ledger : str or Path, optional
+        With it and the originals, the audit also says how often an attacker names the right person.
+
+    Returns
+    -------
+    AuditReport
+        ``passed`` if no check failed, ``checks``, ``to_json()``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist. (Everything else is a finding.)
+    ValueError
+        If the ledger, which is the auditor's own, cannot be read.
+
+    Notes
+    -----
+    Files cannot show whether k copies of an image were made for k different people. With the originals, files are at
+    least counted against people.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    owners = read_ledger(ledger, originals) if ledger is not None else None
+    contents = files.Contents(folder)
+    checks = [Check(name, *check(contents)) for name, check in CHECKS.items()]
+    if originals is None or not contents.images:
+        why = "no originals were given" if originals is None else "there is no image to compare"
+        checks += [Check(name, None, f"not checked: {why}") for name in ORIGINAL_CHECKS]
+    else:
+        comparison = Comparison(contents, originals, owners)
+        checks += [Check(name, *check(comparison)) for name, check in ORIGINAL_CHECKS.items()]
+    return AuditReport(tuple(checks), _claim(contents.manifest))
+
+
+def _claim(manifest: dict) -> str:
+    if manifest.get("mode") == "shared":
+        return f"Claim: at least {manifest['k']} people share each image, byte for byte."
+    if manifest.get("mode") == "per_photo":
+        return "No k-anonymity is claimed: each image follows one photo."
+    return "The release makes no valid claim about what it protects."

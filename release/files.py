@@ -1,0 +1,299 @@
+"""What the files of a release tell by themselves: the checks that need no original photos.
+
+Each check gets the `Contents` of a folder, adds what it reads there, and returns whether it passed and what it found.
+The order of the checks is that of `release.auditing.CHECKS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, VERSION
+from release.png import decode_png
+
+#: Limits of what an audit reads.
+_MOST_FILES = 200_000
+MANIFEST_BYTES = 64 << 20
+_IMAGE_BYTES = 64 << 20
+_ALL_IMAGE_BYTES = 2 << 30
+
+#: Hardly ever do more digits than this agree in all of three or more random names; in version 4 UUIDs one always does.
+_MOST_FIXED_DIGITS = 6
+
+
+@dataclass
+class Contents:
+    """What is in a folder, filled in by one check after the other.
+
+    Attributes
+    ----------
+    folder : Path
+    files : dict of str to os.stat_result
+        Regular files by name.
+    manifest : dict
+        Empty unless it is valid.
+    digests : dict of str to str
+        SHA-256 of each file with a valid name.
+    guessable : set of str
+        Names that can be computed from a file's content.
+    images : dict of str to ndarray
+        Decoded images by digest.
+    faults : dict of str to str
+        Why a content is not an image, by digest.
+    """
+
+    folder: Path
+    files: dict[str, os.stat_result] = field(default_factory=dict)
+    manifest: dict = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    guessable: set[str] = field(default_factory=set)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def image_names(self) -> list[str]:
+        """Regular files that have the name of an image, sorted."""
+        return sorted(name for name in self.files if NAME.fullmatch(name))
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Name a few files, with unprintable characters escaped."""
+    names = sorted(names)
+    shown = [ascii(name)[1:-1][:60] for name in names[:most]]
+    return ", ".join(shown) + (" ..." if len(names) > most else "")
+
+
+def guessable_names(data: bytes) -> set[str]:
+    """Names of 32 digits that can be computed from known bytes."""
+    return {digest(data).hexdigest()[:32] for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256)}
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Read a regular file that is not a link; otherwise raise OSError or ValueError."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("not a regular file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit >> 20} MiB")
+    return data
+
+
+def check_folder(contents: Contents) -> tuple[bool, str]:
+    """Regular files only, and no more than an audit reads."""
+    others = []  # links, folders, devices ...
+    try:
+        with os.scandir(contents.folder) as entries:
+            for number, entry in enumerate(entries):
+                if number >= _MOST_FILES:
+                    return False, f"there are more than {_MOST_FILES} files; the others were not checked"
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    contents.files[entry.name] = status
+                else:
+                    others.append(entry.name)
+    except OSError as error:
+        return False, f"the folder cannot be read ({error.strerror})"
+    if others:
+        return False, f"there are {len(others)} links, folders or devices: {listed(others)}"
+    if contents.folder.is_symlink():
+        return False, "the folder is a link"
+    return True, f"{len(contents.files)} regular files"
+
+
+def check_manifest(contents: Contents) -> tuple[bool, str]:
+    """A manifest with the known entries and nothing else."""
+    if MANIFEST not in contents.files:
+        return False, f"{MANIFEST} is missing"
+    try:
+        data = read_file(contents.folder / MANIFEST, MANIFEST_BYTES)
+        manifest = json.loads(data, object_pairs_hook=_without_duplicates)
+    except (OSError, ValueError, RecursionError) as error:
+        return False, f"{MANIFEST} cannot be read ({type(error).__name__})"
+    fault = _manifest_fault(manifest)
+    if fault:
+        return False, fault
+    contents.manifest = manifest
+    return True, f"mode {manifest['mode']}, k {manifest['k']}, {len(manifest['files'])} files"
+
+
+def _without_duplicates(pairs: list[tuple]) -> dict:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("duplicate entry")
+    return dict(pairs)
+
+
+def _manifest_fault(manifest) -> str:
+    """What is wrong with a manifest; empty if nothing is."""
+    if not isinstance(manifest, dict) or set(manifest) != set(MANIFEST_KEYS):
+        return f"the entries must be exactly {', '.join(MANIFEST_KEYS)}: others could identify people"
+    for name, kind in MANIFEST_KEYS.items():
+        if not isinstance(manifest[name], kind) or isinstance(manifest[name], bool):
+            return f"the entry {name} has the wrong type"
+    if (manifest["format"], manifest["version"]) != (FORMAT, VERSION) or manifest["mode"] not in MODES:
+        return "unknown format, version or mode"
+    if (manifest["mode"] == "shared") != (manifest["k"] is not None) or (manifest["k"] or 2) < 2:
+        return "k does not match the mode: it must be at least 2 in shared mode, null in per_photo mode"
+    files = manifest["files"]
+    digests = all(isinstance(d, str) and re.fullmatch("[0-9a-f]{64}", d) for d in files.values())
+    if not digests or not all(NAME.fullmatch(name) for name in files):
+        return "the files must be named by 32 hexadecimal digits, with SHA-256 digests"
+    if list(files) != sorted(files):
+        return "the files must be sorted by name: another order could identify people"
+    return ""
+
+
+def check_foreign(contents: Contents) -> tuple[bool, str]:
+    """Only images and the manifest; above all no ledger."""
+    foreign = [name for name in contents.files if name != MANIFEST and not NAME.fullmatch(name)]
+    if not foreign:
+        return True, "only images and the manifest"
+    n_ledgers = sum(_is_ledger(contents.folder / name) for name in foreign)
+    more = f"; {n_ledgers} of them look like a LEDGER, which names people" if n_ledgers else ""
+    return False, f"{len(foreign)} files do not belong in a release: {listed(foreign)}{more}"
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        head = read_file(path, MANIFEST_BYTES)[:4096].lower()
+    except (OSError, ValueError):
+        return False
+    return b"ledger" in head or b'"identity"' in head or "ledger" in path.name.lower()
+
+
+def check_digests(contents: Contents) -> tuple[bool, str]:
+    """The files of the folder are those of the manifest, with their digests."""
+    expected, present = contents.manifest.get("files", {}), set(contents.image_names)
+    changed, unreadable = [], []
+    for name in sorted(present):
+        try:
+            data = read_file(contents.folder / name, _IMAGE_BYTES)
+        except (OSError, ValueError):
+            unreadable.append(name)
+            continue
+        _decode(name, data, contents)
+        if name in expected and contents.digests[name] != expected[name]:
+            changed.append(name)
+    problems = [
+        (expected.keys() - present, "are missing"),
+        (present - expected.keys(), "are not in the manifest"),
+        (changed, "have another digest"),
+        (unreadable, "cannot be read or are too large"),
+    ]
+    found = [f"{len(names)} {what} ({listed(names)})" for names, what in problems if names]
+    counts = (contents.manifest.get("n_files"), contents.manifest.get("n_images"))
+    if contents.manifest and counts != (len(expected), len(set(expected.values()))):
+        found.append("the manifest's counts of files or images are wrong")
+    if not present:
+        found.append("there is no image")
+    return not found, "; ".join(found) or f"{len(present)} files with their digests"
+
+
+def _decode(name: str, data: bytes, contents: Contents) -> None:
+    """Note the digest of one file, and decode its content if it is new."""
+    digest = hashlib.sha256(data).hexdigest()
+    contents.digests[name] = digest
+    if digest in contents.images or digest in contents.faults:
+        return
+    contents.guessable |= guessable_names(data)
+    try:
+        image = decode_png(data)
+    except ValueError as error:
+        contents.faults[digest] = str(error)
+        return
+    if sum(one.nbytes for one in contents.images.values()) + image.nbytes > _ALL_IMAGE_BYTES:
+        contents.faults[digest] = "all images together exceed the memory of an audit"
+    else:
+        contents.images[digest] = image
+
+
+def check_images(contents: Contents) -> tuple[bool, str]:
+    """Every file is a PNG of plain RGB pixels, with nothing else in it."""
+    broken = [name for name, digest in contents.digests.items() if digest in contents.faults]
+    if broken:
+        faults = "; ".join(sorted(set(contents.faults.values()))[:3])
+        return False, f"{len(broken)} files ({listed(broken)}): {faults}"
+    n = len(contents.digests)
+    return n > 0, f"{n} files hold only pixels: no EXIF, GPS, text, profile, time or further bytes"
+
+
+def check_names(contents: Contents) -> tuple[bool, str]:
+    """The names look random: not counted, and not computed from a content or a position."""
+    names = [name[:-4] for name in contents.image_names]
+    numbers = [int(name, 16) for name in names]
+    n_close = sum(b - a < 1 << 64 for a, b in zip(numbers, numbers[1:], strict=False))
+    if n_close:
+        return False, f"{n_close} names are closer to each other than random ones ever are: they look counted"
+    n_words = sum(_is_text(bytes.fromhex(name)) for name in names)
+    if n_words > len(names) // 50_000:  # one random name in eight million does
+        return False, f"{n_words} names spell text in hexadecimal digits"
+    n_fixed = sum(len(set(digits)) == 1 for digits in zip(*names, strict=True))
+    if len(names) > 2 and n_fixed > _MOST_FIXED_DIGITS:
+        return False, (
+            f"{n_fixed} of 32 digits are the same in all names: they look computed from a time, a place or a text"
+        )
+    counters = set().union(*(guessable_names(str(i).encode()) for i in range(len(names) + 1)))
+    guessable = (contents.guessable | counters) & set(names)
+    if guessable:
+        return False, f"{len(guessable)} names are digests of a file or a number, which anyone can compute"
+    return bool(names), f"{len(names)} names without any order"
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether 16 bytes spell something: printable characters, possibly padded by spaces or zeros."""
+    return all(32 <= byte < 127 for byte in data.rstrip(b"\0 ")) and bool(data.strip(b"\0 "))
+
+
+def check_times(contents: Contents) -> tuple[bool, str]:
+    """One time and one set of permissions for all files, and no extended attributes."""
+    n_times = len({status.st_mtime_ns for status in contents.files.values()})
+    if n_times > 1:
+        return False, (
+            f"files have {n_times} different times, whose order may identify people; give them one: "
+            "touch -d 1980-01-01Z FOLDER/*"
+        )
+    n_modes = len({stat.S_IMODE(status.st_mode) for status in contents.files.values()})
+    if n_modes > 1:
+        return False, f"files have {n_modes} different permissions; give them one: chmod 644 FOLDER/*"
+    marked = [name for name in contents.files if _has_attributes(contents.folder / name)]
+    if marked:
+        return False, f"{len(marked)} files carry extended attributes: {listed(marked)}"
+    return True, "one time and one set of permissions for all files"
+
+
+def _has_attributes(path: Path) -> bool:
+    """Whether a user has attached extended attributes to a file, where the system has them."""
+    if not hasattr(os, "listxattr"):
+        return False
+    try:
+        return any(key.startswith("user.") for key in os.listxattr(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def check_anonymity(contents: Contents) -> tuple[bool | None, str]:
+    """In shared mode, every content occurs at least k times."""
+    mode, k = contents.manifest.get("mode"), contents.manifest.get("k")
+    if mode == "per_photo":
+        return None, "no k-anonymity is claimed: each image follows one photo"
+    if mode != "shared":
+        return False, "without a valid manifest there is no claim to check"
+    counts = Counter(contents.digests.values())
+    few = [count for count in counts.values() if count < k]
+    if few or not counts:
+        return False, (
+            f"{len(few)} of {len(counts)} images are shared by fewer than k = {k} people (as few as "
+            f"{min(few, default=0)})"
+        )
+    return True, f"each of {len(counts)} images occurs at least {min(counts.values())} times (k = {k})"

@@ -1,0 +1,65 @@
+"""What became of each photo: a private file that lets an interrupted run resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+#: Status of a photo.
+WRITTEN, SUPPRESSED, DAMAGED = "written", "suppressed", "damaged"
+
+
+class Journal:
+    """A file with one JSON object per line: first the run's key, then each photo as it is finished.
+
+    Attributes
+    ----------
+    done : dict of str to dict
+        Records of photos by their path in PHOTOS: ``source status reason faces``, and ``sha256`` if written.
+    """
+
+    def __init__(self, path: Path, key: str):
+        self.path = path
+        known = read_journal(path)
+        self.done = {record["source"]: record for record in known[1:] if "source" in record}
+        if not known:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            self._write({"key": key})
+
+    def _write(self, record: dict) -> None:
+        torn = self.path.stat().st_size > 0 and self.path.read_bytes()[-1:] != b"\n"
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def add(self, record: dict) -> None:
+        """Record what became of one photo."""
+        self._write(record)
+        self.done[record["source"]] = record
+
+    def finished(self, source: str, path: Path) -> bool:
+        """Return whether a photo was written, and its file is still there unchanged."""
+        record = self.done.get(source, {})
+        return (
+            record.get("status") == WRITTEN
+            and path.is_file()
+            and hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
+        )
+
+
+def read_journal(path: Path) -> list[dict]:
+    """Read the records of a journal; lines that an interruption cut short are skipped. Empty if it is not a journal."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records if records and "key" in records[0] else []

@@ -1,0 +1,239 @@
+"""What a release of photos still gives away, measured by attacking it.
+
+A photo shows more than a face. So photos are attacked in three ways: by the pasted face, by head and shoulders with
+the face painted over (hair, clothes, background), and by the whole frame. The attacker holds either the same photos,
+with names on them, or other photos of the same people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+import attacks
+import detection
+import embedding
+from datasets.faces import read_image
+from detection import Spot
+from release import pasting
+from release.planning import Plan
+
+#: Head and shoulders, in face widths: width, height, and distance from the top to the face's middle; grid of colours.
+_CONTEXT_WIDTH, _CONTEXT_HEIGHT, _CONTEXT_ABOVE = 3.4, 4.2, 1.6
+_CONTEXT_GRID = (12, 10)  # rows, columns
+_FRAME_GRID = (12, 16)
+#: On a photo of several people an attacker sees which face is meant: its place counts as this many Lab levels.
+_PLACE = 30.0
+
+_ORIGINAL_FACE = "face, before"
+_FACE = "face, as released"
+_SURROGATE = "surrogate"
+CONTEXT = "hair, clothes and background; face painted over"
+_FRAME = "whole photo, as released"
+
+#: What the sentences call them.
+_IN_WORDS = {"the pasted face": _FACE, "its surroundings": CONTEXT, "the whole photo": _FRAME}
+
+_SAME_PHOTOS, _OTHER_PHOTOS = "the same photos", "other photos of the same people"
+
+_COLUMNS = ["what is attacked", "attacker holds", "people", "rate", "low", "high", "chance", "note"]
+
+
+# ----------------------------------------------------------------------------------------------------------
+# What an attacker sees
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _describe_colours(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Colours on a coarse grid (rows, columns): Lab without the mean lightness, float32 (rows * columns * 3,)."""
+    small = cv2.resize(image, (grid[1], grid[0]), interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab[..., 0] -= lab[..., 0].mean()
+    return lab.ravel()
+
+
+def describe_context(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Describe the surroundings of a face by their colours, with the face itself painted over.
+
+    Parameters
+    ----------
+    photo : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+
+    Returns
+    -------
+    ndarray of float32, shape (360,)
+    """
+    width = float(np.linalg.norm(landmarks[16] - landmarks[0]))
+    middle = (landmarks[0] + landmarks[16]) / 2
+    columns = 8 * _CONTEXT_GRID[1]
+    scale = columns / (_CONTEXT_WIDTH * width)
+    corner = middle - width * np.array([_CONTEXT_WIDTH / 2, _CONTEXT_ABOVE])
+    transform = np.column_stack([scale * np.eye(2), -scale * corner])
+    rows = round(_CONTEXT_HEIGHT * width * scale)
+    window = detection.cut(pasting.cover(photo, landmarks), transform, rows, columns)
+    return _describe_colours(window, _CONTEXT_GRID)
+
+
+def describe_frame(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Describe a whole photo by its colours, and which of its faces is meant.
+
+    Parameters
+    ----------
+    photo : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+
+    Returns
+    -------
+    ndarray of float32, shape (578,)
+        Colours; then the face's place, x and y as shares of the photo's sides times 30.
+    """
+    place = _PLACE * landmarks.mean(axis=0) / photo.shape[1::-1]
+    return np.append(_describe_colours(photo, _FRAME_GRID), place.astype(np.float32))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Attacks
+# ----------------------------------------------------------------------------------------------------------
+
+
+def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: int = 0) -> pd.DataFrame:
+    """Attack the released photos, or in ``"shared"`` mode the surrogates.
+
+    Parameters
+    ----------
+    plan : release.planning.Plan
+    finished : mapping of int to Path
+        The file of each photo; those that are not released have none there.
+    mode : str
+    random_state : int, default 0
+        For the intervals, and which photos the attacker holds.
+
+    Returns
+    -------
+    DataFrame
+        One row per attacked thing and gallery: ``rate`` is the share of people whom the nearest face or picture names
+        correctly, with a 95 % interval from ``low`` to ``high``; ``chance`` is the rate of a blind guess.
+    """
+    if plan.model is None or plan.n_people < 2:
+        return pd.DataFrame(columns=_COLUMNS)
+    people = plan.found.faces.identities
+    before = embedding.embed(plan.found.faces, "dlib")
+    if mode == "shared":
+        drawn = embedding.embed([surrogate.image for surrogate in plan.surrogates], "dlib")
+        found = np.array([surrogate.landmarks is not None for surrogate in plan.surrogates])
+        release = attacks.DescribedRelease(drawn, found, plan.labels, people)
+        gallery = attacks.Gallery(before, people, "same photos")
+        rows = [_attack(_SURROGATE, _SAME_PHOTOS, release, gallery, random_state)]
+        return pd.DataFrame(rows, columns=_COLUMNS)
+    mine, theirs = _halves(people, plan.found.photo, random_state)
+    every, all_found = np.arange(len(people)), np.ones(len(people), dtype=bool)
+    rows = []
+    for what, (drawn, held, found) in {
+        _ORIGINAL_FACE: (before, before, all_found),
+        **_described_photos(plan, finished),
+    }.items():
+        galleries = [(_SAME_PHOTOS, every, every), (_OTHER_PHOTOS, mine, theirs)]
+        if what == _ORIGINAL_FACE:  # among the same photos, each is its own nearest
+            galleries = galleries[1:]
+        for whose, attacked, known in galleries:
+            if len(np.unique(people[attacked])) < 2:
+                note = "not attacked: fewer than two people are on several photos"
+                rows.append({"what is attacked": what, "attacker holds": whose, "note": note})
+                continue
+            owners = people[attacked]
+            release = attacks.DescribedRelease(
+                drawn[attacked], found[attacked], np.arange(len(owners)), owners
+            )
+            gallery = attacks.Gallery(held[known], people[known], "same photos")
+            rows.append(_attack(what, whose, release, gallery, random_state))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _halves(people: np.ndarray, photo: np.ndarray, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the attacked faces and of the attacker's: on different photos, the attacked people on both."""
+    numbers = np.random.default_rng(random_state).permutation(np.unique(photo))
+    theirs = np.isin(photo, numbers[: len(numbers) // 2])
+    mine = ~theirs & np.isin(people, people[theirs])
+    return np.flatnonzero(mine), np.flatnonzero(theirs)
+
+
+def _attack(
+    what: str, whose: str, release: attacks.DescribedRelease, gallery: attacks.Gallery, random_state: int
+) -> dict:
+    """Search a gallery for the people of a release: one row of the table."""
+    results = attacks.identification(release, gallery, ranks=(1,), random_state=random_state)
+    person = next(result for result in results if result.level == "person").row()
+    n_missed = int((~release.found).sum())
+    return {
+        "what is attacked": what,
+        "attacker holds": whose,
+        "people": len(np.unique(release.identities)),
+        **{name: person[name] for name in ("rate", "low", "high", "chance")},
+        "note": f"no face was found on {n_missed} of {len(release.found)}" if n_missed else "",
+    }
+
+
+def _described_photos(plan: Plan, finished: Mapping[int, Path]) -> dict[str, tuple]:
+    """What is attacked -> descriptors of released photos and of originals, (n, d) each, and where a face was found."""
+    crops, contexts, frames = [], [], []
+    for i in np.unique(plan.found.photo):
+        original, released = read_image(plan.photos[i].path), read_image(finished[i])
+        scale = released.shape[0] / original.shape[0]
+        for spot, row in plan.faces_on(i):
+            if row is None:
+                continue
+            crops.append(_same_crop(released, spot, scale))
+            landmarks = (spot.landmarks + 0.5) * scale - 0.5
+            pairs = ((released, landmarks), (original, spot.landmarks))
+            contexts.append([describe_context(*pair) for pair in pairs])
+            frames.append([describe_frame(*pair) for pair in pairs])
+    contexts, frames = np.array(contexts), np.array(frames)  # (n, 2, d)
+    before, found = embedding.embed(plan.found.faces, "dlib"), detection.detect(crops).found
+    everywhere = np.ones(len(found), dtype=bool)
+    return {
+        _FACE: (embedding.embed(crops, "dlib"), before, found),
+        CONTEXT: (contexts[:, 0], contexts[:, 1], everywhere),
+        _FRAME: (frames[:, 0], frames[:, 1], everywhere),
+    }
+
+
+def _same_crop(released: np.ndarray, spot: Spot, scale: float) -> np.ndarray:
+    """Cut the face out of the released photo, which is `scale` times as large, as it was cut out of the original."""
+    turn, shift = spot.transform[:, :2], spot.transform[:, 2]
+    transform = np.column_stack([turn @ (np.eye(2) / scale), turn @ np.full(2, 0.5 / scale - 0.5) + shift])
+    return detection.cut(released, transform, *spot.crop.shape[:2])
+
+
+def tell_findings(table: pd.DataFrame) -> list[str]:
+    """Say what the table of `measure` shows, in sentences."""
+    sentences = []
+    for whose, rows in table.dropna(subset=["rate"]).groupby("attacker holds", sort=False):
+        found = rows.set_index("what is attacked")
+        if _SURROGATE in found.index:
+            shared = found.loc[_SURROGATE]
+            sentences.append(
+                f"With {whose}, the shared surrogate names {shared['rate']:.0%} of {int(shared['people'])} people; "
+                f"a blind guess names {shared['chance']:.0%}."
+            )
+        if _FACE not in found.index:
+            continue
+        face, context, whole = found.loc[_FACE], found.loc[CONTEXT], found.loc[_FRAME]
+        sentences.append(
+            f"With {whose}, the released face names {face['rate']:.0%} of {int(face['people'])} people; hair, "
+            f"clothes and background with the face painted over name {context['rate']:.0%}, the whole photo "
+            f"{whole['rate']:.0%}, a blind guess {face['chance']:.0%}."
+        )
+        better = [
+            words for words, what in _IN_WORDS.items() if found.loc[what, "low"] > found.loc[what, "chance"]
+        ]
+        sentences.append(
+            f"More often than by chance, such an attacker finds the right person by {', '.join(better)}."
+            if better
+            else "With so few people, none of the three differs from chance; that does not show that they are safe."
+        )
+    return sentences

@@ -1,0 +1,152 @@
+"""What the folder command can be asked for, and what it refuses before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import anonymizer
+import embedding
+import partitioning
+from checks import Choice, Number, ParameterError, check_fields
+from release.layout import MODES
+from release.people import SAME_PERSON
+
+#: Anonymizers to choose from: all that hide a face.
+METHODS = [name for name in (*anonymizer.ANONYMIZERS, *anonymizer.VARIANTS) if name != "none"]
+
+#: Photos are written with at most this many pixels on the longer side.
+LARGEST_SIDE = 2048
+
+#: Default options of a method for photos whose people the bundled network does not know.
+_OWN_PHOTOS: dict[str, dict] = {"cnn": {"proxy": 10}}
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """Options of one run; ``python -m anonymizer --help`` explains them.
+
+    Attributes
+    ----------
+    source, out : Path
+        PHOTOS and OUT.
+    ledger : Path, optional
+        By default ``OUT-private/ledger.json``. All other private files are beside it.
+    options : dict
+        Options of the anonymizer.
+    thorough : bool
+        Whether to search photos with both detectors.
+    """
+
+    source: Path
+    out: Path
+    ledger: Path | None = None
+    k: Annotated[int, Number(int, at_least=2)] = 5
+    method: Annotated[str, Choice(METHODS)] = "aam"
+    options: dict = field(default_factory=dict)
+    mode: Annotated[str, Choice(MODES)] = "per_photo"
+    embedding: str = "dlib"
+    partitioner: Annotated[str, Choice(partitioning.PARTITIONERS)] = "balanced"
+    people: Annotated[str, Choice(("faces", "folders"))] = "faces"
+    same_person: Annotated[float, Number(above=0)] = SAME_PERSON
+    thorough: bool = True
+    keep_faceless: bool = False
+    largest_side: Annotated[int, Number(int, at_least=64)] = LARGEST_SIDE
+    show_originals: bool = False
+    seed: Annotated[int, Number(int, at_least=0)] = 0
+    workers: Annotated[int, Number(int, at_least=-1)] = 1
+    verbose: bool = False
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.workers == 0:
+            raise ParameterError("workers must be at least 1, or -1 for all cores, got 0")
+        if self.ledger is None:
+            out = self.out.absolute()
+            object.__setattr__(self, "ledger", out.with_name(out.name + "-private") / "ledger.json")
+
+    @property
+    def k_anonymous(self) -> bool:
+        """Whether the method makes surrogates, which can be shared."""
+        return anonymizer.kind(self.method).k_anonymous
+
+    @property
+    def method_options(self) -> dict:
+        """The anonymizer's options: those given, or the defaults for one's own photos."""
+        return self.options or _OWN_PHOTOS.get(self.method, {})
+
+    @property
+    def report(self) -> Path:
+        """The private HTML report."""
+        return self._beside_ledger("-report.html")
+
+    @property
+    def journal(self) -> Path:
+        """The private file that says what became of each face."""
+        return self._beside_ledger("-faces.jsonl")
+
+    @property
+    def work(self) -> Path:
+        """The folder where finished photos wait for the others."""
+        return self._beside_ledger("-unfinished")
+
+    def _beside_ledger(self, end: str) -> Path:
+        return self.ledger.with_name(self.ledger.stem + end)
+
+    def name_of(self, path: Path) -> str:
+        """Return the name of a photo in journal and ledger: its path in PHOTOS."""
+        return path.relative_to(self.source).as_posix()
+
+    def finished_file(self, number: int) -> Path:
+        """Return the file where photo `number` waits when it is finished."""
+        return self.work / f"{number:06d}.png"
+
+
+def check_request(options: FolderOptions) -> None:
+    """Refuse what cannot be done.
+
+    Raises
+    ------
+    ValueError
+        If options contradict each other, or OUT, PHOTOS and the ledger would mix originals and release.
+    FileNotFoundError
+        If the folder of photos or a model does not exist.
+    """
+    _check_embedding(options)
+    anonymizer.check_options(options.method, options.options)
+    if options.mode == "shared" and not options.k_anonymous:
+        raise ParameterError(
+            f"the method {options.method!r} changes each photo separately, so it has no surrogates to share; use "
+            "--mode per_photo, or a method like aam"
+        )
+    source, out, ledger = (path.resolve() for path in (options.source, options.out, options.ledger))
+    if not source.is_dir():
+        raise FileNotFoundError(f"{options.source}: no such folder of photos")
+    if out.is_relative_to(source) or source.is_relative_to(out):
+        inner, outer = ("OUT", "PHOTOS") if out.is_relative_to(source) else ("PHOTOS", "OUT")
+        raise ParameterError(
+            f"{inner} is inside {outer}: the originals would be shared with the release; choose another folder"
+        )
+    for folder, name in ((out, "OUT"), (source, "PHOTOS")):
+        if ledger.is_relative_to(folder):
+            raise ParameterError(
+                f"the ledger would be inside {name}; it identifies people, keep it in a private place"
+            )
+    if out.exists() and not out.is_dir():
+        raise ParameterError(f"{options.out}: is a file; OUT must be a folder")
+
+
+def _check_embedding(options: FolderOptions) -> None:
+    embedder, _, path = options.embedding.partition(":")
+    known = [name for name in embedding.EMBEDDINGS if name != "stored"]  # nothing is stored for these faces
+    if embedder not in known or bool(path) != (embedder in embedding.NEEDS_PATH):
+        shown = ", ".join(f"{name}:PATH" if name in embedding.NEEDS_PATH else name for name in known)
+        raise ParameterError(f"unknown embedding {options.embedding!r}; choose from {shown}")
+    if path and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such model for --embedding")
+    if embedder != "dlib" and options.same_person == SAME_PERSON:
+        raise ParameterError(
+            f"--same-person is {SAME_PERSON}, the distance for dlib; pass the distance below which two faces are one "
+            f"person for {embedder!r}"
+        )

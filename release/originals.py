@@ -1,0 +1,181 @@
+"""Compare a release with the original photos: does it hold copies of them, and what does an attacker find?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binom
+
+import detection
+import embedding
+from datasets import Faces
+from release import copies
+from release.files import MANIFEST_BYTES, Contents, guessable_names, listed, read_file
+
+#: An image counts as a copy if dlib's descriptor is closer to a photo's than this. On the built-in faces, compressed,
+#: cropped, brightened or mirrored photos are at most 0.26 away, surrogates of two people at least 0.28.
+_NEAR_DISTANCE = 0.25
+
+#: The attack names a stranger on this share of images; more names than chance gives at this rate are a finding.
+_FALSE_NAMES = 0.01
+
+
+class Comparison:
+    """The distinct images of a release, and all original photos.
+
+    Parameters
+    ----------
+    contents : release.files.Contents
+    originals : Faces
+        The photos that were anonymized; `others` are included.
+    owners : mapping of str to set of str, or None
+        The people behind each file, see `read_ledger`.
+
+    Attributes
+    ----------
+    names : list of c str
+        One file per image.
+    images : list of c uint8 arrays
+    photos : list of g uint8 arrays
+    identities : ndarray of str, shape (g,)
+    """
+
+    def __init__(self, contents: Contents, originals: Faces, owners: Mapping[str, set[str]] | None):
+        file_of = {digest: name for name, digest in contents.digests.items()}
+        self.contents, self.owners = contents, owners
+        self.parts = [part for part in (originals, originals.others) if part is not None]
+        self.names = [file_of[digest] for digest in contents.images]
+        self.images = list(contents.images.values())
+        self.photos = [image for part in self.parts for image in part.images]
+        self.identities = np.concatenate([part.identities for part in self.parts])
+
+    @property
+    def shared(self) -> bool:
+        """Whether people share images."""
+        return self.contents.manifest.get("mode") == "shared"
+
+    @cached_property
+    def found(self) -> np.ndarray:
+        """Whether the detector finds a face on each image: bool (c,)."""
+        return detection.detect(self.images).found
+
+    @cached_property
+    def descriptors(self) -> np.ndarray:
+        """Descriptors of the photos by dlib: float32 (g, 128)."""
+        return np.concatenate([embedding.embed(part, "dlib") for part in self.parts])
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Distances between the descriptors of images and photos: (c, g)."""
+        drawn = embedding.embed(self.images, "dlib")
+        return np.stack([np.linalg.norm(self.descriptors - row, axis=1) for row in drawn])
+
+    @property
+    def near(self) -> np.ndarray:
+        """Whether each image shows a face that dlib takes for a photo's own: bool (c,)."""
+        return self.found & (self.distances.min(axis=1) < _NEAR_DISTANCE)
+
+
+def check_copies(compared: Comparison) -> tuple[bool, str]:
+    """No image is a photo, or a changed copy of one."""
+    landmarks = np.concatenate([detection.detect(part).landmarks for part in compared.parts])
+    copied = {
+        "pixels": copies.same_pixels(compared.images, compared.photos),
+        "structure": copies.same_structure(compared.images, compared.photos, landmarks),
+        "dlib's descriptor": compared.near,
+        "keypoints": copies.same_keypoints(compared.images, compared.photos),
+    }
+    skipped = ""
+    if copied["keypoints"] is None:
+        copied["keypoints"] = np.zeros(len(compared.images), dtype=bool)
+        skipped = "; keypoints were not compared, as there are too many pairs"
+    suspects = np.any(list(copied.values()), axis=0)
+    if not suspects.any():
+        return True, f"none of {len(suspects)} images is a photo or close to a changed copy of one{skipped}"
+    files = [name for name, suspect in zip(compared.names, suspects, strict=True) if suspect]
+    how = ", ".join(f"{np.sum(flags)} by {what}" for what, flags in copied.items())
+    return False, (
+        f"{len(files)} of {len(suspects)} images ({how}) are a photo or close to a changed copy of one: "
+        f"{listed(files)}{skipped}"
+    )
+
+
+def check_people(compared: Comparison) -> tuple[bool, str]:
+    """No more files than people in shared mode, and no name computed from a person or a photo."""
+    files, n_people = compared.contents.digests, len(np.unique(compared.identities))
+    words = {str(word) for part in compared.parts for word in (*part.identities, *part.names)}
+    words |= {Path(word).stem for word in words} | {Path(word).name for word in words}
+    known = [*(word.encode() for word in words), *(photo.tobytes() for photo in compared.photos)]
+    made = set().union(*map(guessable_names, known)) & {name[:-4] for name in files}
+    if made:
+        return False, f"{len(made)} names are digests of people's or photos' names or contents"
+    if compared.shared and len(files) > n_people:
+        return False, f"there are {len(files)} files for {n_people} people: copies were added"
+    return True, f"{len(files)} files, {n_people} people"
+
+
+def check_attack(compared: Comparison) -> tuple[bool | None, str]:
+    """Attack each image: name the person on the nearest photo, if it is nearer than strangers usually are."""
+    threshold = _naming_threshold(compared.descriptors, compared.identities)
+    named = compared.found & (compared.distances.min(axis=1) < threshold)
+    most = int(binom.ppf(0.99, len(named), _FALSE_NAMES))
+    detail = (
+        f"an attacker with the originals and dlib's descriptor names a person on {named.sum()} of {len(named)} images, "
+        f"where chance gives at most {most}; no face was found on {(~compared.found).sum()} images"
+    )
+    if compared.owners is not None:
+        behind: dict[str, set[str]] = {}
+        for name, people in compared.owners.items():
+            behind.setdefault(compared.contents.digests.get(name, ""), set()).update(people)
+        own = [behind.get(compared.contents.digests[name], set()) for name in compared.names]
+        nearest = compared.identities[compared.distances.argmin(axis=1)]
+        n_right = sum(person in people for person, people in zip(nearest, own, strict=True))
+        what = "one of its people" if compared.shared else "the right person"
+        detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"
+    if compared.shared:
+        return None, detail + "; it leads to a cluster, not to a person in it"
+    return bool(named.sum() <= most), (
+        detail + "; attackers who learn from such images find more, see `attacks`"
+    )
+
+
+def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:
+    """Distance below which 1 % of the photos have a stranger's photo; 0 for a single person."""
+    nearest = [
+        np.linalg.norm(descriptors[identities != person] - row, axis=1).min(initial=np.inf)
+        for row, person in zip(descriptors, identities, strict=True)
+    ]
+    return float(np.quantile(nearest, _FALSE_NAMES)) if np.isfinite(nearest).all() else 0.0
+
+
+def read_ledger(path: str | Path, originals: Faces | None) -> dict[str, set[str]]:
+    """Read the people behind each file from a ledger, named as in the originals if these have the photo.
+
+    The folder command does not know who is who: its ledgers number people, or photos.
+
+    Raises
+    ------
+    ValueError
+        If it is not a ledger, or names nobody among the originals.
+    """
+    known: dict[str, str] = {}
+    for faces in () if originals is None else (originals, originals.others):
+        if faces is not None:
+            known.update(zip(map(str, faces.names), map(str, faces.identities), strict=True))
+    try:
+        ledger = json.loads(read_file(Path(path), MANIFEST_BYTES))
+        owners: dict[str, set[str]] = {}
+        for photo in ledger["photos"]:
+            if photo["file"] is not None:
+                name = photo["photo"]
+                name = name if name in known else name.rpartition("#")[0]  # one of several faces on a photo
+                owners.setdefault(photo["file"], set()).add(known.get(name, photo["identity"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a ledger of write_release ({type(error).__name__})") from error
+    if owners and known and not set().union(*owners.values()) & set(known.values()):
+        raise ValueError(f"{path}: names none of the originals' people; pass the photos it was written for")
+    return owners

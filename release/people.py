@@ -1,0 +1,85 @@
+"""Who is who: faces are grouped into people by their descriptors, or by the names of sub-folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+
+from checks import ParameterError, check_number
+
+#: Faces whose dlib descriptors are closer than this count as one person. Photos of one person are rarely further apart;
+#: two people are sometimes as close, and then count as one person, which cannot make a cluster too small.
+SAME_PERSON = 0.5
+
+
+def group_people(
+    descriptors: np.ndarray, threshold: float = SAME_PERSON, folders: Sequence[str | None] | None = None
+) -> np.ndarray:
+    """Group faces into people: those that a chain of small distances joins.
+
+    In doubt, faces are joined. Two people taken for one are hidden together; one person taken for two would be in a
+    cluster twice, which then hides fewer people than it seems to.
+
+    Parameters
+    ----------
+    descriptors : ndarray, shape (n, d)
+    threshold : float, default 0.5
+        Distance below which two faces are joined, above 0.
+    folders : sequence of n str or None, optional
+        The person that the user named, or None for a face without a name. Faces with the same name are one person,
+        faces with different names are different people, whatever the distances. A face without a name joins the
+        nearest named person below the threshold.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        ``"person 1"`` ... in order of first appearance.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is not a positive number, or there is not one folder per face.
+    """
+    check_number("threshold", threshold, above=0)
+    n = len(descriptors)
+    names = [None] * n if folders is None else list(folders)
+    if len(names) != n:
+        raise ParameterError(f"folders must be {n} names, one per face or None, got {len(names)}")
+    near = cdist(descriptors, descriptors)
+    joined = near < threshold
+    named = np.array([name is not None for name in names], dtype=bool)
+    if named.any():
+        # Join named faces by their names alone.
+        own = np.array([name or "" for name in names])
+        joined[np.ix_(named, named)] = own[named][:, None] == own[named][None]
+        # Join each other face to its nearest named person only, if one is close enough.
+        for i in np.flatnonzero(~named):
+            candidates = np.where(named & (near[i] < threshold), near[i], np.inf)
+            joined[i, named] = joined[named, i] = False
+            if np.isfinite(candidates).any():
+                joined[i], joined[:, i] = False, False
+                joined[i, np.argmin(candidates)] = True
+    # Number the connected faces by first appearance.
+    _, label = connected_components(joined, directed=False)
+    _, first, person = np.unique(label, return_index=True, return_inverse=True)
+    number = first.argsort().argsort() + 1
+    return np.array([f"person {i}" for i in number[person]])
+
+
+def doubtful_pairs(descriptors: np.ndarray, people: np.ndarray, doubt: float = 0.6) -> int:
+    """Count the pairs of people who are closer than `doubt`, and so may be one person.
+
+    Parameters
+    ----------
+    descriptors : ndarray, shape (n, d)
+    people : ndarray of str, shape (n,)
+    doubt : float, default 0.6
+        Distance; the default is dlib's own threshold.
+    """
+    names, person = np.unique(people, return_inverse=True)
+    rows, columns = np.nonzero(cdist(descriptors, descriptors) < doubt)
+    a, b = person[rows], person[columns]
+    return len(np.unique(a[a < b] * len(names) + b[a < b]))

@@ -1,0 +1,96 @@
+"""PNG files that hold 8-bit RGB pixels and nothing else."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from datasets.faces import SMALLEST_SIDE
+
+#: An image of a release has at most this many pixels.
+IMAGE_PIXELS = 32 << 20
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Bit depth, colour type (RGB), compression, filter and interlace method of the header.
+_PLAIN_RGB = [8, 2, 0, 0, 0]
+
+#: What other chunks of a PNG may give away.
+_CHUNKS = {
+    b"eXIf": "EXIF (camera, time, place)",
+    b"tEXt": "text",
+    b"zTXt": "text",
+    b"iTXt": "text",
+    b"iCCP": "a colour profile",
+    b"tIME": "a time",
+    b"PLTE": "a palette",
+}
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode an image, uint8 (h, w, 3), as a PNG that holds only its pixels."""
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(data, "PNG", optimize=False, compress_level=9)
+    return data.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """Decode a PNG that holds only 8-bit RGB pixels: uint8 (h, w, 3).
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else, is damaged, or has more than `IMAGE_PIXELS` pixels.
+    """
+    (width, height, *kind), compressed = _parse(data)
+    if width * height > IMAGE_PIXELS:
+        raise ValueError(f"{height}x{width} pixels are over the limit of {IMAGE_PIXELS}")
+    if kind != _PLAIN_RGB:
+        raise ValueError("not stored as plain 8-bit RGB")
+    if min(width, height) < SMALLEST_SIDE:
+        raise ValueError("too small for a face")
+    size = height * (1 + 3 * width)  # each row starts with the number of its filter
+    stream = zlib.decompressobj()
+    try:
+        rows = stream.decompress(compressed, size + 1)
+    except zlib.error as error:
+        raise ValueError("damaged pixels") from error
+    if len(rows) != size or not stream.eof or stream.unused_data:
+        raise ValueError("more or fewer bytes than the pixels take")
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            return np.array(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("damaged pixels") from error
+
+
+def _parse(data: bytes) -> tuple[tuple[int, ...], bytes]:
+    """Return the header's seven numbers and the compressed pixels; refuse any other chunk."""
+    if data[:8] != _SIGNATURE:
+        raise ValueError("not a PNG")
+    place, kinds, header, compressed, content = 8, [], (), [], b""
+    while place < len(data):
+        if place + 12 > len(data):
+            raise ValueError("cut short, or followed by further bytes")
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        content = data[place + 8 : place + 8 + length]
+        checksum = data[place + 8 + length : place + 12 + length]
+        if len(checksum) < 4 or struct.unpack(">I", checksum)[0] != zlib.crc32(kind + content):
+            raise ValueError("damaged or cut short")
+        if kind not in (b"IHDR", b"IDAT", b"IEND"):
+            raise ValueError(f"carries {_CHUNKS.get(kind, 'data other than pixels')}")
+        if kind == b"IHDR" and len(content) == 13 and not kinds:
+            header = struct.unpack(">IIBBBBB", content)
+        if kind == b"IDAT":
+            compressed.append(content)
+        kinds.append(kind)
+        place += 12 + length
+        if kind == b"IEND":
+            break
+    in_order = kinds == [b"IHDR", *[b"IDAT"] * len(compressed), b"IEND"] and compressed and header
+    if not in_order or place != len(data) or content:
+        raise ValueError("parts out of order, or followed by further bytes")
+    return header, b"".join(compressed)

@@ -1,0 +1,115 @@
+"""What happened in a run, in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from release.gathering import unread_kind
+from release.journal import SUPPRESSED, WRITTEN, Journal
+from release.options import FolderOptions
+from release.planning import Plan
+from release.replacing import BLURRED, FILTERED, REPLACED
+
+
+def count(number: int, thing: str) -> str:
+    """Return a number and what it counts: "1 photo", "2 photos"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequence[Path]) -> list[str]:
+    """Say what happened: photos, faces, people, what was left out, and what may be claimed.
+
+    Parameters
+    ----------
+    options : FolderOptions
+    journal : Journal
+    plan : Plan
+    others : sequence of Path
+        Files of the folder that are not photos.
+    """
+    n_faces = sum(len(photo.spots) for photo in plan.photos)
+    looked_at = f"{count(len(plan.photos), 'photo')}, {count(n_faces, 'face')}"
+    if options.k_anonymous:
+        n_replaceable = 0 if plan.found is None else len(plan.found.faces)
+        first = (
+            f"{looked_at}, {n_replaceable} of which can be replaced: {plan.n_people} people in "
+            f"{count(len(plan.surrogates), 'cluster')} of at least {options.k}."
+        )
+    else:
+        first = f"{looked_at}; --k is not used, as {options.method!r} needs no clusters."
+    return [
+        first,
+        *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
+        *_of_the_rest(options, plan, others),
+        _claim(options),
+    ]
+
+
+def _of_photos(journal: Journal) -> list[str]:
+    """What became of faces and photos in per_photo mode."""
+    faces = [face for record in journal.done.values() for face in record["faces"]]
+    outcomes = Counter(face["outcome"] for face in faces)
+    hidden = FILTERED if outcomes[FILTERED] else REPLACED
+    n_written = sum(record["status"] == WRITTEN for record in journal.done.values())
+    reasons = Counter(face["reason"] for face in faces if face["outcome"] == BLURRED)
+    return [
+        f"{count(outcomes[hidden], 'face')} {hidden}, {outcomes[BLURRED]} {BLURRED}; "
+        f"{count(n_written, 'photo')} written.",
+        *(f"Blurred out, {reason}: {number}." for reason, number in sorted(reasons.items())),
+    ]
+
+
+def _of_surrogates(plan: Plan) -> list[str]:
+    """What was written in shared mode."""
+    sentences = [f"{count(len(plan.surrogates), 'surrogate')} written, one copy per person, and no photo."]
+    n_unused = sum(bool(spot.reason) for photo in plan.photos for spot in photo.spots)
+    if n_unused:
+        sentences.append(f"{count(n_unused, 'face')} not used: too small, turned away or at the border.")
+    return sentences
+
+
+def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> list[str]:
+    """What was suppressed or left out, and what to look at."""
+    sentences = []
+    if plan.found is not None and plan.model is None:
+        sentences.append(
+            f"Only {plan.n_people} people were told apart, fewer than k = {options.k}: all photos with faces are "
+            "suppressed. Add photos, or choose a smaller --k."
+        )
+    n_faceless = sum(not photo.spots and not photo.damage for photo in plan.photos)
+    if n_faceless:
+        is_kept = options.keep_faceless and options.mode == "per_photo"
+        done = "kept, without metadata" if is_kept else SUPPRESSED
+        sentences.append(f"{count(n_faceless, 'photo')} in which no face was found: {done}.")
+    damaged = [photo.damage for photo in plan.photos if photo.damage]
+    sentences += [f"Damaged: {damage}" for damage in damaged]
+    sentences += [unread_kind(path) or f"Not an image: {path}" for path in others]
+    if damaged or others:
+        sentences.append(
+            f"Left out: {count(len(damaged), 'damaged file')}, {count(len(others), 'other file')}."
+        )
+    if plan.n_doubtful:
+        sentences.append(
+            f"{count(plan.n_doubtful, 'pair')} of people look alike and count as different; if two of them are one "
+            "person, their cluster hides one person fewer. A larger --same-person joins them."
+        )
+    if options.mode == "per_photo":
+        sentences.append("Look through the result: a face that no detector found is still visible.")
+    return sentences
+
+
+def _claim(options: FolderOptions) -> str:
+    """Say what may be claimed for the result."""
+    if not options.k_anonymous:
+        return (
+            f"Each face was changed separately ({options.method}). This is not k-anonymous: recognisers trained on "
+            "such images see through them."
+        )
+    if options.mode == "per_photo":
+        return (
+            "Surrogates were pasted into the photos (per_photo mode). No k-anonymity is claimed: hair, clothes, "
+            "background and pose differ between photos and can identify people."
+        )
+    return f"At least {options.k} people share each image, provided that people were told apart correctly."

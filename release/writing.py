@@ -1,0 +1,214 @@
+"""Write a release folder, and its ledger to a private place.
+
+The ledger says which file each person got. It is a re-identification key: it is written outside the release, readable
+only by its owner, and kept or destroyed by whoever is responsible for the photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import detection
+import utils
+from checks import Choice, ParameterError, check, check_labels, check_number
+from datasets import Faces
+from release import layout
+from release.png import IMAGE_PIXELS, encode_png
+
+
+def write_release(
+    folder: str | Path,
+    faces: Faces,
+    images: Sequence[np.ndarray],
+    labels: np.ndarray,
+    *,
+    mode: str,
+    ledger: str | Path,
+    k: int | None = None,
+    suppressed: Mapping[int, str] | None = None,
+    failed: Mapping[int, str] | None = None,
+) -> dict:
+    """Write anonymized images to a folder that can be shared, and the ledger to a private place.
+
+    File names come from the system's source of randomness: anyone who knew a seed could assign them again.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The release: a new or empty folder. It appears only when everything is written.
+    faces : Faces
+        The n photos that were anonymized.
+    images : sequence of c uint8 arrays (h, w, 3)
+    labels : ndarray of int, shape (n,)
+        The image that each photo got, 0 to c - 1; -1 for none.
+    mode : str
+        ``"shared"``: one file per person, equal for all who share an image. ``"per_photo"``: one file per photo,
+        without k-anonymity.
+    ledger : str or Path
+        A new file outside the release: JSON with the outcome of each photo, mode 0600.
+    k : int, optional
+        The claim in ``"shared"`` mode, at least 2; by default the largest that holds. None in ``"per_photo"`` mode.
+    suppressed, failed : mapping of int to str, optional
+        Row -> reason. Every photo without an image must be in exactly one of the two.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    ValueError
+        If arguments do not match: a label or a reason is missing, fewer than k people share an image, a person of a
+        ``"shared"`` release has several, an image is one of the photos, or the ledger is inside the release. Nothing is
+        written then.
+    FileExistsError
+        If the folder is not empty, or the ledger exists (it could be the only key to an older release).
+    FileNotFoundError
+        If a parent folder is missing.
+    """
+    folder, ledger = Path(folder).absolute(), Path(ledger).absolute()
+    check("mode", mode, Choice(layout.MODES))
+    _check_images(images)
+    labels = check_labels(labels, len(faces), n_clusters=len(images), unassigned=True)
+    reasons = _reasons(labels, suppressed or {}, failed or {})
+    if mode == "shared":
+        k = _checked_k(k, labels, faces.identities)
+    else:
+        _check_per_photo(k, labels)
+    _refuse_photos(faces, images)
+    _check_places(folder, ledger)
+    encoded = [encode_png(image) for image in images]
+    files, outcomes = _assign_names(mode, faces, labels, reasons)
+    digests = {name: hashlib.sha256(encoded[label]).hexdigest() for name, label in sorted(files.items())}
+    head = {"version": layout.VERSION, "mode": mode, "k": k}
+    counts = {"n_files": len(files), "n_images": len(set(digests.values()))}
+    manifest = {"format": layout.FORMAT, **head, **counts, "files": digests}
+    private = {"format": "AnonFACES ledger", **head, "photos": outcomes}
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as place:
+        parts = Path(place) / "release"
+        parts.mkdir(mode=0o755)
+        for name in sorted(files):  # the names are random, so their order says nothing about people
+            (parts / name).write_bytes(encoded[files[name]])
+        (parts / layout.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for path in parts.iterdir():
+            path.chmod(0o644)
+            os.utime(path, (layout.FILE_TIME, layout.FILE_TIME))
+        os.utime(parts, (layout.FILE_TIME, layout.FILE_TIME))
+        # The ledger comes first: without it, a release could not be withdrawn for a person.
+        utils.save_atomic(ledger, lambda file: file.write(json.dumps(private, indent=1).encode()))
+        if folder.exists():
+            folder.rmdir()
+        parts.rename(folder)
+    return manifest
+
+
+def _check_images(images: Sequence[np.ndarray]) -> None:
+    if len(images) == 0:
+        raise ParameterError("images must hold at least one image, got none")
+    for image in images:
+        detection.check_image(image)
+        if image.shape[0] * image.shape[1] > IMAGE_PIXELS:
+            raise ParameterError(
+                f"images must have at most {IMAGE_PIXELS} pixels each, got {image.shape[0]}x{image.shape[1]}"
+            )
+
+
+def _reasons(
+    labels: np.ndarray, suppressed: Mapping[int, str], failed: Mapping[int, str]
+) -> dict[int, tuple[str, str]]:
+    """Outcome and reason of each row without an image."""
+    reasons = {int(row): ("suppressed", str(why)) for row, why in suppressed.items()}
+    n_twice = len(reasons.keys() & {int(row) for row in failed})
+    reasons |= {int(row): ("failed", str(why)) for row, why in failed.items()}
+    without = set(np.flatnonzero(labels < 0).tolist())
+    if n_twice or reasons.keys() != without:
+        raise ParameterError(
+            f"`suppressed` and `failed` must name each photo without an image once: {len(without)} photos have no "
+            f"image, {len(reasons)} have a reason, {n_twice} have two"
+        )
+    return reasons
+
+
+def _check_per_photo(k: int | None, labels: np.ndarray) -> None:
+    if k is not None:
+        raise ParameterError(
+            f"k must be None in per_photo mode, got {k!r}: images that follow each photo are not k-anonymous"
+        )
+    if (np.bincount(labels[labels >= 0]) > 1).any():
+        raise ParameterError(
+            "labels must give each photo an image of its own in per_photo mode; use mode='shared' to share images"
+        )
+
+
+def _checked_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:
+    """Return the claim of a shared release; refuse a person with several images and an image with too few people."""
+    if k is not None:
+        check_number("k", k, int, at_least=2)
+    people = [set(identities[labels == label].tolist()) for label in range(labels.max() + 1)]
+    if sum(map(len, people)) != len(set().union(*people)):
+        raise ParameterError(
+            "labels must give each person one image: several would link the clusters; give the partition "
+            "identities=faces.identities"
+        )
+    smallest = min(map(len, people))
+    if smallest < (k or 2):
+        raise ParameterError(
+            f"at least {k or 2} people must share each image, but one is shared by {smallest}; suppress its photos"
+        )
+    return int(k or smallest)
+
+
+def pixel_key(image: np.ndarray) -> bytes:
+    """Digest of an image's size and pixels."""
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+
+
+def _refuse_photos(faces: Faces, images: Sequence[np.ndarray]) -> None:
+    """Raise if an image is one of the photos."""
+    photos = {pixel_key(image) for part in (faces, faces.others) if part is not None for image in part.images}
+    passed = [i for i, image in enumerate(images) if pixel_key(image) in photos]
+    if passed:
+        raise ParameterError(
+            f"{len(passed)} images are unchanged photos, the first is image {passed[0]}; anonymize or suppress them"
+        )
+
+
+def _check_places(folder: Path, ledger: Path) -> None:
+    for path in (folder, ledger):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    if ledger.resolve().is_relative_to(folder.resolve()):
+        raise ParameterError(f"{ledger}: the ledger identifies people and must not be inside the release")
+    if os.path.lexists(ledger):
+        raise FileExistsError(
+            f"{ledger} exists and may be the only key to an older release; choose another name"
+        )
+    is_new = not os.path.lexists(folder)
+    if not is_new and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not an empty folder; choose a new one for the release")
+
+
+def _assign_names(
+    mode: str, faces: Faces, labels: np.ndarray, reasons: dict[int, tuple[str, str]]
+) -> tuple[dict[str, int], list[dict]]:
+    """Draw random names: file name -> image number, and the outcome of each photo for the ledger."""
+    owners = faces.identities if mode == "shared" else np.arange(len(faces))
+    named, files, outcomes = {}, {}, []
+    for row, (owner, label) in enumerate(zip(owners.tolist(), labels.tolist(), strict=True)):
+        outcome, reason = reasons.get(row, ("anonymized", ""))
+        name = None
+        if label >= 0:
+            name = named.setdefault(owner, secrets.token_hex(layout.NAME_BYTES) + ".png")
+            files[name] = label
+        photo = {"photo": str(faces.names[row]), "identity": str(faces.identities[row])}
+        outcomes.append({**photo, "outcome": outcome, "file": name, "reason": reason})
+    return files, outcomes
