@@ -175,9 +175,9 @@ class UpConvolution(Surrogates):
         """What is photo `i`'s own: its nuisance code, or its emotion and orientation by its attributes."""
         if "nuisance" in self.model.architecture.input_sizes:
             return {"nuisance": self.nuisance(i)[None]}
-        from CNN import photos
+        from CNN import fitting
 
-        own = photos.conditions_of(self.faces.select([i]))
+        own = fitting.conditions_of(self.faces.select([i]))
         return {name: code for name, code in own.items() if name in self._shown}
 
     def _followed(self, i: int) -> dict[str, np.ndarray]:
@@ -199,11 +199,8 @@ class UpConvolution(Surrogates):
         return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit([i]), "fitting codes", 1)[0]
 
     def _fit(self, rows: Sequence[int]) -> np.ndarray:
-        from CNN import fitting, photos
+        from CNN import fitting
 
-        a = self.model.architecture
         images = [self.faces.images[i] for i in rows]
-        pictures, visible = photos.align(
-            images, self.landmarks[rows], self.model.landmarks, a.height, a.width, a.channels
-        )
+        pictures, visible = fitting.align(images, self.landmarks[rows], self.model)
         return fitting.fit_nuisance(self.model, self.identity_codes[rows], pictures, visible)

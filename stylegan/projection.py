@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-import CNN.photos
 import datasets
 import detection
 import utils
@@ -31,6 +30,7 @@ from datasets.sources import IMAGE_SUFFIXES
 from stylegan import alignment, features
 from stylegan.alignment import Aligned
 from stylegan.network import StyleNetwork
+from training.training_set import face_weights
 
 #: Where codes of photos are kept, a folder for each source of faces.
 CODES = Path(__file__).resolve().parents[1] / "datasets" / "stylegan_data" / "latent_vectors"
@@ -59,7 +59,7 @@ class Settings:
         pixels * L1 + descriptors * |d - d'|^2 + pull * mean(u^2) + one_code * mean((u - mean over layers)^2)
 
     with L1 the mean absolute difference of drawn picture and photo on several scales, weighted by
-    `CNN.photos.face_weights`, and d, d' their face descriptors (`features.descriptor_network`).
+    `training.face_weights`, and d, d' their face descriptors (`features.descriptor_network`).
 
     Attributes
     ----------
@@ -359,7 +359,7 @@ class Projector:
         """Fill the state; a short batch is filled up by its last photo."""
         rows = np.minimum(np.arange(self.batch), len(aligned) - 1)
         side, s = self.network.resolution, self.state
-        weights = [CNN.photos.face_weights(points, side, side) for points in aligned.landmarks]
+        weights = [face_weights(points, side, side) for points in aligned.landmarks]
         weights = np.stack(weights) * np.where(aligned.visible, 1.0, UNSEEN)[..., None]
         weights /= weights.mean(axis=(1, 2, 3), keepdims=True)
         average = np.broadcast_to(
