@@ -21,14 +21,17 @@ import datasets
 import detection
 import embedding
 from anonymizer.cnn import UpConvolution
-from CNN import fitting, generation, photos, training
+from CNN import fitting, generation
 from CNN.__main__ import main
 from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
+from CNN.training import UpConvolutionSettings, UpConvolutionTrainer
 from datasets import Faces
+from training.losses import pyramid_loss, weighted_mean
+from training.training_set import mirror_landmarks, prepare
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "cnn" / "FaceGen.RaFD.model.d5.adam.h5"
-SETTINGS = training.Settings(images=24, batch=4, nuisance=3, evaluate_every=12)
+SETTINGS = UpConvolutionSettings(images=24, batch=4, nuisance=3, evaluate_every=12)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,11 +49,11 @@ def faces():
 
 @pytest.fixture(scope="module")
 def aligned(faces):
-    return photos.prepare(faces, held_out=1, size=(40, 33))
+    return prepare(faces, held_out=1, size=(40, 33))
 
 
 def train(aligned, options=SETTINGS, capacity=0.05):
-    trainer = training.Trainer(aligned, options, capacity)
+    trainer = UpConvolutionTrainer(aligned, options, capacity)
     while trainer.seen < options.images:
         trainer.step()
     return trainer
@@ -370,12 +373,12 @@ def test_anchors_and_held_out_photos(faces, aligned):
         assert (aligned.held_out & of_person).sum() == 1
         assert (aligned.anchors & of_person).sum() == 1
     assert not (aligned.anchors & aligned.held_out).any()
-    other = photos.prepare(faces, held_out=1, size=(40, 33), random_state=1)
+    other = prepare(faces, held_out=1, size=(40, 33), random_state=1)
     assert (other.held_out != aligned.held_out).any()
 
 
 def test_eyes_come_to_one_place(faces):
-    prepared = photos.prepare(faces, held_out=1)
+    prepared = prepare(faces, held_out=1)
     assert prepared.pictures.shape == (12, 112, 92, 1)
     rgb = [np.repeat(picture, 3, axis=2) for picture in prepared.pictures]
     found = detection.detect(rgb)
@@ -386,7 +389,7 @@ def test_eyes_come_to_one_place(faces):
 
 
 def test_a_person_keeps_a_photo(faces):
-    prepared = photos.prepare(faces.select([0, 4, 5]), held_out=2, size=(32, 32))
+    prepared = prepare(faces.select([0, 4, 5]), held_out=2, size=(32, 32))
     assert [(~prepared.held_out[prepared.people == person]).sum() for person in (0, 1)] == [1, 1]
 
 
@@ -402,9 +405,9 @@ def test_the_anchor_has_code_zero(aligned, trainer, model):
 def test_mirrored_landmarks_are_landmarks_of_the_mirrored_photo(faces):
     image = faces.images[0]
     found = detection.detect([image, np.ascontiguousarray(image[:, ::-1])]).landmarks
-    turned = found[0][photos.MIRRORED] * [-1, 1] + [image.shape[1] - 1, 0]
+    turned = mirror_landmarks(found[0], image.shape[1])
     assert np.linalg.norm(turned - found[1], axis=1).mean() < 2
-    assert (photos.MIRRORED[photos.MIRRORED] == np.arange(68)).all()
+    np.testing.assert_allclose(mirror_landmarks(turned, image.shape[1]), found[0])
 
 
 def test_landmark_codes_tell_how_a_photo_differs_from_the_anchor(aligned):
@@ -433,24 +436,24 @@ def test_held_out_photos_change_nothing(aligned, model):
 
 def test_training_learns(aligned):
     options = replace(SETTINGS, images=480, learning_rate=5e-3)
-    trainer = training.Trainer(aligned, options, 0.1)
+    trainer = UpConvolutionTrainer(aligned, options, 0.1)
     losses = [trainer.step() for _ in range(120)]
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
 
 
 def test_a_resumed_training_is_the_same(aligned, model, tmp_path):
-    first = training.Trainer(aligned, SETTINGS, 0.05)
+    first = UpConvolutionTrainer(aligned, SETTINGS, 0.05)
     for _ in range(3):
         first.step()
     first.save_checkpoint(tmp_path / "c.npz")
-    second = training.Trainer(aligned, SETTINGS, 0.05)
+    second = UpConvolutionTrainer(aligned, SETTINGS, 0.05)
     second.load_checkpoint(tmp_path / "c.npz")
     while second.seen < SETTINGS.images:
         second.step()
     result = second.result()
     np.testing.assert_allclose(result.generate(np.eye(3)), model.generate(np.eye(3)), atol=1e-6)
     np.testing.assert_allclose(result.nuisance_codes, model.nuisance_codes, atol=1e-6)
-    other = training.Trainer(aligned, replace(SETTINGS, seed=1), 0.05)
+    other = UpConvolutionTrainer(aligned, replace(SETTINGS, seed=1), 0.05)
     with pytest.raises(ValueError, match="other photos or settings"):
         other.load_checkpoint(tmp_path / "c.npz")
 
@@ -464,7 +467,7 @@ def test_the_held_out_loss_falls_as_codes_are_fitted(trainer):
 
 def test_training_stops_when_the_held_out_loss_no_longer_falls(aligned, tmp_path, monkeypatch):
     options = replace(SETTINGS, images=400, evaluate_every=4, patience=3)
-    trainer = training.Trainer(aligned, options, 0.05)
+    trainer = UpConvolutionTrainer(aligned, options, 0.05)
     losses = iter([0.5, 0.4, 0.45, 0.41, 0.4, 0.1])
     monkeypatch.setattr(trainer, "held_out_loss", lambda: next(losses))
     trainer.train(tmp_path / "w.keras", tmp_path / "c.npz")
@@ -473,7 +476,7 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls(aligned, tmp_path
 
 
 def test_one_identity_can_be_trained(faces):
-    alone = photos.prepare(faces.select([0, 1, 2]), held_out=1, size=(35, 29))
+    alone = prepare(faces.select([0, 1, 2]), held_out=1, size=(35, 29))
     model = train(alone, replace(SETTINGS, images=8)).result()
     assert model.generate([[1.0]]).shape == (1, 35, 29, 1)
 
@@ -481,7 +484,7 @@ def test_one_identity_can_be_trained(faces):
 def test_emotions_and_poses_can_be_trained(faces):
     attributes = pd.DataFrame({"expression": ["happy", "neutral"] * 2, "pose": [90, 45, 135, 90]})
     named = Faces(list(faces.images[:4]), faces.identities[:4], faces.names[:4], attributes, "rafd")
-    prepared = photos.prepare(named, held_out=1, attributes=True, size=(32, 26))
+    prepared = prepare(named, 1, (32, 26), conditions=fitting.conditions_of(named))
     np.testing.assert_allclose(
         prepared.conditions["orientation"][[0, 2]], [[0, 1], [0.5**0.5, 0.5**0.5]], atol=1e-6
     )
@@ -489,7 +492,7 @@ def test_emotions_and_poses_can_be_trained(faces):
     assert model.architecture.input_sizes == {"identity": 1, "emotion": 8, "orientation": 2}
     assert model.generate([[1.0]]).shape == (1, 32, 26, 1)
     with pytest.raises(ValueError, match="no expression and pose"):
-        photos.prepare(faces, attributes=True)
+        fitting.conditions_of(faces)
 
 
 @pytest.mark.parametrize(
@@ -504,7 +507,7 @@ def test_wrong_settings_are_refused(name, value):
 def test_loss_of_a_constant_difference():
     """It shows in the pixels and in the coarsest level; all bands between are 0."""
     difference = tf.fill((1, 32, 32, 1), 0.3)
-    assert float(training.pyramid_loss(difference, tf.ones((1, 32, 32, 1)))) == pytest.approx(0.6, abs=1e-6)
+    assert float(pyramid_loss(difference, tf.ones((1, 32, 32, 1)))) == pytest.approx(0.6, abs=1e-6)
 
 
 @settings(max_examples=10, deadline=None)
@@ -512,15 +515,15 @@ def test_loss_of_a_constant_difference():
 def test_loss_is_homogeneous(scale, seed):
     difference = np.random.default_rng(seed).normal(size=(1, 21, 17, 1)).astype(np.float32)
     weights = tf.ones((1, 21, 17, 1))
-    once = float(training.pyramid_loss(tf.constant(difference), weights))
-    scaled = float(training.pyramid_loss(tf.constant(np.float32(scale) * difference), weights))
+    once = float(pyramid_loss(tf.constant(difference), weights))
+    scaled = float(pyramid_loss(tf.constant(np.float32(scale) * difference), weights))
     assert scaled == pytest.approx(abs(scale) * once, rel=1e-4, abs=1e-6)
 
 
 def test_the_loss_looks_where_weights_are():
     difference, weights = np.zeros((1, 16, 16, 1), np.float32), np.zeros((1, 16, 16, 1), np.float32)
     difference[:, :, :8], weights[:, :, 8:] = 1, 1
-    assert training._weighted_mean(difference, weights) == 0
+    assert weighted_mean(difference, weights) == 0
 
 
 def test_fitting_finds_a_code(model):
