@@ -1,5 +1,5 @@
 # ruff: noqa: N999  (the package is called CNN)
-"""Train the network, or draw with it: ``python -m CNN train SOURCE``, ``python -m CNN generate WEIGHTS PARAMETERS``."""
+"""Train the network, or draw with it: ``python -m CNN train SOURCE``, ``python -m CNN generate WEIGHTS``."""
 
 from __future__ import annotations
 
@@ -27,15 +27,6 @@ def _train(options: argparse.Namespace) -> None:
     run_training(UpConvolutionTrainer(photos, settings, options.capacity), out, options)
 
 
-def _generate(options: argparse.Namespace) -> None:
-    """Draw faces."""
-    model = CNN.load_model(options.weights, options.identities)
-    parameters = generation.load_parameters(options.parameters)
-    frames = generation.draw(model, parameters, random_state=options.seed)
-    written = generation.save_frames(frames, options.out, parameters["fps"])
-    print(f"{len(frames)} pictures: {written}")
-
-
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     return int(height), int(width)
@@ -60,13 +51,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--capacity", type=float, default=1.0, help="factor on the number of channels (1)")
     train.set_defaults(run=_train)
 
-    generate = subparsers.add_parser("generate", help="draw faces as a YAML file says")
-    generate.set_defaults(run=_generate)
-    generate.add_argument("weights", help="a .keras file or a released .h5 file")
-    generate.add_argument("parameters", help="YAML file with mode: single, random, drunk or interpolate")
-    generate.add_argument("--out", required=True, help="a folder for PNG files, or a .gif or .mp4 file")
-    generate.add_argument("--identities", nargs="+", help="whom the identity code stands for")
-    generate.add_argument("--seed", type=int, default=0)
+    generate = subparsers.add_parser(
+        "generate", help="draw faces: one, random ones, a walk, or from one to another"
+    )
+    generation.add_arguments(generate)
+    generate.set_defaults(run=generation.run)
     return top
 
 

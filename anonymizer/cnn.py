@@ -85,9 +85,9 @@ class UpConvolution(Surrogates):
         self.proxy = int(proxy)
         self.keep_members = isinstance(show, str) and show == "members"
         given = {} if self.keep_members or show is None else show
-        if not isinstance(given, Mapping) or "id" in given or set(given) - set(generation.SHORT.values()):
-            raise ValueError(f"show takes values for em, or, ps, lt and nu, or 'members', not {show!r}")
-        shown = generation.codes(self.model, {**given, "mode": "single"})
+        if not isinstance(given, Mapping) or "id" in given:
+            raise ValueError(f"show must be values for em, or, ps, lt and nu, or 'members', got {show!r}")
+        shown = generation.fixed_codes(self.model, given)
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
         if isinstance(given.get("nu"), str):  # of a photo's code, what does not belong to its person
             self._shown["nuisance"] = self.model.shared_part(self._shown["nuisance"])
