@@ -175,7 +175,7 @@ def _architecture(layers: _Layers, config: list[dict], dataset: str) -> Architec
     kernels = [kernel.shape for kernel, _ in convolutions]
     first, second = kernels[0:-1:2], kernels[1:-1:2]  # of each block
     base_filters = kernels[0][2]
-    rows, columns = _base_grid(config, dense[-1][0].shape[1], base_filters)
+    rows, columns = _base_grid(dense[-1][0].shape[1], base_filters)
     sizes = [kernel.shape[0] for kernel, _ in dense[:n_inputs]]
     return Architecture(
         inputs=tuple(zip(_input_names(config, sizes, dataset), sizes, strict=True)),
@@ -219,13 +219,8 @@ def _input_names(config: list[dict], sizes: list[int], dataset: str) -> Sequence
     return usual[: len(sizes)]
 
 
-def _base_grid(config: list[dict], units: int, filters: int) -> tuple[int, int]:
-    """Rows and columns of the grid behind the last dense layer: as configured, otherwise 5 to 4."""
-    for part in config:
-        if part["class_name"] == "Reshape":
-            rows, columns, channels = part["config"]["target_shape"]
-            if channels == filters and rows * columns * channels == units:
-                return int(rows), int(columns)
+def _base_grid(units: int, filters: int) -> tuple[int, int]:
+    """Rows and columns of the grid behind the last dense layer, 5 to 4."""
     growth = round((units / filters / (_BASE_RATIO[0] * _BASE_RATIO[1])) ** 0.5)
     rows, columns = _BASE_RATIO[0] * growth, _BASE_RATIO[1] * growth
     if rows * columns * filters != units:

@@ -60,7 +60,7 @@ def fixed_codes(model: FaceNetwork, show: Mapping | None = None) -> dict[str, np
 
     Returns
     -------
-    dict of str to ndarray of float32, shape (1, length)
+    dict of str to ndarray of float64, shape (1, length)
         By the names of the model's inputs.
 
     Raises
@@ -68,28 +68,50 @@ def fixed_codes(model: FaceNetwork, show: Mapping | None = None) -> dict[str, np
     ParameterError
         For an unknown value, or a name that the model has no input for.
     """
-    return _float32({name: code[None] for name, code in _fixed(model, show or {}).items()})
+    show, inputs = show or {}, model.architecture.input_sizes
+    for name in inputs:
+        check_known("input of the network", name, _CODES)
+    for short in show:
+        check_known("code", short, [_CODES[name].short for name in inputs])
+    return {
+        name: _CODES[name].read(model, name, show.get(_CODES[name].short, _CODES[name].default))[None]
+        for name in inputs
+    }
 
 
 def random_codes(
-    model: FaceNetwork, n: int, show: Mapping | None = None, random_state=0
+    model: FaceNetwork, n: int, show: Mapping | None = None, step: float | None = None, random_state=0
 ) -> dict[str, np.ndarray]:
-    """Make the codes of n independent faces; what `show` does not fix is random.
+    """Make the codes of n random faces, or of a random walk.
 
-    Parameters, result and errors are those of `fixed_codes`, with n rows.
+    Parameters
+    ----------
+    model : FaceNetwork
+    n : int
+    show : mapping, optional
+        What is the same for all faces, as for `fixed_codes`; the rest is random.
+    step : float, optional
+        Make a walk: each face is a step of this length, 0 to 1, from the one before. By default they are independent.
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    dict of str to ndarray of float64, shape (n, length)
     """
-    return _series(model, n, show or {}, None, random_state)
-
-
-def walk_codes(
-    model: FaceNetwork, n: int, show: Mapping | None = None, step: float = 0.1, random_state=0
-) -> dict[str, np.ndarray]:
-    """Make the codes of a random walk: each of the n faces is a small step from the one before.
-
-    Parameters, result and errors are those of `fixed_codes`, with n rows. `step` is the length of a step, 0 to 1.
-    """
-    check_number("step", step, at_least=0, at_most=1)
-    return _series(model, n, show or {}, step, random_state)
+    check_number("number of frames", n, int, at_least=1, at_most=_MOST_FRAMES)
+    if step is not None:
+        check_number("step", step, at_least=0, at_most=1)
+    random, codes = check_random_state(random_state), fixed_codes(model, show)
+    for name in codes:
+        if _CODES[name].short in (show or {}):
+            codes[name] = np.tile(codes[name], (n, 1))
+            continue
+        state, rows = None, []
+        for _ in range(n):
+            state, code = _CODES[name].sample(model, name, random, None if step is None else state, step)
+            rows.append(code)
+        codes[name] = np.stack(rows)
+    return codes
 
 
 def interpolated_codes(
@@ -107,19 +129,17 @@ def interpolated_codes(
 
     Returns
     -------
-    dict of str to ndarray of float32, shape ((k - 1) * n_steps + 1, length)
+    dict of str to ndarray of float64, shape ((k - 1) * n_steps + 1, length)
     """
     check_number("number of keyframes", len(keyframes), int, at_least=2)
     check_number("n_steps", n_steps, int, at_least=1, at_most=_MOST_FRAMES // len(keyframes))
-    fixed = [_fixed(model, keyframe) for keyframe in keyframes]
+    fixed = [fixed_codes(model, keyframe) for keyframe in keyframes]
     positions = np.arange(len(keyframes)) * n_steps
-    times = np.arange(positions[-1] + 1)
-
-    def between(codes: list[np.ndarray]) -> np.ndarray:
-        columns = [np.interp(times, positions, values) for values in np.stack(codes, axis=1)]
-        return np.stack(columns, axis=1)  # (frames, length)
-
-    return _float32({name: between([codes[name] for codes in fixed]) for name in fixed[0]})
+    times, codes = np.arange(positions[-1] + 1), {}
+    for name in fixed[0]:
+        values = np.concatenate([keyframe[name] for keyframe in fixed])  # (k, length)
+        codes[name] = np.stack([np.interp(times, positions, column) for column in values.T], axis=1)
+    return codes
 
 
 def draw(model: FaceNetwork, codes: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -129,101 +149,56 @@ def draw(model: FaceNetwork, codes: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
 
 
-def _float32(codes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: values.astype(np.float32) for name, values in codes.items()}
-
-
-def _fixed(model: FaceNetwork, show: Mapping) -> dict[str, np.ndarray]:
-    """One face's codes (length,) by the names of the model's inputs."""
-    inputs = model.architecture.input_sizes
-    for name in inputs:
-        check_known("input of the network", name, _CODES)
-    for short in show:
-        check_known("code", short, [_CODES[name].short for name in inputs])
-    return {
-        name: _CODES[name].read(model, size, show.get(_CODES[name].short, _CODES[name].default))
-        for name, size in inputs.items()
-    }
-
-
-def _series(
-    model: FaceNetwork, n: int, show: Mapping, step: float | None, random_state
-) -> dict[str, np.ndarray]:
-    """Codes of a random walk, or of independent faces if `step` is None."""
-    check_number("number of frames", n, int, at_least=1, at_most=_MOST_FRAMES)
-    random, fixed, series = check_random_state(random_state), _fixed(model, show), {}
-    for name, size in model.architecture.input_sizes.items():
-        if _CODES[name].short in show:
-            series[name] = np.tile(fixed[name], (n, 1))
-            continue
-        state, rows = None, []
-        for _ in range(n):
-            state, code = _CODES[name].sample(model, size, random, None if step is None else state, step)
-            rows.append(code)
-        series[name] = np.stack(rows)
-    return _float32(series)
-
-
 # ----------------------------------------------------------------------------------------------------------
-# Values: (model, length, value) -> code
+# Values: (model, name of the input, value) -> code
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _add_up(names: Sequence[str], size: int, value) -> np.ndarray:
-    """Add the one-hot codes of the parts of ``a+b``, which are names or numbers from 0."""
-    code = np.zeros(size)
+def _read_parts(model: FaceNetwork, name: str, value) -> np.ndarray:
+    """Mix the one-hot codes of the parts of ``a+b``, which are names or numbers from 0."""
+    size = model.architecture.input_sizes[name]
+    names = {"identity": model.identities, "emotion": list(EMOTIONS)}.get(name, [])
+    names, code = names if len(names) == size else [], np.zeros(size)
     for part in str(value).split("+"):
         part = part.strip()
-        if part in names:
-            code[names.index(part)] += 1
-        elif part.isdecimal() and int(part) < size:
-            code[int(part)] += 1
-        else:
+        if part not in names and not (part.isdecimal() and int(part) < size):
             raise ParameterError(
-                f"unknown value {part!r}; give a known name or a number from 0 to {size - 1}"
+                f"unknown {name} {part!r}; give a known name or a number from 0 to {size - 1}"
             )
-    return code
+        code[names.index(part) if part in names else int(part)] += 1
+    return code / code.sum() if _is_mixture(model, name) else _unit(code)
 
 
-def _identity(model: FaceNetwork, size: int, value) -> np.ndarray:
-    code = _add_up(model.identities, size, value)
-    return code / code.sum() if _takes_mixtures(model) else _unit(code)
-
-
-def _emotion(model: FaceNetwork, size: int, value) -> np.ndarray:
-    return _unit(_add_up(EMOTIONS if size == len(EMOTIONS) else (), size, value))
-
-
-def _pose(model: FaceNetwork, size: int, value) -> np.ndarray:
-    return _unit(_add_up((), size, value))
-
-
-def _angles(model: FaceNetwork, size: int, value) -> np.ndarray:
+def _read_angles(model: FaceNetwork, name: str, value) -> np.ndarray:
+    n = model.architecture.input_sizes[name] // 2
     try:
         degrees = np.array([float(part) for part in str(value).split()])
     except ValueError:
         degrees = np.zeros(0)
-    if len(degrees) not in (1, size // 2) or not np.isfinite(degrees).all():
-        raise ParameterError(f"angles must be one or {size // 2} numbers of degrees, got {value!r}")
-    return _circle(np.broadcast_to(degrees, size // 2))
+    if len(degrees) not in (1, n) or not np.isfinite(degrees).all():
+        raise ParameterError(f"{name} must be one angle in degrees, or {n} of them, got {value!r}")
+    return _circle(np.broadcast_to(degrees, n))
 
 
-def _nuisance(model: FaceNetwork, size: int, value) -> np.ndarray:
+def _read_nuisance(model: FaceNetwork, name: str, value) -> np.ndarray:
     known = model.nuisance_of(value) if isinstance(value, str) else None
     if known is not None:
         return known
+    size = model.architecture.input_sizes[name]
     try:
         numbers = np.array(value.split() if isinstance(value, str) else value, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.full(size, np.nan)
     if numbers.shape not in ((), (1,), (size,)) or not np.isfinite(numbers).all():
-        raise ParameterError(f"nu must be the name of a training photo, or {size} numbers, got {value!r}")
+        raise ParameterError(
+            f"nuisance must be the name of a training photo or {size} numbers, got {value!r}"
+        )
     return np.broadcast_to(numbers, size)
 
 
-def _takes_mixtures(model: FaceNetwork) -> bool:
-    """Whether identities are shares that sum to 1, as for our own networks."""
-    return "nuisance" in model.architecture.input_sizes
+def _is_mixture(model: FaceNetwork, name: str) -> bool:
+    """Whether a code has shares that sum to 1, as the identities of our own networks."""
+    return name == "identity" and "nuisance" in model.architecture.input_sizes
 
 
 def _unit(code: np.ndarray) -> np.ndarray:
@@ -237,40 +212,37 @@ def _circle(degrees: np.ndarray) -> np.ndarray:
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Samples: (model, length, random, state, step) -> state, code; no state asks for an independent sample
+# Samples: (model, name of the input, random, state, step) -> state, code; without a state they are independent
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _sample_unit(model: FaceNetwork, size: int, random, state, step):
-    """A point on the unit sphere, or a step along it."""
+def _sample_unit(model: FaceNetwork, name: str, random, state, step):
+    """A point on the unit sphere, or a step along it; an identity of our networks is a mixture of people."""
+    size = model.architecture.input_sizes[name]
+    if _is_mixture(model, name):
+        sample = _normal(random, size, state, step)
+        return sample, softmax(_SHARPNESS * sample)
     move = random.uniform(-1, 1, size)
     code = _unit(move if state is None else state + step * move)
     return code, code
 
 
-def _sample_identity(model: FaceNetwork, size: int, random, state, step):
-    """A mixture of people for our networks; its state is the normal sample behind the shares."""
-    if not _takes_mixtures(model):
-        return _sample_unit(model, size, random, state, step)
-    sample = _normal_step(random.normal(size=size), state, step)
-    return sample, softmax(_SHARPNESS * sample)
-
-
-def _sample_angles(model: FaceNetwork, size: int, random, state, step):
+def _sample_angles(model: FaceNetwork, name: str, random, state, step):
     """Angles of up to 90 degrees to both sides; the state is the angles."""
-    angles = random.uniform(-90, 90, size // 2)
+    angles = random.uniform(-90, 90, model.architecture.input_sizes[name] // 2)
     angles = angles if state is None else state + step * angles
     return angles, _circle(angles)
 
 
-def _sample_nuisance(model: FaceNetwork, size: int, random, state, step):
+def _sample_nuisance(model: FaceNetwork, name: str, random, state, step):
     """A nuisance code with the spread of those of the training photos."""
-    sample = _normal_step(random.normal(size=size), state, step)
+    sample = _normal(random, model.architecture.input_sizes[name], state, step)
     return sample, sample * (model.nuisance_codes.std(axis=0) if len(model.nuisance_codes) else 1.0)
 
 
-def _normal_step(sample: np.ndarray, state: np.ndarray | None, step: float | None) -> np.ndarray:
-    """A step from one normal sample (n,) to another that keeps the spread, however long the walk."""
+def _normal(random, size: int, state: np.ndarray | None, step: float | None) -> np.ndarray:
+    """A normal sample (size,), or a step to another one that keeps the spread, however long the walk."""
+    sample = random.normal(size=size)
     return sample if state is None else np.sqrt(1 - step**2) * state + step * sample
 
 
@@ -285,12 +257,12 @@ class _Code:
 
 
 _CODES = {
-    "identity": _Code("id", 0, _identity, _sample_identity),
-    "emotion": _Code("em", "neutral", _emotion, _sample_unit),
-    "orientation": _Code("or", 0, _angles, _sample_angles),
-    "pose": _Code("ps", 0, _pose, _sample_unit),
-    "lighting": _Code("lt", 0, _angles, _sample_angles),
-    "nuisance": _Code("nu", 0, _nuisance, _sample_nuisance),
+    "identity": _Code("id", 0, _read_parts, _sample_unit),
+    "emotion": _Code("em", "neutral", _read_parts, _sample_unit),
+    "orientation": _Code("or", 0, _read_angles, _sample_angles),
+    "pose": _Code("ps", 0, _read_parts, _sample_unit),
+    "lighting": _Code("lt", 0, _read_angles, _sample_angles),
+    "nuisance": _Code("nu", 0, _read_nuisance, _sample_nuisance),
 }
 
 
@@ -336,38 +308,23 @@ def save_frames(frames: np.ndarray, out: str | Path, fps: float = 25) -> None:
         image.save(out / f"{number:05}.png")
 
 
-_MODES = {
-    "single": lambda model, shows, chosen: fixed_codes(model, shows[0]),
-    "random": lambda model, shows, chosen: random_codes(model, chosen.frames, shows[0], chosen.seed),
-    "walk": lambda model, shows, chosen: walk_codes(model, chosen.frames, shows[0], chosen.step, chosen.seed),
-    "interpolate": lambda model, shows, chosen: interpolated_codes(model, shows, chosen.frames),
-}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m CNN generate``."""
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, _EXAMPLES
     parser.add_argument("weights", help="a .keras file or a FaceGen .h5 file")
     parser.add_argument("--out", required=True, help="a folder for PNG files, or a .gif file")
-    parser.add_argument("--mode", choices=_MODES, default="single", help="default: %(default)s")
+    parser.add_argument("--mode", choices=("single", "random", "walk", "interpolate"), default="single")
     for name, code in _CODES.items():
         parser.add_argument(
             f"--{code.short}", nargs="+", default=[], metavar="VALUE",
             help=f"{name}; to interpolate, one value for each keyframe",
         )  # fmt: skip
     parser.add_argument(
-        "--frames",
-        type=int,
-        default=25,
-        help="frames in all, or from keyframe to keyframe; default: %(default)s",
+        "--frames", type=int, default=25, help="in all, or from keyframe to keyframe (%(default)s)"
     )
-    parser.add_argument(
-        "--step", type=float, default=0.1, help="step of a walk, 0 to 1; default: %(default)s"
-    )
-    parser.add_argument("--fps", type=float, default=25, help="frames a second; default: %(default)s")
-    parser.add_argument(
-        "--identities", nargs="+", help="the person behind each position of the identity code"
-    )
+    parser.add_argument("--step", type=float, default=0.1, help="step of a walk, 0 to 1 (%(default)s)")
+    parser.add_argument("--fps", type=float, default=25, help="frames a second (%(default)s)")
+    parser.add_argument("--identities", nargs="+", help="who is behind each position of the identity code")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -381,6 +338,13 @@ def run(chosen: argparse.Namespace) -> None:
         raise ParameterError(f"each code must have one value for --mode {chosen.mode}")
     shows = [{short: values[i % len(values)] for short, values in given.items() if values} for i in range(n)]
     model = CNN.load_model(chosen.weights, chosen.identities)
-    frames = draw(model, _MODES[chosen.mode](model, shows, chosen))
+    if chosen.mode == "single":
+        codes = fixed_codes(model, shows[0])
+    elif chosen.mode == "interpolate":
+        codes = interpolated_codes(model, shows, chosen.frames)
+    else:
+        step = chosen.step if chosen.mode == "walk" else None
+        codes = random_codes(model, chosen.frames, shows[0], step, chosen.seed)
+    frames = draw(model, codes)
     save_frames(frames, chosen.out, chosen.fps)
     print(f"{len(frames)} images: {chosen.out}")

@@ -24,6 +24,9 @@ EMOTIONS = ("angry", "contemptuous", "disgusted", "fearful", "happy", "neutral",
 # What our files hold beside Keras' own members, and the largest size of one of them.
 _DESCRIPTION, _ARRAYS, _LARGEST_MEMBER = "anonfaces.json", "anonfaces.npz", 1 << 28
 
+# Fields of a network that its description holds as plain values.
+_DESCRIBED = {"identities": list, "dataset": str, "training": dict, "photos": list, "held_out": list}
+
 # How many images are drawn at once.
 _BATCH = 16
 
@@ -218,8 +221,8 @@ class FaceNetwork:
             raise ValueError(f"{path}: the name of a file of weights must end in .keras")
         plain = build(self.architecture)  # in float32, whatever it was trained in
         plain.set_weights(self.network.get_weights())
-        names = ("identities", "dataset", "training", "photos", "held_out")
-        description = {"architecture": self.architecture.describe(), **{n: getattr(self, n) for n in names}}
+        description = {"architecture": self.architecture.describe()}
+        description |= {name: getattr(self, name) for name in _DESCRIBED}
         arrays = {"photo_people": self.photo_people, "nuisance_codes": self.nuisance_codes}
         if self.landmarks is not None:
             arrays["landmarks"] = self.landmarks
@@ -271,14 +274,10 @@ def load_keras(path: str | Path) -> FaceNetwork:
         loaded = FaceNetwork(
             architecture,
             network,
-            list(description["identities"]),
-            str(description["dataset"]),
-            dict(description["training"]),
-            [str(name) for name in description["photos"]],
-            arrays["photo_people"].astype(np.int64),
-            arrays["nuisance_codes"].astype(np.float32),
-            [str(name) for name in description["held_out"]],
-            arrays.get("landmarks"),
+            photo_people=arrays["photo_people"].astype(np.int64),
+            nuisance_codes=arrays["nuisance_codes"].astype(np.float32),
+            landmarks=arrays.get("landmarks"),
+            **{name: kind(description[name]) for name, kind in _DESCRIBED.items()},
         )
         _check_parts(loaded)
         return loaded

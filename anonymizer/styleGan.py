@@ -181,9 +181,9 @@ class StyleMixing(Surrogates):
         )
 
     def _read_codes(self, folder: Path) -> np.ndarray:
-        from stylegan import projection
+        from stylegan import code_folder
 
-        return projection.read_codes(folder, self.faces.names, self.network)
+        return code_folder.read_codes(folder, self.faces.names, self.network)
 
     def _checked_codes(self, codes) -> np.ndarray:
         codes = np.array(codes, dtype=np.float32)
@@ -208,7 +208,7 @@ class StyleMixing(Surrogates):
                 others.append(i)
         if others:
             images = [self.faces.images[i] for i in others]
-            pictures = alignment.align(images, self.landmarks[others], self.network)
+            pictures = alignment.align(images, self.landmarks[others], self.network).images
             codes[others] = encoder.load_encoder(_beside(self.network_path, "encoder")).encode(pictures)
         return self._checked_codes(codes)
 

@@ -55,10 +55,10 @@ class Plain:
         return codes.numpy(), float(loss)
 
     def fit(self, aligned):
-        losses = [self.descend(aligned.pictures, rate, TRIAL)[1] for rate in RATES]
+        losses = [self.descend(aligned.images, rate, TRIAL)[1] for rate in RATES]
         self.rate = RATES[int(np.nanargmin(losses))]
         started = time.perf_counter()
-        codes, _ = self.descend(aligned.pictures, self.rate, self.n_steps)
+        codes, _ = self.descend(aligned.images, self.rate, self.n_steps)
         return codes, time.perf_counter() - started
 
 
@@ -73,7 +73,7 @@ class Ours:
 
     def fit(self, aligned):
         started = time.perf_counter()
-        start = None if self.encoder is None else self.encoder.encode(aligned.pictures)
+        start = None if self.encoder is None else self.encoder.encode(aligned.images)
         codes, _ = self.projector.fit(aligned, start)
         seconds = time.perf_counter() - started
         if not self.warm:
@@ -87,9 +87,9 @@ class EncoderAlone:
         self.encoder = encoder
 
     def fit(self, aligned):
-        self.encoder.encode(aligned.pictures)
+        self.encoder.encode(aligned.images)
         started = time.perf_counter()
-        codes = self.encoder.encode(aligned.pictures)
+        codes = self.encoder.encode(aligned.images)
         return codes, time.perf_counter() - started
 
 
@@ -100,12 +100,12 @@ def measure(network, aligned, codes, known=None):
     from stylegan import features, projection
 
     drawn = np.clip(network.synthesis(codes)[..., : network.architecture.colours], -1, 1)
-    difference = np.abs(drawn - np.clip(aligned.pictures, -1, 1)).mean(axis=3)
+    difference = np.abs(drawn - np.clip(aligned.images, -1, 1)).mean(axis=3)
     transforms = features.chip_transforms(aligned.landmarks)
     halved = features.halvings(transforms)
     described = [
         features.describe(tf.constant((x + 1) * 127.5, tf.float32), transforms, halved).numpy()
-        for x in (drawn, aligned.pictures)
+        for x in (drawn, aligned.images)
     ]
     distance = np.linalg.norm(described[0] - described[1], axis=1).mean()
     apart = np.nan
@@ -119,7 +119,7 @@ def own_pictures(network, n):
     import datasets
     import detection
     from stylegan import alignment, mix_styles
-    from stylegan.alignment import Aligned
+    from stylegan.alignment import AlignedPhotos
 
     random = np.random.RandomState(1)
     people = [network.truncate(network.mapping(random.randn(n, network.z_dim))) for _ in range(2)]
@@ -130,7 +130,7 @@ def own_pictures(network, n):
         face = detection.detect(datasets.load_faces("orl").select([0])).landmarks[0]
         points = detection.move_points(face, alignment.ffhq_transform(face, side))
     pictures = network.synthesis(codes)[..., : network.architecture.colours]
-    return codes, Aligned(pictures, np.stack([points] * n), np.ones((n, side, side), dtype=bool))
+    return codes, AlignedPhotos(pictures, np.stack([points] * n), np.ones((n, side, side), dtype=bool))
 
 
 def orl_photos(network, n):
@@ -140,7 +140,7 @@ def orl_photos(network, n):
     from stylegan import alignment
 
     faces = datasets.load_faces("orl", per_identity=1, random_state=1).select(slice(0, n))
-    return alignment.place(faces.images, detection.detect(faces).landmarks, network)
+    return alignment.align(faces.images, detection.detect(faces).landmarks, network)
 
 
 def main():

@@ -13,7 +13,7 @@ import datasets
 import stylegan
 import utils
 from datasets import Faces
-from stylegan import measuring, mixing, official, projection
+from stylegan import code_folder, measuring, mixing, official
 from stylegan.architecture import Synthesis
 from stylegan.augmentation import mix_people, prepare_squares, to_signed
 from stylegan.encoder import encoder_path, load_encoder
@@ -107,7 +107,7 @@ def _measure(path: Path, faces: Faces, held_out: int, seed: int) -> None:
 
 # Each command: what it takes, the function that runs it, and what it does.
 _COMMANDS = {
-    "project": (projection.add_arguments, projection.run, "find the W+ codes of photos"),
+    "project": (code_folder.add_arguments, code_folder.run, "find the W+ codes of photos"),
     "generate": (mixing.add_arguments, mixing.run, "draw random people"),
     "convert": (official.add_arguments, official.run, "rewrite an official pickle as a safe .npz"),
     "train": (_add_train, _train, "train a small network and its encoder on photos"),

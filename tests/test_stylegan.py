@@ -21,7 +21,7 @@ import utils
 from stylegan import network as networks
 from stylegan import official
 from stylegan.__main__ import main
-from stylegan.architecture import Architecture, Mapping, Synthesis, blur, he_factor
+from stylegan.architecture import Architecture, Mapping, Synthesis, _blur, he_factor
 from stylegan.network import StyleNetwork, mix_styles, to_uint8
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "stylegan"
@@ -770,7 +770,7 @@ def test_blur_by_hand():
     one[0, 0, 0, 1] = 16
     expected = np.zeros((1, 4, 4, 2))
     expected[0, :2, :2, 1] = [[4, 2], [2, 1]]
-    np.testing.assert_allclose(blur(tf.constant(one)), expected)
+    np.testing.assert_allclose(_blur(tf.constant(one)), expected)
 
 
 def test_he_factor():
@@ -863,7 +863,7 @@ def test_nothing_is_traced_anew(small, codes, monkeypatch):
 
 def test_batches_are_cut(small, codes, monkeypatch):
     expected = small.synthesis(codes)
-    monkeypatch.setattr(networks, "PIXELS_AT_ONCE", 2 * 16**2)
+    monkeypatch.setattr(networks, "_PIXELS_AT_ONCE", 2 * 16**2)
     assert_alike(small.synthesis(codes), expected)
 
 

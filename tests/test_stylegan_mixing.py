@@ -10,7 +10,7 @@ import stylegan
 import utils
 from anonymizer import styleGan as mixing  # noqa: N813
 from datasets import Faces
-from stylegan import projection
+from stylegan import code_folder
 from stylegan.__main__ import main
 from stylegan.architecture import Architecture, Mapping, Synthesis
 from stylegan.mixing import mixing_pictures, style_layers
@@ -201,8 +201,8 @@ def test_fingerprint_follows_the_options(few, network_path):
 
 
 def test_codes_from_a_folder(few, network_path, tmp_path):
-    for path, code in zip(projection.code_paths(few.names, tmp_path), CODES, strict=True):
-        projection.save_code(path, code)
+    for path, code in zip(code_folder.code_paths(few.names, tmp_path), CODES, strict=True):
+        code_folder.save_code(path, code)
     model = make(few, network_path, codes=tmp_path)
     assert np.array_equal(model.codes, CODES)
 
