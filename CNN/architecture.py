@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 import keras
@@ -106,21 +106,12 @@ class Architecture:
         """Length of each input by its name."""
         return dict(self.inputs)
 
-    def describe(self) -> dict:
-        """Give the fields as plain values, for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_description(cls, description: Mapping) -> Architecture:
-        """Undo `describe`; raise ValueError for anything that `describe` cannot return."""
+        """Undo `dataclasses.asdict`, also after JSON; raise ValueError or TypeError for anything else."""
         if not isinstance(description, Mapping) or set(description) != {field.name for field in fields(cls)}:
             raise ValueError("the description of the network is not complete")
-        try:
-            values = {name: _tuples(value) for name, value in description.items()}
-            values["inputs"] = tuple((str(name), size) for name, size in values["inputs"])
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"the description of the network is not valid ({error})") from error
+        return cls(**{name: _tuples(value) for name, value in description.items()})
 
     @classmethod
     def for_size(

@@ -26,27 +26,16 @@ _INPUTS = {
     "YALE": ("identity", "pose", "lighting"),
 }
 
-# The class of each layer with weights, by its name in the file (Keras 2, Keras 1).
-_LAYER_CLASSES = {
-    "dense": keras.layers.Dense,
-    "conv2d": keras.layers.Conv2D,
-    "convolution2d": keras.layers.Conv2D,
-    "batch_normalization": keras.layers.BatchNormalization,
-    "batchnormalization": keras.layers.BatchNormalization,
-}
-
 # How the names of a layer's arrays end, in Keras' own order (Keras 2, Keras 1).
 _KERNEL_AND_BIAS = (("kernel", "W"), ("bias", "b"))
-_ENDINGS = {
-    keras.layers.Dense: _KERNEL_AND_BIAS,
-    keras.layers.Conv2D: _KERNEL_AND_BIAS,
-    keras.layers.BatchNormalization: (
-        ("gamma",),
-        ("beta",),
-        ("moving_mean", "running_mean"),
-        ("moving_variance", "running_std"),
-    ),
-}
+_MOMENTS = (("moving_mean", "running_mean"), ("moving_variance", "running_std"))
+
+# Layers with weights: their name and number (Keras 2 or Keras 1), their class, and how the names of their arrays end.
+_WEIGHTED = (
+    (r"dense(?:_(\d+))?", keras.layers.Dense, _KERNEL_AND_BIAS),
+    (r"conv(?:olution)?2d(?:_(\d+))?", keras.layers.Conv2D, _KERNEL_AND_BIAS),
+    (r"batch_?normalization(?:_(\d+))?", keras.layers.BatchNormalization, (("gamma",), ("beta",), *_MOMENTS)),
+)
 
 # All layers that the published files have; a file with any other is not one of them.
 _KNOWN_LAYERS = {
@@ -131,20 +120,18 @@ def _objects(value) -> Iterator[dict]:
 
 def _layers_with_weights(file: h5py.File) -> _Layers:
     """Read the layers' arrays, in the order of the layers' numbers (conv2d_2 before conv2d_10)."""
-    root = file.get("model_weights", file)
-    numbered: dict[type, dict[int, list[np.ndarray]]] = {kind: {} for kind in _ENDINGS}
-    for name in root:
-        match = re.fullmatch(r"([a-z0-9_]*[a-z][a-z0-9]*?)(?:_(\d+))?", name)
-        kind = _LAYER_CLASSES.get(match[1]) if match else None
-        if kind is not None:
-            if not isinstance(root.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"the layer {name} is not kept in this file")
-            numbered[kind][int(match[2] or 0)] = _arrays_of(name, root[name], kind)
-    return {kind: [arrays for _, arrays in sorted(found.items())] for kind, found in numbered.items()}
+    root, layers = file.get("model_weights", file), {}
+    for pattern, kind, endings in _WEIGHTED:
+        matches = [match for name in root if (match := re.fullmatch(pattern, name))]
+        matches.sort(key=lambda match: int(match[1] or 0))
+        layers[kind] = [_arrays_of(root, match[0], endings) for match in matches]
+    return layers
 
 
-def _arrays_of(layer: str, group: h5py.Group, kind: type) -> list[np.ndarray]:
-    """Read one layer's arrays, in Keras' own order."""
+def _arrays_of(root: h5py.Group, layer: str, endings: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+    """Read one layer's arrays, in the order of the ends of their names."""
+    if not isinstance(root.get(layer, getlink=True), h5py.HardLink):
+        raise ValueError(f"the layer {layer} is not kept in this file")
     found: dict[str, np.ndarray] = {}
 
     def take(path: str, part) -> None:
@@ -153,12 +140,12 @@ def _arrays_of(layer: str, group: h5py.Group, kind: type) -> list[np.ndarray]:
                 raise ValueError(f"the array {path} is not kept in the file as plain numbers")
             found[path.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(part, dtype=np.float32)
 
-    group.visititems(take)
+    root[layer].visititems(take)
     ordered = []
-    for endings in _ENDINGS[kind]:
-        matching = [values for name, values in found.items() if name.endswith(endings)]
+    for ending in endings:
+        matching = [values for name, values in found.items() if name.endswith(ending)]
         if len(matching) != 1:
-            raise ValueError(f"the layer {layer} needs one array called {endings[0]}, got {len(matching)}")
+            raise ValueError(f"the layer {layer} needs one array called {ending[0]}, got {len(matching)}")
         ordered.append(matching[0])
     if not all(np.isfinite(values).all() for values in ordered):
         raise ValueError(f"the layer {layer} holds NaN or infinite values")

@@ -30,7 +30,7 @@ from scipy.special import softmax
 from sklearn.utils import check_random_state
 
 import CNN
-from checks import ParameterError, check_known, check_number
+from checks import ParameterError, check_array, check_known, check_number
 from CNN.model import EMOTIONS, FaceNetwork
 
 # No series is longer.
@@ -169,31 +169,22 @@ def _read_parts(model: FaceNetwork, name: str, value) -> np.ndarray:
     return code / code.sum() if _is_mixture(model, name) else _unit(code)
 
 
+def _read_numbers(what: str, size: int, value) -> np.ndarray:
+    """Read `size` numbers, or one that stands for all of them."""
+    numbers = np.atleast_1d(value.split() if isinstance(value, str) else value)
+    return check_array(what, numbers.repeat(size) if numbers.shape == (1,) else numbers, (size,), np.float64)
+
+
 def _read_angles(model: FaceNetwork, name: str, value) -> np.ndarray:
-    n = model.architecture.input_sizes[name] // 2
-    try:
-        degrees = np.array([float(part) for part in str(value).split()])
-    except ValueError:
-        degrees = np.zeros(0)
-    if len(degrees) not in (1, n) or not np.isfinite(degrees).all():
-        raise ParameterError(f"{name} must be one angle in degrees, or {n} of them, got {value!r}")
-    return _circle(np.broadcast_to(degrees, n))
+    return _circle(_read_numbers(f"{name} in degrees", model.architecture.input_sizes[name] // 2, value))
 
 
 def _read_nuisance(model: FaceNetwork, name: str, value) -> np.ndarray:
-    known = model.nuisance_of(value) if isinstance(value, str) else None
-    if known is not None:
-        return known
-    size = model.architecture.input_sizes[name]
-    try:
-        numbers = np.array(value.split() if isinstance(value, str) else value, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.full(size, np.nan)
-    if numbers.shape not in ((), (1,), (size,)) or not np.isfinite(numbers).all():
-        raise ParameterError(
-            f"nuisance must be the name of a training photo or {size} numbers, got {value!r}"
-        )
-    return np.broadcast_to(numbers, size)
+    code = model.nuisance_of(value) if isinstance(value, str) else None
+    if code is None:
+        what = f"{name}, if not the name of a training photo,"
+        code = _read_numbers(what, model.architecture.input_sizes[name], value)
+    return code
 
 
 def _is_mixture(model: FaceNetwork, name: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import utils
-from checks import ParameterError
+from checks import ParameterError, check_array
 from CNN.architecture import Architecture, build
 
 #: The emotions of RaFD (Langner et al. 2010), in the order of the code.
@@ -145,11 +145,12 @@ class FaceNetwork:
         surplus = sorted(set(given) - set(sizes))
         if surplus:
             raise ParameterError(f"this network takes {', '.join(sizes)}, but no {', '.join(surplus)}")
-        if "identity" not in given:
-            raise ParameterError("identity must be given, one row for each face")
         codes: dict[str, np.ndarray] = {}
         for name, size in sizes.items():  # identity comes first
-            code = _checked_code(name, given.get(name, self._default(name, size)), size)
+            code = given.get(name, self._default(name, size))
+            if code is None:
+                raise ParameterError(f"this network also needs {name}, an array (n, {size})")
+            code = check_array(name, code, (None, size))
             n = len(codes.get("identity", code))
             if len(code) not in (1, n):
                 raise ParameterError(f"{name} must have one row, or {n} as identity has, got {len(code)}")
@@ -182,14 +183,9 @@ class FaceNetwork:
             )
         return np.eye(len(known), dtype=np.float32)[[known[str(person)] for person in people]]
 
-    @cached_property
-    def _photo_rows(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.photos)}
-
     def nuisance_of(self, photo: str) -> np.ndarray | None:
         """The nuisance code of a training photo by name: float32 (m,), or None for other photos."""
-        row = self._photo_rows.get(str(photo))
-        return None if row is None else self.nuisance_codes[row]
+        return self.nuisance_codes[self.photos.index(photo)] if photo in self.photos else None
 
     def shared_part(self, nuisance: np.ndarray) -> np.ndarray:
         """The part of nuisance codes (..., m) that means the same for all people: pose and expression.
@@ -221,7 +217,7 @@ class FaceNetwork:
             raise ValueError(f"{path}: the name of a file of weights must end in .keras")
         plain = build(self.architecture)  # in float32, whatever it was trained in
         plain.set_weights(self.network.get_weights())
-        description = {"architecture": self.architecture.describe()}
+        description = {"architecture": asdict(self.architecture)}
         description |= {name: getattr(self, name) for name in _DESCRIBED}
         arrays = {"photo_people": self.photo_people, "nuisance_codes": self.nuisance_codes}
         if self.landmarks is not None:
@@ -235,20 +231,6 @@ class FaceNetwork:
                 archive.write(codes, _ARRAYS)
             content = whole.read_bytes()
         utils.save_atomic(path, lambda file: file.write(content))
-
-
-def _checked_code(name: str, values, size: int) -> np.ndarray:
-    if values is None:
-        raise ParameterError(f"this network also needs {name}, an array (n, {size})")
-    try:
-        values = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name} must be an array of numbers ({error})") from error
-    if values.ndim != 2 or values.shape[1] != size:
-        raise ParameterError(f"{name} must have the shape (n, {size}), one row a face, got {values.shape}")
-    if not np.isfinite(values).all():
-        raise ParameterError(f"{name} must be finite, got NaN or infinite values")
-    return values
 
 
 def load_keras(path: str | Path) -> FaceNetwork:
@@ -303,5 +285,5 @@ def _check_parts(model: FaceNetwork) -> None:
         raise ValueError("its nuisance codes do not fit its photos")
     if n and not (model.photo_people.min() >= 0 and model.photo_people.max() < len(model.identities)):
         raise ValueError("its photos show people it does not have")
-    if model.landmarks is not None and model.landmarks.shape != (68, 2):
-        raise ValueError("its landmarks are not 68 points")
+    if model.landmarks is not None:
+        check_array("landmarks", model.landmarks, (68, 2))

@@ -16,7 +16,7 @@ import numpy as np
 
 import detection
 import frame
-from checks import ParameterError, check_number
+from checks import ParameterError, check_array, check_number
 from stylegan.network import StyleNetwork, to_uint8
 
 # Photos are sampled at most this many times finer than the crop, then averaged.
@@ -65,19 +65,15 @@ def align(photos: Sequence[np.ndarray], landmarks: np.ndarray, network: StyleNet
     ParameterError
         If a photo is not a uint8 RGB array, or has no 68 finite landmarks.
     """
-    landmarks = np.asarray(landmarks, dtype=np.float64)
-    if len(photos) == 0 or landmarks.shape != (len(photos), 68, 2):
-        raise ParameterError(
-            f"landmarks must have the shape ({len(photos)}, 68, 2) for {len(photos)} photos, "
-            f"got {landmarks.shape}"
-        )
+    check_number("number of photos", len(photos), int, at_least=1)
+    landmarks = check_array("landmarks", landmarks, (len(photos), 68, 2), np.float64)
     target, size = network.description.get("landmarks"), network.resolution
     if target is None:
         transforms = [ffhq_transform(points, size) for points in landmarks]
         crops = [ffhq_crop(photo, points, size) for photo, points in zip(photos, landmarks, strict=True)]
         images, visible = np.stack(crops).astype(np.float32), np.ones((len(crops), size, size), dtype=bool)
     else:
-        transforms = [detection.similarity(_checked(points), np.asarray(target)) for points in landmarks]
+        transforms = [detection.similarity(points, np.asarray(target)) for points in landmarks]
         images, visible = _warp(photos, transforms, network)
     if network.architecture.colours == 1:
         images = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images])[..., None]
@@ -111,13 +107,6 @@ def _warp(
     return np.clip(np.stack(images), 0, 255), np.stack(visible)
 
 
-def _checked(landmarks: np.ndarray) -> np.ndarray:
-    points = np.asarray(landmarks, dtype=np.float64)
-    if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise ParameterError(f"landmarks must be 68 finite points (68, 2), got shape {points.shape}")
-    return points
-
-
 # ----------------------------------------------------------------------------------------------------------
 # FFHQ
 # ----------------------------------------------------------------------------------------------------------
@@ -125,7 +114,7 @@ def _checked(landmarks: np.ndarray) -> np.ndarray:
 
 def _square(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centre of the square that FFHQ crops, and the vectors from there across half its width and half its height."""
-    points = _checked(landmarks)
+    points = check_array("landmarks", landmarks, (68, 2), np.float64)
     left, right = points[detection.LEFT_EYE].mean(axis=0), points[detection.RIGHT_EYE].mean(axis=0)
     eyes, between = (left + right) / 2, right - left
     down = points[list(detection.MOUTH_CORNERS)].mean(axis=0) - eyes

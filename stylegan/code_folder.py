@@ -26,6 +26,15 @@ _CODES = Path(__file__).resolve().parents[1] / "datasets" / "stylegan_data" / "l
 # Tells which network and settings made the codes of a folder.
 _RECORD = "projection.json"
 
+# The settings that the command takes as options.
+_OPTIONS = {
+    "n_steps": ("--steps", "steps of the search"),
+    "pixels": ("--pixels", "weight of the pixels"),
+    "descriptors": ("--descriptors", "weight of the face descriptors, 0 for none"),
+    "pull": ("--pull", "weight of the pull towards the average"),
+    "seed": ("--seed", "of the noise"),
+}
+
 _ADVICE = "give another folder, or overwrite=True (--overwrite) to replace them"
 
 
@@ -245,27 +254,20 @@ def _load_photos(source: str) -> Faces:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m stylegan project``."""
-    defaults = ProjectionSettings()
     parser.add_argument("photos", help="'orl' or a folder of photos")
     parser.add_argument(
         "out", nargs="?", help="folder for the codes; default: datasets/stylegan_data/latent_vectors/NAME"
     )
     parser.add_argument("--network", help="a .npz or official .pkl; default: the bundled network")
     parser.add_argument(
-        "--encoder",
-        help="an encoder's file, to start from its codes; default: NETWORK-encoder.npz, if it exists",
+        "--encoder", help="an encoder's file, to start from its codes; default: NETWORK-encoder.npz"
     )
     parser.add_argument("--no-encoder", action="store_true", help="start from the network's average face")
-    parser.add_argument("--steps", type=int, default=defaults.n_steps, help="default: %(default)s")
     parser.add_argument("--batch", type=int, help="photos at once; default: by the network's resolution")
-    for name, text in (
-        ("pixels", "weight of the pixels"),
-        ("descriptors", "weight of the face descriptors, 0 for none"),
-        ("pull", "weight of the pull towards the average"),
-    ):
-        default = getattr(defaults, name)
-        parser.add_argument(f"--{name}", type=float, default=default, help=f"{text}; default: {default}")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
+    for name, (option, text) in _OPTIONS.items():
+        default = getattr(ProjectionSettings(), name)
+        text = f"{text}; default: {default}"
+        parser.add_argument(option, dest=name, type=type(default), default=default, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing codes")
     parser.add_argument("--trace", help="write the course of the search to this .csv file")
 
@@ -290,8 +292,7 @@ def run(chosen: argparse.Namespace) -> None:
         encoder=encoder,
         overwrite=chosen.overwrite,
         batch=chosen.batch,
-        n_steps=chosen.steps,
-        **{name: getattr(chosen, name) for name in ("pixels", "descriptors", "pull", "seed")},
+        **{name: getattr(chosen, name) for name in _OPTIONS},
     )
     if chosen.trace:
         _write_text(Path(chosen.trace), report.trace.to_csv(index=False))

@@ -75,7 +75,7 @@ def run(chosen: argparse.Namespace) -> None:
     check_number("--number", chosen.number, int, at_least=1)
     network = stylegan.load_network(chosen.network or stylegan.BUNDLED)
     random = utils.check_random_state(chosen.seed)
-    codes = network.random_codes(chosen.number, random, chosen.psi)
+    codes = network.random_codes(chosen.number, random, truncation_psi=chosen.psi)
     chosen.out.mkdir(parents=True, exist_ok=True)
     for i in utils.progress(range(chosen.number), "drawing"):
         image = to_uint8(network.synthesis(codes[i : i + 1], chosen.noise, random_state=random))[0]

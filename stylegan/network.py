@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import utils
-from checks import Choice, ParameterError, check, check_number
+from checks import Choice, ParameterError, check, check_array, check_number
 from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays, draw
 
 #: Defaults of the official generator: truncation towards the average in the first 8 layers.
@@ -173,7 +173,7 @@ class StyleNetwork:
         ParameterError
             If z is not an array of finite numbers of this shape.
         """
-        z = _checked(z, "z", (self.z_dim,))
+        z = check_array("z", z, (None, self.z_dim))
         w = self._map(tf.constant(z)).numpy()  # (n, w_dim)
         return np.repeat(w[:, None], self.num_layers, axis=1)
 
@@ -253,20 +253,17 @@ class StyleNetwork:
         codes = self.truncate(self.mapping(z), truncation_psi, truncation_cutoff)
         return to_uint8(self.synthesis(codes, noise, random_state))
 
-    def random_codes(
-        self,
-        n: int,
-        random_state=None,
-        truncation_psi: float | None = TRUNCATION_PSI,
-        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
-    ) -> np.ndarray:
-        """Codes of n random people: float32 (n, num_layers, w_dim)."""
+    def random_codes(self, n: int, random_state=None, **truncation) -> np.ndarray:
+        """Draw the codes of n random people: float32 (n, num_layers, w_dim).
+
+        `truncation` takes the options of `truncate`.
+        """
         z = utils.check_random_state(random_state).randn(n, self.z_dim)
-        return self.truncate(self.mapping(z), truncation_psi, truncation_cutoff)
+        return self.truncate(self.mapping(z), **truncation)
 
     def check_codes(self, w) -> np.ndarray:
         """Return w as float32 (n, num_layers, w_dim) if it is finite and has this shape; otherwise ParameterError."""
-        return _checked(w, "w", (self.num_layers, self.w_dim))
+        return check_array("w", w, (None, self.num_layers, self.w_dim))
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write the network to an ``.npz`` file: arrays by their official names, and the description as JSON.
@@ -319,9 +316,7 @@ def load_npz(path: str | Path) -> StyleNetwork:
 def _check_description(network: StyleNetwork) -> None:
     landmarks, frame = (network.description.get(name) for name in ("landmarks", "frame"))
     if landmarks is not None:
-        points = np.asarray(landmarks, dtype=np.float64)
-        if points.shape != (68, 2) or not np.isfinite(points).all():
-            raise ValueError("its landmarks are not 68 points")
+        check_array("landmarks", landmarks, (68, 2))
     if frame is not None:
         top, left, height, width = (int(side) for side in frame)
         for start, length in ((top, height), (left, width)):
@@ -355,18 +350,3 @@ def mix_styles(coarse: np.ndarray, fine: np.ndarray, layers: Sequence[int]) -> n
         raise ParameterError(f"layers must be from 0 to {len(chosen) - 1}, got {sorted(places.tolist())}")
     chosen[places] = True
     return np.where(chosen, fine, coarse)
-
-
-def _checked(values, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values as finite float32 numbers (n, *shape); a copy only where needed."""
-    try:
-        values = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name} must be an array of numbers ({error})") from error
-    if values.ndim != 1 + len(shape) or values.shape[1:] != shape:
-        raise ParameterError(
-            f"{name} must have the shape (n, {', '.join(map(str, shape))}), got {values.shape}"
-        )
-    if not np.isfinite(values).all():
-        raise ParameterError(f"{name} must be finite, got NaN or infinite values")
-    return values

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 import detection
 import utils
-from checks import Number, ParameterError, check_fields, check_known, check_number
+from checks import Number, ParameterError, check_array, check_fields, check_known, check_number
 from datasets import Faces
 from stylegan import alignment, features
 from stylegan.alignment import AlignedPhotos
@@ -174,10 +174,9 @@ def project(
     detections = detect_faces(faces)
     if encoder is not None and start is not None:
         raise ParameterError("give an encoder or codes to start from, not both")
+    shape = (len(faces), network.num_layers, network.w_dim)
     if start is not None:
-        start = network.check_codes(start)
-        if len(start) != len(faces):
-            raise ParameterError(f"start must be {len(faces)} codes, one a photo, got {len(start)}")
+        start = check_array("start", start, shape)
     missed = faces.names[~detections.found]
     if len(missed):
         listed = ", ".join(missed[:5]) + (" ..." if len(missed) > 5 else "")
@@ -185,7 +184,7 @@ def project(
             f"no face was found on {len(missed)} of {len(faces)} photos, which get no code: {listed}",
             stacklevel=2,
         )
-    codes = np.full((len(faces), network.num_layers, network.w_dim), np.nan, dtype=np.float32)
+    codes = np.full(shape, np.nan, dtype=np.float32)
     traces, rows = [], np.flatnonzero(detections.found)
     for chosen, fitted, trace in projector.fit_photos(faces, detections.landmarks, rows, encoder, start):
         codes[chosen] = fitted
@@ -312,16 +311,11 @@ class Projector:
         """
         network, n, n_steps = self.network, len(aligned), self.settings.n_steps
         check_number("number of photos", n, int, at_least=1, at_most=self.batch)
-        wanted = (n, *self.state["target"].shape[1:])
-        if aligned.images.shape != wanted or not np.isfinite(aligned.images).all():
-            raise ParameterError(
-                f"aligned images must be finite, of shape {wanted}, got {aligned.images.shape}"
-            )
-        if start is None:
-            start = np.broadcast_to(network.average, (n, network.num_layers, network.w_dim))
-        start = network.check_codes(start)
-        if len(start) != n:
-            raise ParameterError(f"start must be {n} codes, one a photo, got {len(start)}")
+        check_array("aligned images", aligned.images, (n, *self.state["target"].shape[1:]))
+        shape = (n, network.num_layers, network.w_dim)
+        start = (
+            np.broadcast_to(network.average, shape) if start is None else check_array("start", start, shape)
+        )
         # Fill the state, or restore that of an interrupted search.
         transforms = features.chip_transforms(aligned.landmarks)
         n_halvings = features.halvings(transforms)
