@@ -1,19 +1,20 @@
-"""How near projected photos come, and how fast, beside the plain search that public projectors for StyleGAN 1 use.
+"""Error and speed of the projection, beside the plain search of public projectors for StyleGAN 1.
 
     python benchmarks/projection.py                                  # the bundled network and its encoder
     python benchmarks/projection.py --network FILE --steps 300 --photos 8
 
-Targets are pictures that the network drew itself from known codes, two random people in one code, and ORL photos. All
+Targets are images that the network drew itself from known codes, two random people in one code, and ORL photos. All
 methods make the same number of steps:
 
-- plain: from w = 0, gradient descent on the squared difference of pictures reduced by nearest neighbour to half their
-  side, no prior; the step length is the best of several in a short trial on the same targets, which is not counted;
-- average: ours from the network's average; encoder: ours from the encoder beside the network, where there is one;
-- encoder alone: no steps at all.
+- plain: from w = 0, gradient descent on the squared difference of images reduced by nearest neighbour to half their
+  side, without a prior; the step length is the best of several in a short trial on the same targets, which does not
+  count;
+- average: ours from the network's average; encoder: ours from the encoder beside the network, if it has one;
+- encoder alone: no steps.
 
-Printed are the mean absolute difference of pixels (of 255, where the photo shows something), the distance of dlib's
-descriptors, the root mean square difference of codes in units of the spread of w (known codes only), and seconds a
-picture.
+It prints the mean absolute difference of pixels (of 255, where the photo shows something), the distance of dlib's
+descriptors, the root mean square difference of codes in units of the spread of w (known codes only), and seconds per
+image.
 """
 
 import argparse
@@ -26,12 +27,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # the suite's modules, not this folder
 
-#: Step lengths that the plain search may choose from, and how long it tries each.
+# Step lengths that the plain search chooses from, and how many steps it tries each.
 RATES, TRIAL = (0.1, 1.0, 10.0, 100.0), 20
 
 
 class Plain:
-    """Gradient descent as it is mostly done."""
+    """Plain gradient descent, as in most public projectors."""
 
     def __init__(self, network, n_steps):
         import tensorflow as tf
@@ -94,7 +95,7 @@ class EncoderAlone:
 
 
 def measure(network, aligned, codes, known=None):
-    """Difference of pixels, distance of descriptors, and of codes in units of the spread."""
+    """Measure the difference of pixels, and the distances of descriptors and of codes in units of the spread."""
     import tensorflow as tf
 
     from stylegan import features, projection
@@ -115,7 +116,7 @@ def measure(network, aligned, codes, known=None):
 
 
 def own_pictures(network, n):
-    """Pictures of known codes, coarse layers from one random person and fine ones from another."""
+    """Draw images of known codes, coarse layers from one random person and fine ones from another."""
     import datasets
     import detection
     from stylegan import alignment, mix_styles
@@ -126,7 +127,7 @@ def own_pictures(network, n):
     codes = mix_styles(*people, range(network.num_layers // 2, network.num_layers))
     side = network.resolution
     points = network.description.get("landmarks")
-    if points is None:  # as FFHQ lays a typical face
+    if points is None:  # where a typical face lies in FFHQ
         face = detection.detect(datasets.load_faces("orl").select([0])).landmarks[0]
         points = detection.move_points(face, alignment.ffhq_transform(face, side))
     pictures = network.synthesis(codes)[..., : network.architecture.colours]
@@ -134,7 +135,7 @@ def own_pictures(network, n):
 
 
 def orl_photos(network, n):
-    """Photos of the first people, as they are aligned."""
+    """Load photos of some people and align them."""
     import datasets
     import detection
     from stylegan import alignment
@@ -168,7 +169,7 @@ def main():
         methods["encoder alone"] = EncoderAlone(encoder)
     codes, own = own_pictures(network, options.photos)
     targets = {"own": (own, codes), "ORL": (orl_photos(network, options.photos), None)}
-    print(f"{network}, {options.steps} steps, {options.photos} pictures at once")
+    print(f"{network}, {options.steps} steps, {options.photos} images at once")
     print(f"{'target':8}{'method':16}{'pixels':>8}{'descriptors':>13}{'codes':>8}{'seconds':>9}")
     for target, (aligned, known) in targets.items():
         for name, method in methods.items():
