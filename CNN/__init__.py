@@ -45,7 +45,7 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the file is not a complete network of either kind, or the number of `identities` does not fit it.
 

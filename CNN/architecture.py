@@ -16,7 +16,7 @@ from keras import layers
 
 from checks import Choice, Number, ParameterError, check_fields, check_number
 
-# Upper limits, so that a damaged description cannot ask for all the memory there is.
+# Upper limits: a damaged description must not claim more memory than a computer has.
 _LARGEST_SIDE, _LARGEST_LAYER, _LARGEST_INPUT, _LARGEST_GRID = 2048, 65_536, 100_000, 1 << 22
 
 # An image grows from a grid of about this many rows.

@@ -71,7 +71,7 @@ def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> F
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the file is damaged, holds a layer that the published files do not have (above all Lambda), or its shapes do
         not fit together.

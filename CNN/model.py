@@ -241,7 +241,7 @@ def load_keras(path: str | Path) -> FaceNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the file is damaged or not one of ours.
     """

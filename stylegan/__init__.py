@@ -46,7 +46,7 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If it is not a complete network of either kind.
     """

@@ -297,7 +297,7 @@ def load_npz(path: str | Path) -> StyleNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If it is damaged or not a network.
     """

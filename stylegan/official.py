@@ -79,7 +79,7 @@ def load_official(path: str | Path) -> StyleNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the file is damaged or hostile, holds another kind of network, or was built with unsupported arguments:
         labels, pixel normalisation, other nonlinearities or filters, unfinished growing.
