@@ -703,7 +703,7 @@ def test_series_from_the_command_line(weights, tmp_path, options, n_frames):
     [
         (["--id", "s1", "s2"], "one value for --mode single"),
         (["--mode", "interpolate", "--id", "s1", "s2", "--nu", "0", "0", "0"], "keyframes: 3"),
-        (["--mode", "interpolate"], "keyframes must be an integer at least 2"),
+        (["--mode", "interpolate"], "keyframes must be an integer of at least 2"),
         (["--em", "happy"], "unknown code 'em'"),
     ],
 )

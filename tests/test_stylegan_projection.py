@@ -180,7 +180,7 @@ def test_unusable_photos_and_sizes_are_refused(texture):
     with pytest.raises(TypeError, match="uint8"):
         alignment.ffhq_crop(texture.astype(float), points, 64)
     for size in (0, 2.5, True):
-        with pytest.raises(ValueError, match="size must be an integer at least 4"):
+        with pytest.raises(ValueError, match="size must be an integer of at least 4"):
             alignment.ffhq_crop(texture, points, size)
 
 
@@ -304,7 +304,7 @@ def test_a_search_that_diverges_is_reported(network, landmarks):
     for pictures in (np.full_like(target.images, np.nan), target.images[:, :8]):
         with pytest.raises(ValueError, match="aligned images must"):
             projector.fit(AlignedPhotos(pictures, target.landmarks, target.visible))
-    with pytest.raises(ValueError, match="number of photos must be an integer at least 1 and at most 1"):
+    with pytest.raises(ValueError, match="number of photos must be an integer of at least 1 and at most 1"):
         projector.fit(drawn_by(network, some_codes(network, 2), landmarks))
 
 
@@ -420,7 +420,7 @@ def test_damaged_or_foreign_state_is_begun_anew(network, landmarks, own_cache, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_steps": 0}, "n_steps must be an integer at least 1"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1"),
         ({"n_steps": 2.5}, "n_steps must be an integer"),
         ({"seed": -1}, "seed"),
         ({"step": 0.0}, "step must be a number above 0"),
