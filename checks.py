@@ -161,3 +161,19 @@ def check_labels(
             + (", and -1 for rows without a cluster" if unassigned else "")
         )
     return array.astype(np.int64)
+
+
+def check_array(name: str, values, shape: tuple[int | None, ...], dtype=np.float32) -> np.ndarray:
+    """Return `values` as an array of finite numbers of a shape, in which None stands for any length."""
+    try:
+        array = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{name} must be an array of numbers ({error})") from error
+    if array.ndim != len(shape) or any(
+        wanted not in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+    ):
+        wanted = ", ".join("n" if size is None else str(size) for size in shape)
+        raise ParameterError(f"{name} must have the shape ({wanted}), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ParameterError(f"{name} must be finite, got NaN or infinite values")
+    return array

@@ -1,8 +1,8 @@
 # ruff: noqa: N999, E402  (the package is called CNN, and its imports need a quiet TensorFlow)
-"""The up-convolutional network of k-Same-Net: codes of people go in, faces come out.
+"""The up-convolutional network of k-Same-Net: identity codes go in, faces come out.
 
 >>> import CNN
->>> model = CNN.load_model("CNN/output/ORL.keras")
+>>> model = CNN.load_model()
 >>> model.generate(model.identity_codes(["s1", "s2"])).shape
 (2, 112, 92, 1)
 """
@@ -10,15 +10,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import utils
 
-# Before anything here imports them, or they fill notebooks with notes on their build.
+# Before the imports below, which would otherwise print notes on their build into notebooks.
 utils.import_quietly("tensorflow", "keras")
 
 from CNN.architecture import Architecture
-from CNN.facegen import load_released
+from CNN.facegen import load_facegen
 from CNN.model import EMOTIONS, FaceNetwork, load_keras
 
 #: The weights that come with the suite, trained on the ORL faces.
@@ -33,9 +34,9 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     Parameters
     ----------
     path : str or Path
-        One of ours (``.keras``), or a released ``FaceGen.*.h5`` file.
+        A ``.keras`` file of this suite, or a published ``FaceGen.*.h5`` file.
     identities : sequence of str, optional
-        Whom the places of the identity code stand for, in their order, in place of what the file says.
+        The person behind each position of the identity code, in place of the names in the file.
 
     Returns
     -------
@@ -44,9 +45,9 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not a whole network of either kind, or `identities` are not as many as it has.
+        If the file is not a complete network of either kind, or the number of `identities` does not fit it.
 
     Examples
     --------
@@ -56,11 +57,8 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     """
     path = Path(path)
     if path.suffix in (".h5", ".hdf5"):
-        return load_released(path, identities)
+        return load_facegen(path, identities)
     if path.suffix != ".keras":
-        raise ValueError(f"{path}: a network is a .keras file of this suite or a released .h5 file")
+        raise ValueError(f"{path}: a network must be a .keras file of this suite or a FaceGen .h5 file")
     model = load_keras(path)
-    if identities is not None:
-        model.identities = [str(name) for name in identities]
-        model.__post_init__()
-    return model
+    return model if identities is None else replace(model, identities=list(identities))

@@ -1,105 +1,103 @@
-"""The up-convolutional network: codes -> fully connected layers -> up-convolution blocks -> picture.
+"""The up-convolutional network: codes -> fully connected layers -> up-convolution blocks -> image.
 
 Dosovitskiy, Springenberg, Tatarchenko and Brox, "Learning to generate chairs, tables and cars with convolutional
-networks", PAMI 39(4), 2017 (arXiv:1411.5928), sections 3.1 and 3.2, with faces in place of chairs.
+networks", PAMI 39(4), 2017 (arXiv:1411.5928), sections 3.1 and 3.2, applied to faces instead of chairs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from typing import Annotated
 
 import keras
 from keras import layers
 
-#: Sizes that a network may have, so that a damaged description cannot ask for all the memory there is.
-LARGEST_SIDE, LARGEST_LAYER, LARGEST_INPUT = 2048, 65_536, 100_000
+from checks import Choice, Number, ParameterError, check_fields, check_number
 
-#: A picture starts from a grid of about so many rows.
-BASE_ROWS = 7
+# Upper limits: a damaged description must not claim more memory than a computer has.
+_LARGEST_SIDE, _LARGEST_LAYER, _LARGEST_INPUT, _LARGEST_GRID = 2048, 65_536, 100_000, 1 << 22
+
+# An image grows from a grid of about this many rows.
+_BASE_ROWS = 7
+
+_Side = Annotated[int, Number(int, at_least=16, at_most=_LARGEST_SIDE)]
+_Width = Annotated[int, Number(int, at_least=1, at_most=_LARGEST_LAYER)]
+_Share = Annotated[float, Number(at_least=0, below=1)]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network looks like; everything that is needed to build it but the weights.
+    """The shape of a network: all that is needed to build it, except the weights.
 
     Attributes
     ----------
     inputs : tuple of (str, int)
-        Names and lengths of the codes it takes, ``identity`` first.
+        Name and length of each code, ``identity`` first.
     height, width, channels : int
-        Of the picture; any size, odd ones too.
+        Of the image; any size from 16, odd ones too; 1 or 3 channels.
     input_units : int
-        Units of the layer that each input has for itself.
+        Units of the separate layer of each input.
     hidden_units : tuple of int
-        Units of the layers behind the joined inputs.
+        Units of the layers after the joined inputs.
     base_filters : int
-        Channels of the small grid from which the picture grows.
+        Channels of the small grid from which the image grows.
     filters : tuple of int
         Channels of each block; every block doubles the size.
     kernels : tuple of tuples of int
         Kernel sizes of each block's convolutions.
     normalised_blocks : int
-        So many of the first blocks end with batch normalisation.
+        How many blocks, from the first, end with batch normalisation.
     negative_slope : float
-        Of the leaky rectifiers.
+        Of the leaky ReLUs.
     epsilon : float
         Of batch normalisation.
+
+    Raises
+    ------
+    ParameterError
+        If a size is out of range, or the sizes do not fit each other.
     """
 
     inputs: tuple[tuple[str, int], ...]
-    height: int
-    width: int
-    channels: int
-    input_units: int = 256
+    height: _Side
+    width: _Side
+    channels: Annotated[int, Choice((1, 3))]
+    input_units: _Width = 256
     hidden_units: tuple[int, ...] = (256,)
-    base_filters: int = 192
+    base_filters: _Width = 192
     filters: tuple[int, ...] = (160, 128, 64, 16)
     kernels: tuple[tuple[int, ...], ...] = ((3,), (3,), (3, 3), (3,))
-    normalised_blocks: int = 0
-    negative_slope: float = 0.2
-    epsilon: float = 1e-3
+    normalised_blocks: Annotated[int, Number(int, at_least=0)] = 0
+    negative_slope: _Share = 0.2
+    epsilon: _Share = 1e-3
 
     def __post_init__(self):
+        check_fields(self)
         names = [name for name, _ in self.inputs]
-        if not names or names[0] != "identity" or len(set(names)) != len(names):
-            raise ValueError(
-                f"a network's inputs must start with 'identity' and be named once each, not {names}"
-            )
+        if names[:1] != ["identity"] or len(set(names)) != len(names):
+            raise ParameterError(f"inputs must start with 'identity' and have different names, got {names}")
         for name, size in self.inputs:
-            _check(f"the length of {name}", size, 1, LARGEST_INPUT)
-        for name in ("height", "width"):
-            _check(name, getattr(self, name), 16, LARGEST_SIDE)
-        if self.channels not in (1, 3):
-            raise ValueError(f"a picture has 1 or 3 channels, not {self.channels!r}")
-        for name, sizes in (
-            ("input_units", (self.input_units,)),
-            ("hidden_units", self.hidden_units),
-            ("base_filters", (self.base_filters,)),
-            ("filters", self.filters),
-        ):
-            for size in sizes:
-                _check(name, size, 1, LARGEST_LAYER)
+            check_number(f"length of {name}", size, int, at_least=1, at_most=_LARGEST_INPUT)
+        for size in (*self.hidden_units, *self.filters):
+            check_number("number of units or filters", size, int, at_least=1, at_most=_LARGEST_LAYER)
         if not 1 <= len(self.filters) <= 9 or len(self.kernels) != len(self.filters):
-            raise ValueError(
-                "a network needs 1 to 9 blocks, each with its number of filters and its kernel sizes; "
-                f"got {len(self.filters)} and {len(self.kernels)}"
+            raise ParameterError(
+                "a network must have 1 to 9 blocks, each with filters and kernel sizes, "
+                f"got {len(self.filters)} filters and {len(self.kernels)} kernel sizes"
             )
         for block in self.kernels:
-            if not 1 <= len(block) <= 4:
-                raise ValueError(f"a block has 1 to 4 convolutions, not {len(block)}")
+            check_number("convolutions in a block", len(block), int, at_least=1, at_most=4)
             for size in block:
-                _check("a kernel size", size, 1, 15)
-        _check("normalised_blocks", self.normalised_blocks, 0, len(self.filters))
-        _check("the base grid", self.base[0] * self.base[1] * self.base_filters, 1, 1 << 22)
-        for name, value in (("negative_slope", self.negative_slope), ("epsilon", self.epsilon)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f"{name} must be a number from 0 to below 1, not {value!r}")
+                check_number("kernel size", size, int, at_least=1, at_most=15)
+        check_number("normalised_blocks", self.normalised_blocks, int, at_most=len(self.filters))
+        units = self.base[0] * self.base[1] * self.base_filters
+        check_number("units of the base grid", units, int, at_most=_LARGEST_GRID)
 
     @property
     def base(self) -> tuple[int, int]:
-        """Rows and columns of the grid from which the picture grows."""
+        """Rows and columns of the grid from which the image grows."""
         growth = 2 ** len(self.filters)
         return math.ceil(self.height / growth), math.ceil(self.width / growth)
 
@@ -108,65 +106,48 @@ class Architecture:
         """Length of each input by its name."""
         return dict(self.inputs)
 
-    def describe(self) -> dict:
-        """As plain values, for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_description(cls, description: Mapping) -> Architecture:
-        """Build it from what `describe` gave; ValueError for anything that it cannot have given."""
+        """Undo `dataclasses.asdict`, also after JSON; raise ValueError or TypeError for anything else."""
         if not isinstance(description, Mapping) or set(description) != {field.name for field in fields(cls)}:
             raise ValueError("the description of the network is not complete")
-        try:
-            values = {name: _tuples(value) for name, value in description.items()}
-            values["inputs"] = tuple((str(name), size) for name, size in values["inputs"])
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(
-                f"the description of the network has a value of the wrong kind ({error})"
-            ) from error
+        return cls(**{name: _tuples(value) for name, value in description.items()})
 
     @classmethod
     def for_size(
         cls, inputs: Mapping[str, int], height: int, width: int, channels: int, capacity: float = 1.0
     ) -> Architecture:
-        """Choose blocks for a picture size: at 112 x 92 those of the bundled weights, more for larger ones.
+        """Choose the blocks for an image size: at 112 x 92 those of the bundled weights, more for larger images.
 
         Parameters
         ----------
         inputs : mapping of str to int
+            Length of each code, ``identity`` first.
         height, width, channels : int
         capacity : float, default 1.0
-            Factor for the channels of all layers.
+            Factor on the channels of all layers, 0.01 to 16.
         """
-        if not 0.01 <= capacity <= 16:
-            raise ValueError(f"capacity must lie between 0.01 and 16, not {capacity!r}")
-        n_blocks = int(min(7, max(2, round(math.log2(max(height, width) / BASE_ROWS)))))
-        filters = [160, 128, 64, 32, 24, 16][: n_blocks - 1] + [16]
-        if n_blocks == 7:
-            filters = [160, 128, 96, 64, 32, 24, 16]
+        check_number("capacity", capacity, at_least=0.01, at_most=16)
+        n_blocks = int(min(7, max(2, round(math.log2(max(height, width) / _BASE_ROWS)))))
+        filters = [160, 128, 96, 64, 32, 24, 16]
+        if n_blocks < 7:
+            filters = [160, 128, 64, 32, 24][: n_blocks - 1] + [16]
         kernels = [(3,)] * n_blocks
-        kernels[max(0, n_blocks - 2)] = (3, 3)
-
-        def scaled(size: int) -> int:
-            return max(4, round(size * capacity))
-
+        kernels[n_blocks - 2] = (3, 3)
+        input_units, hidden_units, base_filters, *filters = (
+            max(4, round(size * capacity)) for size in (256, 256, 192, *filters)
+        )
         return cls(
             inputs=tuple(inputs.items()),
             height=height,
             width=width,
             channels=channels,
-            input_units=scaled(256),
-            hidden_units=(scaled(256),),
-            base_filters=scaled(192),
-            filters=tuple(map(scaled, filters)),
+            input_units=input_units,
+            hidden_units=(hidden_units,),
+            base_filters=base_filters,
+            filters=tuple(filters),
             kernels=tuple(kernels),
         )
-
-
-def _check(name: str, value: int, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 
 
 def _tuples(value):
@@ -180,13 +161,13 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
     ----------
     architecture : Architecture
     precision : str, default "float32"
-        ``"mixed_bfloat16"`` or ``"mixed_float16"`` compute in 16 bits and keep weights and picture in 32.
+        ``"mixed_bfloat16"`` and ``"mixed_float16"`` compute in 16 bits; weights and images stay in 32.
 
     Returns
     -------
     keras.Model
-        Takes a dict of arrays (n, length) by input name, gives pictures (n, height, width, channels) in 0..1. It is
-        made of Keras' own layers only.
+        Maps a dict of arrays (n, length) by input name to images (n, height, width, channels) in 0..1. Made of
+        Keras' own layers only.
     """
     a = architecture
 
@@ -196,21 +177,26 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
     def dense(units, x):
         return rectify(layers.Dense(units, dtype=precision)(x))
 
+    # Give each input a layer of its own and join them. (n, inputs * input_units)
     inputs = {name: keras.Input((size,), name=name) for name, size in a.inputs}
     joined = [dense(a.input_units, x) for x in inputs.values()]
     x = layers.Concatenate(dtype=precision)(joined) if len(joined) > 1 else joined[0]
+    # Connect them fully, up to the base grid. (n, rows, columns, base_filters)
     for units in a.hidden_units:
         x = dense(units, x)
     rows, columns = a.base
     x = dense(rows * columns * a.base_filters, x)
     x = layers.Reshape((rows, columns, a.base_filters), dtype=precision)(x)
+    # Double the size and convolve, block by block. (n, 2h, 2w, filters)
     for number, (filters, kernels) in enumerate(zip(a.filters, a.kernels, strict=True)):
-        x = layers.UpSampling2D(dtype=precision)(x)  # (n, 2h, 2w, c)
+        x = layers.UpSampling2D(dtype=precision)(x)
         for size in kernels:
             x = rectify(layers.Conv2D(filters, size, padding="same", dtype=precision)(x))
         if number < a.normalised_blocks:
             x = layers.BatchNormalization(epsilon=a.epsilon, dtype=precision)(x)
+    # Map features to pixels. (n, h, w, channels)
     x = layers.Conv2D(a.channels, 3, padding="same", activation="sigmoid", dtype="float32")(x)
+    # Crop the centre, where the size is no multiple of the base grid. (n, height, width, channels)
     spare_rows, spare_columns = x.shape[1] - a.height, x.shape[2] - a.width
     if spare_rows or spare_columns:
         top, left = spare_rows // 2, spare_columns // 2

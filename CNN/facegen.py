@@ -1,8 +1,8 @@
-"""Read the released ``FaceGen.*.h5`` files of Keras 1 and 2 as data: shapes build the network, arrays fill it.
+"""Read the published ``FaceGen.*.h5`` files of Keras 1 and 2 as data: shapes build the network, arrays fill it.
 
-Their network, as its shapes tell: a layer for each input (identity, orientation, emotion, joined in this
-order), one for all, one for the base grid of 5 x 4; then blocks of doubling, a 5 x 5 and a 3 x 3 convolution and
-batch normalisation, the last one without it, and a convolution to three channels.
+Their network, as the shapes tell: a layer for each input (identity, orientation, emotion, joined in this order), one
+for all, one for the base grid of 5 x 4; then blocks of doubling, a 5 x 5 and a 3 x 3 convolution and batch
+normalisation (the last block has none), and a convolution to three channels.
 """
 
 from __future__ import annotations
@@ -17,165 +17,152 @@ import keras
 import numpy as np
 
 from CNN.architecture import Architecture, build
-from CNN.model import FaceNetwork, _first_line
+from CNN.model import FaceNetwork
 
-#: What the inputs are called where a file does not say, by data set and in the order in which they are joined.
-INPUTS = {
+# Names of the inputs where a file does not give them, by data set, in the order in which they are joined.
+_INPUTS = {
     "RaFD": ("identity", "orientation", "emotion"),
     "JAFFE": ("identity", "orientation", "emotion"),
     "YALE": ("identity", "pose", "lighting"),
 }
 
-#: Layers with weights, by what the file calls them (Keras 2, Keras 1).
-KINDS = {
-    "dense": "dense",
-    "conv2d": "convolution",
-    "convolution2d": "convolution",
-    "batch_normalization": "normalisation",
-    "batchnormalization": "normalisation",
-}
+# How the names of a layer's arrays end, in Keras' own order (Keras 2, Keras 1).
+_KERNEL_AND_BIAS = (("kernel", "W"), ("bias", "b"))
+_MOMENTS = (("moving_mean", "running_mean"), ("moving_variance", "running_std"))
 
-#: Layers that the released files are made of; a file with any other is not one of them.
-KNOWN_LAYERS = {
+# Layers with weights: their name and number (Keras 2 or Keras 1), their class, and how the names of their arrays end.
+_WEIGHTED = (
+    (r"dense(?:_(\d+))?", keras.layers.Dense, _KERNEL_AND_BIAS),
+    (r"conv(?:olution)?2d(?:_(\d+))?", keras.layers.Conv2D, _KERNEL_AND_BIAS),
+    (r"batch_?normalization(?:_(\d+))?", keras.layers.BatchNormalization, (("gamma",), ("beta",), *_MOMENTS)),
+)
+
+# All layers that the published files have; a file with any other is not one of them.
+_KNOWN_LAYERS = {
     "InputLayer", "Dense", "LeakyReLU", "Concatenate", "Merge", "Reshape", "UpSampling2D", "Conv2D",
     "Convolution2D", "BatchNormalization", "MaxPooling2D", "Model", "Functional",
 }  # fmt: skip
 
-#: No array of such a network is larger; a damaged file may claim any size.
-LARGEST_ARRAY = 1 << 26
+# No array of such a network is larger; a damaged file may claim any size.
+_LARGEST_ARRAY = 1 << 26
 
-#: The base grid's proportions, rows to columns.
-BASE_RATIO = (5, 4)
+# Rows to columns of the base grid.
+_BASE_RATIO = (5, 4)
+
+# Arrays of each layer, by the class of the layer and in the order of the network.
+_Layers = dict[type, list[list[np.ndarray]]]
 
 
-def load_released(path: str | Path, identities: Sequence[str] | None = None) -> FaceNetwork:
-    """Load a ``FaceGen.*.h5`` file; nothing in it is run, its configuration is read as data.
+def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> FaceNetwork:
+    """Load a ``FaceGen.*.h5`` file. Nothing in it is run; its configuration is read as data.
 
     Parameters
     ----------
     path : str or Path
-        The data set (RaFD, YALE, JAFFE) is taken from the file's name.
+        The file name gives the data set (RaFD, YALE, JAFFE).
     identities : sequence of str, optional
-        Whom the places of the identity code stand for: the training identities, sorted. The file does not
+        The person behind each position of the identity code: the training identities, sorted. The file does not
         say; by default they are called "0", "1", ...
+
+    Returns
+    -------
+    FaceNetwork
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is damaged, holds other layers than the released ones (a Lambda layer above all), or shapes that do
+        If the file is damaged, holds a layer that the published files do not have (above all Lambda), or its shapes do
         not fit together.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of weights")
+        raise FileNotFoundError(f"{path}: no such file of weights")
     try:
         with h5py.File(path, "r") as file:
             config = _configuration(file)
             layers = _layers_with_weights(file)
-        dataset = next((name for name in INPUTS if name.lower() in path.name.lower()), "")
+        dataset = next((name for name in _INPUTS if name.lower() in path.name.lower()), "")
         architecture = _architecture(layers, config, dataset)
         network = build(architecture)
         _fill(network, layers)
     except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, RecursionError) as error:
-        raise ValueError(f"{path}: is no whole released face network ({_first_line(error)})") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a complete FaceGen network ({reason})") from error
     if identities is None:
-        identities = [str(place) for place in range(architecture.input_sizes["identity"])]
+        identities = [str(position) for position in range(architecture.input_sizes["identity"])]
     return FaceNetwork(architecture, network, list(identities), dataset)
 
 
 def _configuration(file: h5py.File) -> list[dict]:
-    """Read the file's layers as data, refusing any kind that the released files do not have."""
-    text = file.attrs.get("model_config")
-    if text is None:
-        return []
-    parts = list(_walk(json.loads(text)))
+    """Read the layers' configuration; refuse any kind of layer that the published files do not have."""
+    parts = list(_objects(json.loads(file.attrs.get("model_config", "[]"))))
     for part in parts:
         kind = part.get("class_name")
-        lambdas = [value for key, value in part.items() if key.endswith("_type") and value != "raw"]
-        if any(str(value).lower() in ("lambda", "function") for value in [kind, *lambdas]):
-            raise ValueError("it holds a Lambda layer, whose code would have to be run; it was not loaded")
-        if "inbound_nodes" in part and kind not in KNOWN_LAYERS:
-            raise ValueError(f"it holds a layer of the kind {kind!r}, which the released files do not have")
+        code = [value for key, value in part.items() if key.endswith("_type") and value != "raw"]
+        if any(str(value).lower() in ("lambda", "function") for value in [kind, *code]):
+            raise ValueError("it holds a Lambda layer, whose code would have to be run")
+        if "inbound_nodes" in part and kind not in _KNOWN_LAYERS:
+            raise ValueError(f"it holds a layer of the kind {kind!r}, unknown in FaceGen files")
     return [part for part in parts if "inbound_nodes" in part]
 
 
-def _walk(value) -> Iterator[dict]:
-    """Give every object in parsed JSON."""
+def _objects(value) -> Iterator[dict]:
+    """Yield every object in parsed JSON."""
     if isinstance(value, dict):
         yield value
         value = list(value.values())
     if isinstance(value, list):
         for part in value:
-            yield from _walk(part)
+            yield from _objects(part)
 
 
-def _layers_with_weights(file: h5py.File) -> dict[str, list[list[np.ndarray]]]:
-    """Arrays of each layer by its kind, in the order of the layers' numbers (conv2d_2 before conv2d_10)."""
-    root = file.get("model_weights", file)
-    found: dict[str, list[tuple[int, list[np.ndarray]]]] = {kind: [] for kind in set(KINDS.values())}
-    for name in root:
-        match = re.fullmatch(r"([a-z0-9_]*[a-z][a-z0-9]*?)(?:_(\d+))?", name)
-        kind = KINDS.get(match[1]) if match else None
-        if kind is None:
-            continue
-        if not isinstance(root.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"the layer {name} is not kept in this file")
-        group = root[name]
-        arrays: dict[str, np.ndarray] = {}
-        group.visititems(lambda path, part, arrays=arrays: _take(path, part, arrays))
-        found[kind].append((int(match[2] or 0), _in_order(name, kind, arrays)))
-    return {
-        kind: [arrays for _, arrays in sorted(rows, key=lambda row: row[0])] for kind, rows in found.items()
-    }
+def _layers_with_weights(file: h5py.File) -> _Layers:
+    """Read the layers' arrays, in the order of the layers' numbers (conv2d_2 before conv2d_10)."""
+    root, layers = file.get("model_weights", file), {}
+    for pattern, kind, endings in _WEIGHTED:
+        matches = [match for name in root if (match := re.fullmatch(pattern, name))]
+        matches.sort(key=lambda match: int(match[1] or 0))
+        layers[kind] = [_arrays_of(root, match[0], endings) for match in matches]
+    return layers
 
 
-def _take(path: str, part, arrays: dict[str, np.ndarray]) -> None:
-    if isinstance(part, h5py.Dataset):
-        if part.external or part.is_virtual or part.dtype.kind != "f" or part.size > LARGEST_ARRAY:
-            raise ValueError(f"the array {path} is not kept in the file as plain numbers")
-        arrays[path.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(part, dtype=np.float32)
+def _arrays_of(root: h5py.Group, layer: str, endings: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+    """Read one layer's arrays, in the order of the ends of their names."""
+    if not isinstance(root.get(layer, getlink=True), h5py.HardLink):
+        raise ValueError(f"the layer {layer} is not kept in this file")
+    found: dict[str, np.ndarray] = {}
 
+    def take(path: str, part) -> None:
+        if isinstance(part, h5py.Dataset):
+            if part.external or part.is_virtual or part.dtype.kind != "f" or part.size > _LARGEST_ARRAY:
+                raise ValueError(f"the array {path} is not kept in the file as plain numbers")
+            found[path.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(part, dtype=np.float32)
 
-#: How the arrays of a layer end, in Keras' own order (Keras 2, Keras 1).
-ENDINGS = {
-    "dense": (("kernel", "W"), ("bias", "b")),
-    "convolution": (("kernel", "W"), ("bias", "b")),
-    "normalisation": (
-        ("gamma",),
-        ("beta",),
-        ("moving_mean", "running_mean"),
-        ("moving_variance", "running_std"),
-    ),
-}
-
-
-def _in_order(layer: str, kind: str, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    root[layer].visititems(take)
     ordered = []
-    for endings in ENDINGS[kind]:
-        matching = [values for name, values in arrays.items() if name.endswith(endings)]
+    for ending in endings:
+        matching = [values for name, values in found.items() if name.endswith(ending)]
         if len(matching) != 1:
-            raise ValueError(
-                f"the layer {layer} has {len(matching)} arrays called {endings[0]} instead of one"
-            )
+            raise ValueError(f"the layer {layer} needs one array called {ending[0]}, got {len(matching)}")
         ordered.append(matching[0])
     if not all(np.isfinite(values).all() for values in ordered):
         raise ValueError(f"the layer {layer} holds NaN or infinite values")
     return ordered
 
 
-def _architecture(layers: dict, config: list[dict], dataset: str) -> Architecture:
-    dense, convolutions = layers["dense"], layers["convolution"]
+def _architecture(layers: _Layers, config: list[dict], dataset: str) -> Architecture:
+    """Read the architecture from the shapes of the arrays."""
+    dense, convolutions = layers[keras.layers.Dense], layers[keras.layers.Conv2D]
     n_blocks, remainder = divmod(len(convolutions) - 1, 2)
     if n_blocks < 1 or remainder or len(dense) < 3:
-        raise ValueError(
-            f"it has {len(dense)} dense and {len(convolutions)} convolution layers, which do not fit"
-        )
+        raise ValueError(f"{len(dense)} dense and {len(convolutions)} convolution layers do not fit together")
     n_inputs = _count_inputs(dense)
     kernels = [kernel.shape for kernel, _ in convolutions]
+    first, second = kernels[0:-1:2], kernels[1:-1:2]  # of each block
     base_filters = kernels[0][2]
-    rows, columns = _base_grid(config, dense[-1][0].shape[1], base_filters)
+    rows, columns = _base_grid(dense[-1][0].shape[1], base_filters)
     sizes = [kernel.shape[0] for kernel, _ in dense[:n_inputs]]
     return Architecture(
         inputs=tuple(zip(_input_names(config, sizes, dataset), sizes, strict=True)),
@@ -185,18 +172,16 @@ def _architecture(layers: dict, config: list[dict], dataset: str) -> Architectur
         input_units=dense[0][0].shape[1],
         hidden_units=tuple(kernel.shape[1] for kernel, _ in dense[n_inputs:-1]),
         base_filters=base_filters,
-        filters=tuple(shape[3] for shape in kernels[0:-1:2]),
-        kernels=tuple(
-            (first[0], second[0]) for first, second in zip(kernels[0:-1:2], kernels[1:-1:2], strict=True)
-        ),
-        normalised_blocks=len(layers["normalisation"]),
+        filters=tuple(shape[3] for shape in first),
+        kernels=tuple((a[0], b[0]) for a, b in zip(first, second, strict=True)),
+        normalised_blocks=len(layers[keras.layers.BatchNormalization]),
         negative_slope=_setting(config, "LeakyReLU", ("alpha", "negative_slope"), 0.3),
         epsilon=_setting(config, "BatchNormalization", ("epsilon",), 1e-3),
     )
 
 
 def _count_inputs(dense: list[list[np.ndarray]]) -> int:
-    """How many of the first dense layers feed the joined one, whose inputs are all their outputs."""
+    """How many of the first dense layers feed the joined one, which takes all their outputs."""
     joined = 0
     for number, (kernel, _) in enumerate(dense[:-1]):
         if number and kernel.shape[0] == joined:
@@ -207,66 +192,44 @@ def _count_inputs(dense: list[list[np.ndarray]]) -> int:
 
 def _input_names(config: list[dict], sizes: list[int], dataset: str) -> Sequence[str]:
     """Names of the inputs in the order in which they are joined, which is that of the first dense layers."""
-    by_layer = {part.get("name"): part for part in config}
-    feeders = [
-        part for part in config if part["class_name"] == "Dense" and _feeding(part) and
-        by_layer.get(_feeding(part)[0], {}).get("class_name") == "InputLayer"
-    ]  # fmt: skip
-    if len(feeders) == len(sizes):
-        feeders.sort(key=lambda part: int(re.search(r"(\d*)$", part["name"])[1] or 0))
-        return [str(_feeding(part)[0]) for part in feeders]
-    names = INPUTS.get(dataset, INPUTS["RaFD"])
-    if len(names) < len(sizes):
-        raise ValueError(f"it has {len(sizes)} inputs, whose names it does not say")
-    return names[: len(sizes)]
-
-
-def _feeding(part: dict) -> list[str]:
-    """Names of the layers that feed one."""
-    return [str(node[0]) for nodes in part["inbound_nodes"][:1] for node in nodes]
-
-
-def _base_grid(config: list[dict], units: int, filters: int) -> tuple[int, int]:
+    inputs = {part.get("name") for part in config if part["class_name"] == "InputLayer"}
+    names = {}
     for part in config:
-        if part["class_name"] == "Reshape":
-            rows, columns, channels = part["config"]["target_shape"]
-            if channels == filters and rows * columns * channels == units:
-                return int(rows), int(columns)
-    growth = round((units / filters / (BASE_RATIO[0] * BASE_RATIO[1])) ** 0.5)
-    rows, columns = BASE_RATIO[0] * growth, BASE_RATIO[1] * growth
+        feeding = [str(node[0]) for nodes in part["inbound_nodes"][:1] for node in nodes]
+        if part["class_name"] == "Dense" and feeding and feeding[0] in inputs:
+            names[int(re.search(r"(\d*)$", part["name"])[1] or 0)] = feeding[0]
+    if len(names) == len(sizes):
+        return [name for _, name in sorted(names.items())]
+    usual = _INPUTS.get(dataset, _INPUTS["RaFD"])
+    if len(usual) < len(sizes):
+        raise ValueError(f"it has {len(sizes)} inputs and does not name them")
+    return usual[: len(sizes)]
+
+
+def _base_grid(units: int, filters: int) -> tuple[int, int]:
+    """Rows and columns of the grid behind the last dense layer, 5 to 4."""
+    growth = round((units / filters / (_BASE_RATIO[0] * _BASE_RATIO[1])) ** 0.5)
+    rows, columns = _BASE_RATIO[0] * growth, _BASE_RATIO[1] * growth
     if rows * columns * filters != units:
         raise ValueError(f"its base grid of {units} units with {filters} channels is not 5 to 4")
     return rows, columns
 
 
 def _setting(config: list[dict], kind: str, names: Sequence[str], default: float) -> float:
-    values = {
-        float(part["config"][name])
-        for part in config
-        if part["class_name"] == kind
-        for name in names
-        if name in part["config"]
-    }
+    """The setting that all layers of a kind share."""
+    settings = [part["config"] for part in config if part["class_name"] == kind]
+    values = {float(setting[name]) for setting in settings for name in names if name in setting}
     if len(values) > 1:
         raise ValueError(f"its {kind} layers differ in {names[0]}")
     return values.pop() if values else default
 
 
-#: Which of Keras' layers a kind is.
-LAYER_CLASSES = {
-    "dense": keras.layers.Dense,
-    "convolution": keras.layers.Conv2D,
-    "normalisation": keras.layers.BatchNormalization,
-}
-
-
-def _fill(network: keras.Model, layers: dict[str, list[list[np.ndarray]]]) -> None:
-    for kind, layer_class in LAYER_CLASSES.items():
-        own = [layer for layer in network.layers if isinstance(layer, layer_class)]
-        for layer, arrays in zip(own, layers[kind], strict=True):
-            shapes = [tuple(weight.shape) for weight in layer.weights]
-            if shapes != [values.shape for values in arrays]:
-                raise ValueError(
-                    f"a {kind} layer has the shapes {[v.shape for v in arrays]} instead of {shapes}"
-                )
+def _fill(network: keras.Model, layers: _Layers) -> None:
+    """Set the weights of the network."""
+    for kind, all_arrays in layers.items():
+        own = [layer for layer in network.layers if isinstance(layer, kind)]
+        for layer, arrays in zip(own, all_arrays, strict=True):
+            shapes, wanted = [v.shape for v in arrays], [tuple(weight.shape) for weight in layer.weights]
+            if shapes != wanted:
+                raise ValueError(f"the shapes of a {kind.__name__} layer are {shapes}, but must be {wanted}")
             layer.set_weights(arrays)

@@ -1,21 +1,81 @@
-"""Find the nuisance codes of photos that a network was not trained on, by gradient steps through the network."""
+"""Find the codes of photos that a network was not trained on: from attributes, or by gradient steps on the pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 
-from CNN.model import FaceNetwork
-from CNN.photos import face_weights
-from CNN.training import pyramid_loss
+import detection
+from CNN.model import EMOTIONS, FaceNetwork
+from datasets import Faces
+from frame import warp_photo
+from training.loop import half_cosine
+from training.losses import pyramid_loss
+from training.training_set import face_weights
 
-#: Fitted codes are held near the code they start from by this weight on the mean square of the difference: further
-#: away they match a photo's pixels better, but the person less.
-PRIOR = 1.0
+# Weight of the mean square distance of fitted codes from the code that they start from: further away they match a
+# photo's pixels better, but the person less.
+_PRIOR = 1.0
 
-#: Adam's first step; it falls to 0 by a half cosine.
-FIRST_STEP = 0.15
+# Adam's first step; it falls to 0 by a half cosine.
+_FIRST_STEP = 0.15
+
+
+def conditions_of(faces: Faces) -> dict[str, np.ndarray]:
+    """Read emotion (n, 8) and orientation (n, 2) from RaFD's attributes.
+
+    Raises
+    ------
+    ValueError
+        If the photos have no attributes ``expression`` and ``pose``, or an unknown expression.
+    """
+    missing = {"expression", "pose"} - set(faces.attributes.columns)
+    if missing:
+        raise ValueError(
+            f"the photos of {faces.source} have no {' and '.join(sorted(missing))}; learn nuisance codes instead"
+        )
+    emotions = [str(value).lower() for value in faces.attributes["expression"]]
+    unknown = sorted(set(emotions) - set(EMOTIONS))
+    if unknown:
+        raise ValueError(f"unknown expression {unknown[0]!r}; choose from {', '.join(EMOTIONS)}")
+    emotion = np.eye(len(EMOTIONS), dtype=np.float32)[[EMOTIONS.index(value) for value in emotions]]
+    angle = np.deg2rad(faces.attributes["pose"].to_numpy(dtype=float) - 90)  # RaFD's frontal view is 90
+    orientation = np.stack([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+    return {"emotion": emotion, "orientation": orientation}
+
+
+def align(
+    images: Sequence[np.ndarray], landmarks: np.ndarray, model: FaceNetwork
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring photos into the frame of a network.
+
+    Parameters
+    ----------
+    images : sequence of n uint8 arrays (h, w, 3)
+    landmarks : ndarray, shape (n, 68, 2)
+    model : FaceNetwork
+        One that knows the landmarks of the faces it draws.
+
+    Returns
+    -------
+    pictures : ndarray of float32, shape (n, height, width, channels)
+        In 0..1.
+    visible : ndarray of bool, shape (n, height, width)
+        Where the photo covers the frame.
+    """
+    a = model.architecture
+    pictures, visible = [], []
+    for image, points in zip(images, landmarks, strict=True):
+        if a.channels == 1:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+        texture, seen = warp_photo(image, detection.similarity(points, model.landmarks), a.height, a.width)
+        pictures.append(texture / 255)
+        visible.append(seen)
+    return np.stack(pictures).astype(np.float32), np.stack(visible)
 
 
 def fit_nuisance(
@@ -24,11 +84,11 @@ def fit_nuisance(
     pictures: np.ndarray,
     visible: np.ndarray,
     steps: int = 20,
-    prior: float = PRIOR,
+    prior: float = _PRIOR,
 ) -> np.ndarray:
-    """Find nuisance codes with which the network draws given pictures best.
+    """Find the nuisance codes with which a network draws given pictures best.
 
-    It starts from the code of the training photo of the same people (those of the identity code) that comes nearest.
+    The search starts from the nearest of the codes known for training photos of the same people.
 
     Parameters
     ----------
@@ -37,11 +97,12 @@ def fit_nuisance(
     identity : ndarray, shape (n, identities)
         Identity codes, which stay as they are.
     pictures : ndarray of float32, shape (n, h, w, c)
-        In the network's frame, in 0..1; see `CNN.photos.align`.
+        In the network's frame, in 0..1; see `align`.
     visible : ndarray of bool, shape (n, h, w)
-        Only what a photo shows counts.
+        Pixels to compare.
     steps : int, default 20
-    prior : float, default `PRIOR`
+    prior : float, default 1.0
+        Weight of the distance from the start.
 
     Returns
     -------
@@ -54,21 +115,20 @@ def fit_nuisance(
     """
     a = model.architecture
     if "nuisance" not in a.input_sizes or model.landmarks is None:
-        raise ValueError("this network has no nuisance codes that could be fitted to a photo")
+        raise ValueError("this network has no nuisance codes to fit to a photo")
     identity = np.asarray(identity, dtype=np.float32)
-    shapes = (identity.shape, np.shape(pictures), np.shape(visible))
     n = len(identity)
+    shapes = (identity.shape, np.shape(pictures), np.shape(visible))
     wanted = ((n, len(model.identities)), (n, a.height, a.width, a.channels), (n, a.height, a.width))
     if shapes != wanted:
-        raise ValueError(f"identity, pictures and visible must have the shapes {wanted}, not {shapes}")
+        raise ValueError(f"identity, pictures and visible must have the shapes {wanted}, got {shapes}")
     weights = face_weights(model.landmarks, a.height, a.width)[None] * np.asarray(visible)[..., None]
     weights = tf.constant(weights, tf.float32)  # (n, h, w, 1)
     pictures = tf.constant(pictures, tf.float32)
-    start = np.stack(
-        [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]
-    )  # (n, m)
+    nearest = [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]
+    start = np.stack(nearest)  # (n, m)
     codes = tf.Variable(start)
-    optimizer = keras.optimizers.Adam(FIRST_STEP, beta_2=0.99)
+    optimizer = keras.optimizers.Adam(_FIRST_STEP, beta_2=0.99)
     optimizer.build([codes])
 
     @tf.function
@@ -81,16 +141,15 @@ def fit_nuisance(
         optimizer.apply_gradients([(tape.gradient(loss, codes), codes)])
 
     for number in range(steps):
-        optimizer.learning_rate.assign(FIRST_STEP * 0.5 * (1 + np.cos(np.pi * number / steps)))
+        optimizer.learning_rate.assign(_FIRST_STEP * half_cosine(number / steps))
         step()
     return codes.numpy()
 
 
 def _nearest(model: FaceNetwork, identity: np.ndarray, picture: tf.Tensor, weights: tf.Tensor) -> np.ndarray:
-    """The known code, or 0, with which the network comes nearest to a picture: (m,)."""
+    """The known code, or 0, with which the network draws a picture (1, h, w, c) best: (m,)."""
     own = identity[model.photo_people] > 0 if len(model.photos) else np.zeros(0, dtype=bool)
     size = model.architecture.input_sizes["nuisance"]
     known = np.vstack([np.zeros((1, size), dtype=np.float32), model.nuisance_codes[own]])
     drawn = model.generate(np.tile(identity, (len(known), 1)), nuisance=known)
-    losses = [float(pyramid_loss(one[None] - picture, weights)) for one in drawn]
-    return known[int(np.argmin(losses))]
+    return known[int(np.argmin([float(pyramid_loss(one[None] - picture, weights)) for one in drawn]))]

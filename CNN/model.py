@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,16 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 import utils
+from checks import ParameterError, check_array
 from CNN.architecture import Architecture, build
 
-#: The emotions of RaFD (Langner et al. 2010) in the order of the code, and what else the code may be called.
+#: The emotions of RaFD (Langner et al. 2010), in the order of the code.
 EMOTIONS = ("angry", "contemptuous", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 
-#: What our files carry beside Keras' own members.
-DESCRIPTION, ARRAYS = "anonfaces.json", "anonfaces.npz"
+# What our files hold beside Keras' own members, and the largest size of one of them.
+_DESCRIPTION, _ARRAYS, _LARGEST_MEMBER = "anonfaces.json", "anonfaces.npz", 1 << 28
 
-#: Pictures that are drawn at once.
-BATCH = 16
+# Fields of a network that its description holds as plain values.
+_DESCRIBED = {"identities": list, "dataset": str, "training": dict, "photos": list, "held_out": list}
+
+# How many images are drawn at once.
+_BATCH = 16
 
 
 @dataclass(eq=False, repr=False)
@@ -37,22 +40,27 @@ class FaceNetwork:
     architecture : Architecture
     network : keras.Model
     identities : list of str
-        Whom each place of the identity code stands for: the training identities, sorted.
+        The person behind each position of the identity code: the training identities, sorted.
     dataset : str
         What it was trained on.
     training : dict
-        How it was trained, as plain values; empty where the file does not say.
+        How it was trained, as plain values; empty if the file does not say.
     photos : list of str
         Names of the training photos whose nuisance codes are known.
     photo_people : ndarray of int, shape (p,)
-        Who is on each of them, as a place of the identity code.
+        Who is on each of them, as a position in the identity code.
     nuisance_codes : ndarray of float32, shape (p, m)
-        What the network learnt to be each one's own: pose, expression, light. All 0 for the photo of each
-        person that nuisance 0 was trained to show.
+        What the network learnt about each photo beside the person: pose, expression, light. All 0 for the photo of each
+        person that stands for nuisance 0 in training.
     held_out : list of str
         Names of the photos that were kept out of training.
     landmarks : ndarray of float64, shape (68, 2), or None
         Where the network draws the 68 landmarks of a typical face, x and y in its pixels.
+
+    Raises
+    ------
+    ValueError
+        If `identities` are not unique, or not as many as the identity code is long.
     """
 
     architecture: Architecture
@@ -67,7 +75,12 @@ class FaceNetwork:
     landmarks: np.ndarray | None = None
 
     def __post_init__(self):
-        self.identities = _checked_identities(self.identities, self.architecture.input_sizes["identity"])
+        self.identities = [str(name) for name in self.identities]
+        n = self.architecture.input_sizes["identity"]
+        if len(self.identities) != n:
+            raise ParameterError(f"identities must be {n} names, got {len(self.identities)}")
+        if len(set(self.identities)) != n:
+            raise ParameterError("identities must be different names, in the order of the identity code")
 
     def __repr__(self) -> str:
         a = self.architecture
@@ -102,7 +115,7 @@ class FaceNetwork:
         nuisance : array, shape (n, m), optional
             For networks that take it; 0 by default.
         **others : array, shape (n, length)
-            Further inputs that a released file may have, by their names; they have no default.
+            Further inputs of a ``FaceGen.*.h5`` file, by name; they have no default.
 
         Returns
         -------
@@ -111,90 +124,74 @@ class FaceNetwork:
 
         Raises
         ------
-        TypeError, ValueError
-            For a code of the wrong shape, not finite, missing, or one that this network does not take. A code
-            of one row serves all n.
+        ParameterError
+            For a code that is missing, not finite, of the wrong shape, or unknown to this network. A code of one row
+            serves all n.
         """
-        given = {"identity": identity, "emotion": emotion, "orientation": orientation, "nuisance": nuisance}
-        given = {name: codes for name, codes in {**given, **others}.items() if codes is not None}
-        codes = self._checked_codes(given)
-        n = len(codes["identity"])
-        parts = [
-            self._draw({name: tf.constant(values[start : start + BATCH]) for name, values in codes.items()})
-            for start in range(0, n, BATCH)
-        ]
-        a = self.architecture
-        return (
-            np.concatenate([part.numpy() for part in parts])
-            if parts
-            else np.zeros((0, a.height, a.width, a.channels), dtype=np.float32)
-        )
+        known = {"identity": identity, "emotion": emotion, "orientation": orientation, "nuisance": nuisance}
+        codes = self._checked_codes({**known, **others})
+        n, a = len(codes["identity"]), self.architecture
+        images = np.empty((n, a.height, a.width, a.channels), dtype=np.float32)
+        for start in range(0, n, _BATCH):
+            rows = slice(start, start + _BATCH)
+            batch = {name: tf.constant(values[rows]) for name, values in codes.items()}
+            images[rows] = self._draw(batch).numpy()
+        return images
 
     def _checked_codes(self, given: dict) -> dict[str, np.ndarray]:
-        """All inputs of the network as float32 arrays (n, length)."""
+        """All inputs of the network as float32 arrays (n, length); None stands for the default."""
         sizes = self.architecture.input_sizes
+        given = {name: values for name, values in given.items() if values is not None}
         surplus = sorted(set(given) - set(sizes))
         if surplus:
-            raise ValueError(f"this network takes {', '.join(sizes)}, and no {', '.join(surplus)}")
-        if "identity" not in given:
-            raise ValueError("identity must be given, one row for each face")
-        codes = {name: _checked_code(name, values, sizes[name]) for name, values in given.items()}
-        n = len(codes["identity"])
-        for name, size in sizes.items():
-            if name not in codes:
-                codes[name] = self._default(name, size)[None]
-            if len(codes[name]) not in (1, n):
-                raise ValueError(
-                    f"{n} rows of identity need {n} rows of {name} or one, not {len(codes[name])}"
-                )
-            codes[name] = np.ascontiguousarray(np.broadcast_to(codes[name], (n, size)))
-        return {name: codes[name] for name in sizes}
+            raise ParameterError(f"this network takes {', '.join(sizes)}, but no {', '.join(surplus)}")
+        codes: dict[str, np.ndarray] = {}
+        for name, size in sizes.items():  # identity comes first
+            code = given.get(name, self._default(name, size))
+            if code is None:
+                raise ParameterError(f"this network also needs {name}, an array (n, {size})")
+            code = check_array(name, code, (None, size))
+            n = len(codes.get("identity", code))
+            if len(code) not in (1, n):
+                raise ParameterError(f"{name} must have one row, or {n} as identity has, got {len(code)}")
+            codes[name] = np.ascontiguousarray(np.broadcast_to(code, (n, size)))
+        return codes
 
     @staticmethod
-    def _default(name: str, size: int) -> np.ndarray:
+    def _default(name: str, size: int) -> np.ndarray | None:
+        """The code (1, size) of a neutral, frontal face; None where the network has to be told."""
         if name == "nuisance":
-            return np.zeros(size, dtype=np.float32)
+            return np.zeros((1, size))
         if name == "emotion" and size == len(EMOTIONS):
-            return np.eye(size, dtype=np.float32)[EMOTIONS.index("neutral")]
-        if name == "orientation" and size == 2:
-            return np.array([0, 1], dtype=np.float32)
-        raise ValueError(f"this network also needs {name}, an array (n, {size})")
+            return np.eye(size)[[EMOTIONS.index("neutral")]]
+        return np.array([[0, 1]]) if name == "orientation" and size == 2 else None
 
-    def places(self, people: Sequence[str]) -> np.ndarray:
-        """Places of people in the identity code: (n,).
+    def identity_codes(self, people: Sequence[str]) -> np.ndarray:
+        """One-hot codes of people by name: float32 (n, identities).
 
         Raises
         ------
         ValueError
             If the network was not trained on one of them.
         """
-        known = {person: place for place, person in enumerate(self.identities)}
+        known = {person: position for position, person in enumerate(self.identities)}
         unknown = sorted({str(person) for person in people} - set(known))
         if unknown:
             raise ValueError(
                 f"the network was not trained on {', '.join(unknown[:5])}{' and others' if len(unknown) > 5 else ''}; "
                 f"it knows {len(known)} people: {', '.join(self.identities[:5])}{' ...' if len(known) > 5 else ''}"
             )
-        return np.array([known[str(person)] for person in people], dtype=np.int64)
-
-    def identity_codes(self, people: Sequence[str]) -> np.ndarray:
-        """One-hot codes of people by name: float32 (n, identities); errors as for `places`."""
-        return np.eye(len(self.identities), dtype=np.float32)[self.places(people)]
-
-    @cached_property
-    def _photo_rows(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.photos)}
+        return np.eye(len(known), dtype=np.float32)[[known[str(person)] for person in people]]
 
     def nuisance_of(self, photo: str) -> np.ndarray | None:
-        """The nuisance code of a training photo by its name: float32 (m,), None where there is none."""
-        row = self._photo_rows.get(str(photo))
-        return None if row is None else self.nuisance_codes[row]
+        """The nuisance code of a training photo by name: float32 (m,), or None for other photos."""
+        return self.nuisance_codes[self.photos.index(photo)] if photo in self.photos else None
 
     def shared_part(self, nuisance: np.ndarray) -> np.ndarray:
         """The part of nuisance codes (..., m) that means the same for all people: pose and expression.
 
-        What was learnt freely for each photo (glasses, light) is set to 0. Networks trained without such a part
-        give the codes as they are.
+        What was learnt freely for each photo (glasses, light) becomes 0. Networks trained without a shared part return
+        the codes as they are.
         """
         shared = np.array(nuisance, dtype=np.float32)
         n_landmark_codes = int(self.training.get("landmark_codes", 0))
@@ -205,7 +202,7 @@ class FaceNetwork:
     def save(self, path: str | Path) -> None:
         """Write the network to a ``.keras`` file.
 
-        It is a file that Keras opens by itself, made of Keras' own layers, with two further members: the
+        Keras opens the file without this suite. It is made of Keras' own layers, with two further members: the
         description (JSON) and the arrays that belong to it.
 
         Raises
@@ -215,17 +212,13 @@ class FaceNetwork:
         FileNotFoundError
             If the folder does not exist.
         """
-        path = _checked_suffix(Path(path))
+        path = Path(path)
+        if path.suffix != ".keras":
+            raise ValueError(f"{path}: the name of a file of weights must end in .keras")
         plain = build(self.architecture)  # in float32, whatever it was trained in
         plain.set_weights(self.network.get_weights())
-        description = {
-            "architecture": self.architecture.describe(),
-            "identities": self.identities,
-            "dataset": self.dataset,
-            "training": self.training,
-            "photos": self.photos,
-            "held_out": self.held_out,
-        }
+        description = {"architecture": asdict(self.architecture)}
+        description |= {name: getattr(self, name) for name in _DESCRIBED}
         arrays = {"photo_people": self.photo_people, "nuisance_codes": self.nuisance_codes}
         if self.landmarks is not None:
             arrays["landmarks"] = self.landmarks
@@ -234,81 +227,56 @@ class FaceNetwork:
             plain.save(whole)
             utils.save_arrays(codes, arrays)
             with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(DESCRIPTION, json.dumps(description, indent=1))
-                archive.write(codes, ARRAYS)
+                archive.writestr(_DESCRIPTION, json.dumps(description, indent=1))
+                archive.write(codes, _ARRAYS)
             content = whole.read_bytes()
         utils.save_atomic(path, lambda file: file.write(content))
-
-
-def _checked_identities(identities: Sequence[str], n: int) -> list[str]:
-    names = [str(name) for name in identities]
-    if len(names) != n:
-        raise ValueError(f"the network has {n} identities, but {len(names)} names were given")
-    if len(set(names)) != n:
-        raise ValueError("identities must be named once each, in the order of the identity code")
-    return names
-
-
-def _checked_code(name: str, values, size: int) -> np.ndarray:
-    try:
-        values = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array of numbers ({error})") from error
-    if values.ndim != 2 or values.shape[1] != size:
-        raise ValueError(f"{name} must have the shape (n, {size}), one row for each face, not {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds NaN or infinite values")
-    return values
-
-
-def _checked_suffix(path: Path) -> Path:
-    if path.suffix != ".keras":
-        raise ValueError(f"{path}: weights are kept in a file whose name ends in .keras")
-    return path
 
 
 def load_keras(path: str | Path) -> FaceNetwork:
     """Load one of our ``.keras`` files.
 
-    The network is built from its description; of what Keras itself wrote only the weights are read.
+    The network is built from its description; only the weights are read of what Keras itself wrote.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the file is damaged or not one of ours.
     """
-    path = _checked_suffix(Path(path))
+    path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: there is no such file of weights; make one with: python -m CNN train"
-        )
+        raise FileNotFoundError(f"{path}: no such file of weights; make one with: python -m CNN train")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if DESCRIPTION not in archive.namelist() or ARRAYS not in archive.namelist():
-                raise ValueError("it is no face network of this suite, train one with: python -m CNN train")
-            description = json.loads(_member(archive, DESCRIPTION))
-            arrays = _arrays(_member(archive, ARRAYS))
+        description, arrays = _read_members(path)
         architecture = Architecture.from_description(description["architecture"])
         network = build(architecture)
         network.load_weights(path)
         loaded = FaceNetwork(
             architecture,
             network,
-            list(description["identities"]),
-            str(description["dataset"]),
-            dict(description["training"]),
-            [str(name) for name in description["photos"]],
-            arrays["photo_people"].astype(np.int64),
-            arrays["nuisance_codes"].astype(np.float32),
-            [str(name) for name in description["held_out"]],
-            arrays.get("landmarks"),
+            photo_people=arrays["photo_people"].astype(np.int64),
+            nuisance_codes=arrays["nuisance_codes"].astype(np.float32),
+            landmarks=arrays.get("landmarks"),
+            **{name: kind(description[name]) for name, kind in _DESCRIBED.items()},
         )
         _check_parts(loaded)
         return loaded
-    except Exception as error:  # damaged files make zipfile, json, h5py and keras raise classes of their own
-        raise ValueError(f"{path}: cannot be used as a face network ({_first_line(error)})") from error
+    except Exception as error:  # damaged files make zipfile, json, h5py and keras raise their own exceptions
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a face network of this suite ({reason})") from error
+
+
+def _read_members(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Read the description and the arrays of one of our files."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        for name in (_DESCRIPTION, _ARRAYS):
+            if name not in archive.namelist():
+                raise ValueError(f"it holds no {name}; train a network with: python -m CNN train")
+            if archive.getinfo(name).file_size > _LARGEST_MEMBER:
+                raise ValueError(f"{name} unpacks to more than {_LARGEST_MEMBER} bytes")
+        return json.loads(archive.read(_DESCRIPTION)), utils.load_arrays(archive.extract(_ARRAYS, folder))
 
 
 def _check_parts(model: FaceNetwork) -> None:
@@ -316,27 +284,6 @@ def _check_parts(model: FaceNetwork) -> None:
     if model.photo_people.shape != (n,) or model.nuisance_codes.shape != (n, m):
         raise ValueError("its nuisance codes do not fit its photos")
     if n and not (model.photo_people.min() >= 0 and model.photo_people.max() < len(model.identities)):
-        raise ValueError("its photos name people that it does not have")
-    if model.landmarks is not None and model.landmarks.shape != (68, 2):
-        raise ValueError("its landmarks are not 68 points")
-
-
-#: Members are not unpacked beyond this size.
-LARGEST_MEMBER = 1 << 28
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > LARGEST_MEMBER:
-        raise ValueError(f"{name} unpacks to more than {LARGEST_MEMBER} bytes")
-    return archive.read(name)
-
-
-def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "codes.npz"
-        path.write_bytes(io.BytesIO(content).getbuffer())
-        return utils.load_arrays(path)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError("its photos show people it does not have")
+    if model.landmarks is not None:
+        check_array("landmarks", model.landmarks, (68, 2))

@@ -80,11 +80,11 @@ class UpConvolution(Surrogates):
         self.proxy = int(check_number("proxy", proxy, int, at_least=0, at_most=len(self.model.identities)))
         self.keep_members = isinstance(show, str) and show == "members"
         given = {} if self.keep_members or show is None else show
-        if not isinstance(given, Mapping) or "id" in given or set(given) - set(generation.SHORT.values()):
+        if not isinstance(given, Mapping) or "id" in given:
             raise ParameterError(
                 f"show must be 'members' or a mapping of em, or, ps, lt and nu to values, got {show!r}"
             )
-        shown = generation.codes(self.model, {**given, "mode": "single"})
+        shown = generation.fixed_codes(self.model, given)
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
         # Of a photo's code, leave out the part that belongs to its person.
         if isinstance(given.get("nu"), str):
@@ -181,9 +181,9 @@ class UpConvolution(Surrogates):
         """Photo `i`'s own codes: its nuisance code, or its emotion and orientation by its attributes."""
         if "nuisance" in self.model.architecture.input_sizes:
             return {"nuisance": self.nuisance(i)[None]}
-        from CNN import photos
+        from CNN import fitting
 
-        own = photos.conditions_of(self.faces.select([i]))
+        own = fitting.conditions_of(self.faces.select([i]))
         return {name: code for name, code in own.items() if name in self._shown}
 
     def _followed(self, i: int) -> dict[str, np.ndarray]:
@@ -206,11 +206,8 @@ class UpConvolution(Surrogates):
 
     def _fit(self, rows: Sequence[int]) -> np.ndarray:
         """Fit nuisance codes to photos: float32 (len(rows), m)."""
-        from CNN import fitting, photos
+        from CNN import fitting
 
-        a = self.model.architecture
         images = [self.faces.images[i] for i in rows]
-        pictures, visible = photos.align(
-            images, self.landmarks[rows], self.model.landmarks, a.height, a.width, a.channels
-        )
+        pictures, visible = fitting.align(images, self.landmarks[rows], self.model)
         return fitting.fit_nuisance(self.model, self.identity_codes[rows], pictures, visible)

@@ -158,9 +158,9 @@ class StyleMixing(Surrogates):
 
     def _find_codes(self, given: str | Path | np.ndarray | None) -> np.ndarray:
         """Find the W+ codes (n, num_layers, w_dim): given, beside the network, from its encoder, or from a folder."""
-        from stylegan import projection
+        from stylegan import code_folder
 
-        folder = projection.CODES / self.faces.source
+        folder = code_folder.CODES / self.faces.source
         if given is None and _beside(self.network_path, "encoder").is_file():
             return self._known_or_encoded()
         if given is None and not folder.is_dir():
@@ -170,7 +170,7 @@ class StyleMixing(Surrogates):
                 "make codes with: python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
             )
         if given is None or isinstance(given, str | Path):
-            return projection.read_codes(
+            return code_folder.read_codes(
                 Path(folder if given is None else given), self.faces.names, self.network
             )
         return self._checked_codes(given)
@@ -193,7 +193,7 @@ class StyleMixing(Surrogates):
         others = [i for i, name in enumerate(self.faces.names.tolist()) if name not in code_of]
         if others:
             images = [self.faces.images[i] for i in others]
-            pictures = alignment.align(images, self.landmarks[others], self.network)
+            pictures = alignment.align(images, self.landmarks[others], self.network).images
             codes[others] = encoder.load_encoder(_beside(self.network_path, "encoder")).encode(pictures)
         return self._checked_codes(codes)
 

@@ -1,12 +1,12 @@
-"""What the up-convolutional network can draw, by dlib descriptors, and how fast.
+"""Quality of the faces that the up-convolutional network draws, by dlib descriptors, and its speed.
 
     python benchmarks/cnn.py                                   # the bundled weights on the ORL faces
     python benchmarks/cnn.py --weights CNN/output/NAME.keras --source FOLDER --figures FOLDER
 
-Prints, and writes beside the weights as NAME.measures.json: how many people's drawn faces are nearest to one of
-their own held-out photos, distances of reconstructions to the photo itself and to the person's held-out photos,
-how many averages of k = 2 to 10 people show a face to the detector, and pictures a second in batches of 16.
-With --figures also sheets of people and of averages.
+It prints these figures and writes them beside the weights as NAME.measures.json: how many people's drawn faces are
+nearest to one of their own held-out photos; distances of reconstructions to the photo itself and to the person's
+held-out photos; on how many averages of k = 2 to 10 people the detector finds a face; images a second in batches of
+16. With --figures it also saves sheets of people and of averages.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # the suite's modules, not this folder
 
-#: So many random averages for each k.
+# Random averages for each k.
 AVERAGES = 40
 
 
@@ -30,7 +30,7 @@ def distances(a, b):
 
 
 def measure_people(model, faces, found):
-    """Each person at nuisance 0 and each photo's reconstruction, against photos kept out of training."""
+    """Compare each person at nuisance 0 and each photo's reconstruction with the photos held out of training."""
     import detection
     import embedding
 
@@ -70,7 +70,7 @@ def measure_people(model, faces, found):
 
 
 def measure_averages(model, found):
-    """Averages of k random people at nuisance 0."""
+    """Draw averages of k random people at nuisance 0."""
     import detection
     import embedding
 
@@ -90,7 +90,7 @@ def measure_averages(model, found):
 
 
 def measure_speed(model, found):
-    """Pictures a second in batches of 16."""
+    """Measure images a second in batches of 16."""
     codes = np.random.default_rng(0).dirichlet(np.ones(len(model.model.identities)), 16)
     model.model.generate(codes)
     started, cpu = time.perf_counter(), time.process_time()

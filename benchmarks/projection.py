@@ -1,19 +1,20 @@
-"""How near projected photos come, and how fast, beside the plain search that public projectors for StyleGAN 1 use.
+"""Error and speed of the projection, beside the plain search of public projectors for StyleGAN 1.
 
     python benchmarks/projection.py                                  # the bundled network and its encoder
     python benchmarks/projection.py --network FILE --steps 300 --photos 8
 
-Targets are pictures that the network drew itself from known codes, two random people in one code, and ORL photos. All
+Targets are images that the network drew itself from known codes, two random people in one code, and ORL photos. All
 methods make the same number of steps:
 
-- plain: from w = 0, gradient descent on the squared difference of pictures reduced by nearest neighbour to half their
-  side, no prior; the step length is the best of several in a short trial on the same targets, which is not counted;
-- average: ours from the network's average; encoder: ours from the encoder beside the network, where there is one;
-- encoder alone: no steps at all.
+- plain: from w = 0, gradient descent on the squared difference of images reduced by nearest neighbour to half their
+  side, without a prior; the step length is the best of several in a short trial on the same targets, which does not
+  count;
+- average: ours from the network's average; encoder: ours from the encoder beside the network, if it has one;
+- encoder alone: no steps.
 
-Printed are the mean absolute difference of pixels (of 255, where the photo shows something), the distance of dlib's
-descriptors, the root mean square difference of codes in units of the spread of w (known codes only), and seconds a
-picture.
+It prints the mean absolute difference of pixels (of 255, where the photo shows something), the distance of dlib's
+descriptors, the root mean square difference of codes in units of the spread of w (known codes only), and seconds per
+image.
 """
 
 import argparse
@@ -26,12 +27,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # the suite's modules, not this folder
 
-#: Step lengths that the plain search may choose from, and how long it tries each.
+# Step lengths that the plain search chooses from, and how many steps it tries each.
 RATES, TRIAL = (0.1, 1.0, 10.0, 100.0), 20
 
 
 class Plain:
-    """Gradient descent as it is mostly done."""
+    """Plain gradient descent, as in most public projectors."""
 
     def __init__(self, network, n_steps):
         import tensorflow as tf
@@ -55,10 +56,10 @@ class Plain:
         return codes.numpy(), float(loss)
 
     def fit(self, aligned):
-        losses = [self.descend(aligned.pictures, rate, TRIAL)[1] for rate in RATES]
+        losses = [self.descend(aligned.images, rate, TRIAL)[1] for rate in RATES]
         self.rate = RATES[int(np.nanargmin(losses))]
         started = time.perf_counter()
-        codes, _ = self.descend(aligned.pictures, self.rate, self.n_steps)
+        codes, _ = self.descend(aligned.images, self.rate, self.n_steps)
         return codes, time.perf_counter() - started
 
 
@@ -73,7 +74,7 @@ class Ours:
 
     def fit(self, aligned):
         started = time.perf_counter()
-        start = None if self.encoder is None else self.encoder.encode(aligned.pictures)
+        start = None if self.encoder is None else self.encoder.encode(aligned.images)
         codes, _ = self.projector.fit(aligned, start)
         seconds = time.perf_counter() - started
         if not self.warm:
@@ -87,25 +88,25 @@ class EncoderAlone:
         self.encoder = encoder
 
     def fit(self, aligned):
-        self.encoder.encode(aligned.pictures)
+        self.encoder.encode(aligned.images)
         started = time.perf_counter()
-        codes = self.encoder.encode(aligned.pictures)
+        codes = self.encoder.encode(aligned.images)
         return codes, time.perf_counter() - started
 
 
 def measure(network, aligned, codes, known=None):
-    """Difference of pixels, distance of descriptors, and of codes in units of the spread."""
+    """Measure the difference of pixels, and the distances of descriptors and of codes in units of the spread."""
     import tensorflow as tf
 
     from stylegan import features, projection
 
     drawn = np.clip(network.synthesis(codes)[..., : network.architecture.colours], -1, 1)
-    difference = np.abs(drawn - np.clip(aligned.pictures, -1, 1)).mean(axis=3)
+    difference = np.abs(drawn - np.clip(aligned.images, -1, 1)).mean(axis=3)
     transforms = features.chip_transforms(aligned.landmarks)
     halved = features.halvings(transforms)
     described = [
         features.describe(tf.constant((x + 1) * 127.5, tf.float32), transforms, halved).numpy()
-        for x in (drawn, aligned.pictures)
+        for x in (drawn, aligned.images)
     ]
     distance = np.linalg.norm(described[0] - described[1], axis=1).mean()
     apart = np.nan
@@ -115,32 +116,32 @@ def measure(network, aligned, codes, known=None):
 
 
 def own_pictures(network, n):
-    """Pictures of known codes, coarse layers from one random person and fine ones from another."""
+    """Draw images of known codes, coarse layers from one random person and fine ones from another."""
     import datasets
     import detection
     from stylegan import alignment, mix_styles
-    from stylegan.alignment import Aligned
+    from stylegan.alignment import AlignedPhotos
 
     random = np.random.RandomState(1)
     people = [network.truncate(network.mapping(random.randn(n, network.z_dim))) for _ in range(2)]
     codes = mix_styles(*people, range(network.num_layers // 2, network.num_layers))
     side = network.resolution
     points = network.description.get("landmarks")
-    if points is None:  # as FFHQ lays a typical face
+    if points is None:  # where a typical face lies in FFHQ
         face = detection.detect(datasets.load_faces("orl").select([0])).landmarks[0]
         points = detection.move_points(face, alignment.ffhq_transform(face, side))
     pictures = network.synthesis(codes)[..., : network.architecture.colours]
-    return codes, Aligned(pictures, np.stack([points] * n), np.ones((n, side, side), dtype=bool))
+    return codes, AlignedPhotos(pictures, np.stack([points] * n), np.ones((n, side, side), dtype=bool))
 
 
 def orl_photos(network, n):
-    """Photos of the first people, as they are aligned."""
+    """Load photos of some people and align them."""
     import datasets
     import detection
     from stylegan import alignment
 
     faces = datasets.load_faces("orl", per_identity=1, random_state=1).select(slice(0, n))
-    return alignment.place(faces.images, detection.detect(faces).landmarks, network)
+    return alignment.align(faces.images, detection.detect(faces).landmarks, network)
 
 
 def main():
@@ -168,7 +169,7 @@ def main():
         methods["encoder alone"] = EncoderAlone(encoder)
     codes, own = own_pictures(network, options.photos)
     targets = {"own": (own, codes), "ORL": (orl_photos(network, options.photos), None)}
-    print(f"{network}, {options.steps} steps, {options.photos} pictures at once")
+    print(f"{network}, {options.steps} steps, {options.photos} images at once")
     print(f"{'target':8}{'method':16}{'pixels':>8}{'descriptors':>13}{'codes':>8}{'seconds':>9}")
     for target, (aligned, known) in targets.items():
         for name, method in methods.items():

@@ -1,10 +1,10 @@
-"""How fast StyleGAN networks draw, and in how much memory, beside a plain Keras pass and a PyTorch port.
+"""Speed and memory of StyleGAN networks, beside a plain Keras pass and a PyTorch port.
 
     python benchmarks/stylegan.py                        # random networks with the official widths, 256 and 1024 pixels
-    python benchmarks/stylegan.py --python PATH          # an interpreter that has PyTorch, if this one has not
+    python benchmarks/stylegan.py --python PATH          # an interpreter with PyTorch, if this one has none
 
 The networks are written as official pickles of three networks, and read from there. Each contender runs in a process of
-its own, draws one picture to warm up, then so many more, one after the other; CPU seconds are user and system time of
+its own, draws one image to warm up, then --times more, one after the other; CPU seconds are user and system time of
 all threads. `plain` is the same network from plain Keras operations, run eagerly in the same process as ours.
 """
 
@@ -37,7 +37,7 @@ def cpu_seconds():
 
 
 def measure(function, times):
-    """Medians of CPU seconds and of wall-clock seconds, after a call to warm up."""
+    """Return the medians of CPU seconds and of wall-clock seconds, after a call to warm up."""
     function()
     cpu, wall = [], []
     for _ in range(times):
@@ -49,9 +49,9 @@ def measure(function, times):
 
 
 def peak_megabytes():
-    """Most memory that this process has held, in units of a million bytes.
+    """Peak memory of this process in units of a million bytes.
 
-    Linux' own figure, as the one of getrusage begins with what the parent held.
+    Linux' own figure, because that of getrusage includes the parent's memory.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
@@ -61,7 +61,7 @@ def peak_megabytes():
 
 
 def variables(resolution, seed):
-    """Random variables of a network with the official widths: those of mapping, then those of synthesis."""
+    """Draw random variables of a network with the official widths: those of mapping, then those of synthesis."""
     from stylegan.architecture import Architecture
 
     channels = tuple(min(512, 8192 >> r) for r in range(1, resolution.bit_length() - 1))
@@ -105,11 +105,11 @@ def write_official(path, resolution):
         del sys.modules[name]
 
 
-# The contenders: each is a function of (path, times) that returns what it found
+# The contenders: each is a function of (path, times) that returns its figures
 
 
 def ours(path, times):
-    """Read the file and draw one picture at a time."""
+    """Read the file and draw one image at a time."""
     import stylegan
 
     started = cpu_seconds()
@@ -121,7 +121,7 @@ def ours(path, times):
 
 
 def batch(path, times):
-    """Draw four pictures in one call; the figures are for each of them."""
+    """Draw four images in one call; the figures are per image."""
     import stylegan
 
     network = stylegan.load_network(path)
@@ -131,12 +131,12 @@ def batch(path, times):
 
 
 def plain(path, times):
-    """Draw by plain Keras operations and by ours in turns, in one process; weights scaled as they are used."""
+    """Draw by plain Keras operations and by ours in one process; weights are scaled when they are used."""
     return beside_plain(path, times, beforehand=False)
 
 
 def plain_scaled(path, times):
-    """As `plain`, but with weights scaled and kernels built before the time is taken."""
+    """Do the same as `plain`, with weights scaled and kernels built before the measurement."""
     return beside_plain(path, times, beforehand=True)
 
 
@@ -161,7 +161,7 @@ def beside_plain(path, times, beforehand):
 
 
 def plain_keras(network, beforehand):
-    """The synthesis network from Keras operations, step by step as in the paper: a function of w."""
+    """Build the synthesis network from Keras operations, step by step as in the paper: a function of w."""
     from keras import ops
 
     from stylegan.architecture import he_factor
@@ -227,9 +227,9 @@ def plain_keras(network, beforehand):
 
 
 def torch_port(path, times):
-    """The way of the PyTorch ports: repetition and convolution or a transposed one, blur, normalisation, style.
+    """Draw as the PyTorch ports do: repetition and convolution or a transposed one, blur, normalisation, style.
 
-    Weights are scaled and kernels built beforehand, which not all ports do.
+    Weights are scaled and kernels built before the measurement, which not all ports do.
     """
     import torch
     from torch.nn import functional
@@ -296,7 +296,7 @@ def torch_port(path, times):
 
 
 def prepare(path, times):
-    """Write the network as a file of ours, and for `torch_port` variables, a code and the picture that it gives."""
+    """Write the network as a file of ours, and for `torch_port` its variables, a code and the image of it."""
     import stylegan
 
     network = stylegan.load_network(path)
@@ -311,7 +311,7 @@ CONTENDERS = {f.__name__: f for f in (ours, batch, plain, plain_scaled, prepare,
 
 
 def in_child(name, path, times, python=sys.executable):
-    """Run a contender in a process of its own; None where it fails."""
+    """Run a contender in a process of its own; returns None if it fails."""
     command = [python, __file__, "--child", name, str(path), "--times", str(times)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -332,8 +332,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--resolutions", type=int, nargs="+", default=[256, 1024])
-    options.add_argument("--times", type=int, default=7, help="pictures, of which the median is taken")
-    options.add_argument("--python", default=sys.executable, help="an interpreter that has PyTorch")
+    options.add_argument("--times", type=int, default=7, help="images to draw; the median counts")
+    options.add_argument("--python", default=sys.executable, help="an interpreter with PyTorch")
     options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = options.parse_args()
     if options.child:

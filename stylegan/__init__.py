@@ -1,5 +1,5 @@
 # ruff: noqa: E402  (the imports below need a quiet TensorFlow)
-"""StyleGAN (Karras, Laine and Aila, CVPR 2019): networks read without TensorFlow 1, projection of photos, mixing.
+"""StyleGAN (Karras, Laine and Aila, CVPR 2019): reading networks without TensorFlow 1, projection of photos, mixing.
 
 >>> import stylegan
 >>> network = stylegan.load_network()
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import utils
 
-# Before anything here imports them, or they fill notebooks with notes on their build.
+# Before the imports below, which would otherwise print notes on their build into notebooks.
 utils.import_quietly("tensorflow", "keras")
 
 from stylegan.architecture import Architecture
@@ -26,8 +26,8 @@ BUNDLED = Path(__file__).parent / "cache" / "orl128.npz"
 
 __all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "project", "to_uint8"]
 
-#: How each kind of file is read.
-READERS = {".npz": load_npz, ".pkl": load_official}
+# How each kind of file is read.
+_READERS = {".npz": load_npz, ".pkl": load_official}
 
 
 def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
@@ -36,7 +36,7 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     Parameters
     ----------
     path : str or Path
-        A network of ours (``.npz``), or an official StyleGAN pickle (``.pkl``), such as
+        A network of this suite (``.npz``), or an official StyleGAN pickle (``.pkl``) such as
         ``karras2019stylegan-ffhq-1024x1024.pkl``.
 
     Returns
@@ -46,11 +46,11 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not a whole network of either kind.
+        If it is not a complete network of either kind.
     """
     path = Path(path)
-    if path.suffix not in READERS:
-        raise ValueError(f"{path}: a network is one of ours (.npz) or an official pickle (.pkl)")
-    return READERS[path.suffix](path)
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path}: a network must be a .npz of this suite or an official .pkl")
+    return _READERS[path.suffix](path)

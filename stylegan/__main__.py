@@ -3,37 +3,133 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-#: Each command and the module behind it.
-COMMANDS = {
-    "project": ("stylegan.projection", "find the W+ codes of photos"),
-    "generate": ("stylegan.mixing", "draw random people"),
-    "convert": ("stylegan.official", "rewrite an official pickle as a safe .npz"),
-    "train": ("stylegan.training", "train a small network and its encoder on photos"),
-    "refine": ("stylegan.autodecoding", "go on with a free code for each photo: sharper pictures"),
+import anonymizer
+import commands
+import datasets
+import stylegan
+import utils
+from datasets import Faces
+from stylegan import code_folder, measuring, mixing, official
+from stylegan.architecture import Synthesis
+from stylegan.augmentation import mix_people, prepare_squares, to_signed
+from stylegan.encoder import encoder_path, load_encoder
+from stylegan.network import load_npz
+from stylegan.refining import AutoDecoder, AutoDecoderSettings, codes_path, finish, starting_codes
+from stylegan.training import CHANNELS, W_DIM, AutoencoderSettings, AutoencoderTrainer
+from training.command import add_options, add_settings, output_file, read_settings, run_training
+
+_DEFAULT = "stylegan/cache/SOURCE.npz"
+_MEASURE = {"action": "store_true", "help": "measure the network at the end"}
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, AutoencoderSettings, _DEFAULT)
+    parser.add_argument("--resolution", type=int, default=128, help="side of the pictures (%(default)s)")
+    parser.add_argument(
+        "--channels", type=int, nargs="+", default=CHANNELS, help="feature maps at 4, 8, ... pixels"
+    )
+    parser.add_argument("--w-dim", type=int, default=W_DIM, help="length of w (%(default)s)")
+    parser.add_argument("--measure", **_MEASURE)
+    parser.add_argument("--refine", action="store_true", help="then refine it, as the command refine does")
+    add_settings(parser, AutoDecoderSettings, "refine_", skip=("precision", "seed"))
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Train a network and its encoder on photos, and refine it with --refine; Ctrl-C stops it, --resume continues."""
+    settings = read_settings(options, AutoencoderSettings)
+    refining = read_settings(options, AutoDecoderSettings, "refine_")
+    out = output_file(options, stylegan.BUNDLED.parent, ".npz")
+    first = out.with_name(f"{out.stem}-unrefined.npz") if options.refine else out
+    faces = datasets.load_faces(options.source)
+    photos = prepare_squares(faces, options.resolution, options.held_out, settings.seed)
+    trainer = AutoencoderTrainer(photos, settings, tuple(options.channels), options.w_dim)
+    run_training(trainer, first, options)
+    if options.refine:
+        options.checkpoint = out.with_suffix(".checkpoint.npz")
+        options.resume &= options.checkpoint.is_file()
+        _refine_network(faces, refining, first, out, options)
+    elif options.measure:
+        _measure(out, faces, options.held_out, settings.seed)
+
+
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, AutoDecoderSettings, _DEFAULT)
+    parser.add_argument(
+        "start", type=Path, help="network to start from, NAME.npz, with its encoder beside it"
+    )
+    parser.add_argument("--measure", **_MEASURE)
+
+
+def _refine(options: argparse.Namespace) -> None:
+    """Refine a network with a free code for each photo; Ctrl-C stops it, --resume continues."""
+    settings = read_settings(options, AutoDecoderSettings)
+    out = output_file(options, stylegan.BUNDLED.parent, ".npz")
+    _refine_network(datasets.load_faces(options.source), settings, options.start, out, options)
+
+
+def _refine_network(
+    faces: Faces, settings: AutoDecoderSettings, start: Path, out: Path, options: argparse.Namespace
+) -> None:
+    network, encoder = load_npz(start), load_encoder(encoder_path(start))
+    photos = prepare_squares(faces, network.resolution, options.held_out, settings.seed)
+    teacher = anonymizer.load("aam", faces.select(~photos.held_out))
+    mixtures = mix_people(photos, teacher, settings.mixtures, random_state=settings.seed)
+    synthesis = Synthesis(network.architecture, network.synthesis_layer.arrays(), dtype=settings.precision)
+    codes = starting_codes(photos, encoder, start)
+    trainer = AutoDecoder(photos, mixtures, synthesis, codes, settings)
+    run_training(trainer, out, options)
+    finish(trainer, encoder, out)
+    if options.measure:
+        _measure(out, faces, options.held_out, settings.seed)
+
+
+def _measure(path: Path, faces: Faces, held_out: int, seed: int) -> None:
+    """Print what a network can do with the photos' codes beside it, or else with those of its encoder."""
+    network = load_npz(path)
+    photos = prepare_squares(faces, network.resolution, held_out, seed)
+    if codes_path(path).is_file():
+        codes = utils.load_arrays(codes_path(path))["codes"]
+    else:
+        codes = load_encoder(encoder_path(path)).encode(to_signed(photos.pictures))
+    aam = anonymizer.load("aam", faces)
+    figures = {
+        "reconstructions": measuring.measure_reconstructions(network, codes, photos, faces),
+        "surrogates": measuring.measure_surrogates(network, codes, photos, faces, aam, random_state=seed),
+        "samples": measuring.measure_samples(network, photos, faces, random_state=seed),
+    }
+    for name, values in figures.items():
+        print(name, *(f"  {key}: {value}" for key, value in values.items()), sep="\n")
+
+
+# Each command: what it takes, the function that runs it, and what it does.
+_COMMANDS = {
+    "project": (code_folder.add_arguments, code_folder.run, "find the W+ codes of photos"),
+    "generate": (mixing.add_arguments, mixing.run, "draw random people"),
+    "convert": (official.add_arguments, official.run, "rewrite an official pickle as a safe .npz"),
+    "train": (_add_train, _train, "train a small network and its encoder on photos"),
+    "refine": (_add_refine, _refine, "refine a network with a free code for each photo: sharper pictures"),
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; what it takes is in its module."""
-    parser = argparse.ArgumentParser(prog="python -m stylegan", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (module, text) in COMMANDS.items():
-        part = importlib.import_module(module)
-        command = commands.add_parser(name, help=text, description=part.run.__doc__)
-        part.add_arguments(command)
-        command.set_defaults(run=part.run)
-    chosen = parser.parse_args(arguments)
-    try:
-        chosen.run(chosen)
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; what was finished is kept, run the same command again to go on")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stylegan",
+        description=__doc__,
+        epilog=commands.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_arguments, run, text) in _COMMANDS.items():
+        command = subparsers.add_parser(name, help=text, description=run.__doc__)
+        add_arguments(command)
+        command.set_defaults(run=run)
+    return commands.run_command(parser, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,48 +1,58 @@
 """The two halves of StyleGAN's generator as Keras layers, with the variables of the official files.
 
-Karras, Laine and Aila, "A style-based generator architecture for generative adversarial networks", CVPR 2019. Weights
-are kept as the official files store them, raw: He's factor is applied when they are used ("equalised learning rate",
-Karras et al., "Progressive growing of GANs", ICLR 2018, section 4.1). Variables go by their official names, and arrays
-have the official layouts, but pictures are (n, height, width, channels).
+Karras, Laine and Aila, "A style-based generator architecture for generative adversarial networks", CVPR 2019. Variables
+have the official names and layouts, but images are (n, height, width, channels). Weights are stored raw, as in the
+official files: He's factor is applied when they are used ("equalised learning rate", Karras et al., "Progressive
+growing of GANs", ICLR 2018, section 4.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping as Dictionary
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-#: Slope of the leaky ReLU below 0; it has no gain of its own.
-SLOPE = 0.2
-EPSILON = 1e-8
+from checks import Choice, ParameterError, check
+
 #: Learning-rate factor of the mapping network, which also scales its stored weights.
 MAPPING_RATE = 0.01
-#: From this output resolution on the official code enlarges by a transposed convolution, which turns the kernel.
+#: From this output resolution on, the official code enlarges by a transposed convolution, which turns the kernel.
 FUSED_FROM = 128
-#: Up to this output resolution repetition and convolution are faster than a transposed convolution.
-REPEATED_TO = 8
-SMALLEST, LARGEST = 4, 1024
+
+# Up to this output resolution, repetition and convolution are faster than a transposed convolution.
+_REPEATED_TO = 8
+# Slope of the leaky ReLU below 0; it has no gain of its own.
+_SLOPE = 0.2
+_EPSILON = 1e-8
+_RESOLUTIONS = tuple(4 << i for i in range(9))  # 4 to 1024
+# The binomial filter that smooths enlarged features, in each direction.
+_BLUR = (0.25, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a network.
+    """The sizes of a network.
 
     Attributes
     ----------
     resolution : int
-        Side of the pictures, a power of two from 4 to 1024.
+        Side of the images, a power of two from 4 to 1024.
     channels : tuple of int
         Feature maps at each resolution from 4 on.
     z_dim, w_dim : int
     mapping_widths : tuple of int
         Output width of each mapping layer; the last is `w_dim`.
     colours : int
-        Channels of the pictures: 3, or 1 for grey ones.
+        Channels of the images: 3, or 1 for grey ones.
+
+    Raises
+    ------
+    ParameterError
+        If a size is out of range, or the sizes do not fit each other.
     """
 
     resolution: int
@@ -53,27 +63,28 @@ class Architecture:
     colours: int = 3
 
     def __post_init__(self):
-        sides = [SMALLEST << i for i in range(LARGEST.bit_length() - SMALLEST.bit_length() + 1)]
-        if self.resolution not in sides:
-            raise ValueError(f"the resolution must be one of {sides}, not {self.resolution!r}")
+        check("resolution", self.resolution, Choice(_RESOLUTIONS))
+        check("colours", self.colours, Choice((1, 3)))
         if len(self.channels) != len(self.resolutions):
-            raise ValueError(
-                f"a network of {self.resolution} pixels has {len(self.resolutions)} resolutions, "
-                f"but {len(self.channels)} numbers of channels were given"
+            raise ParameterError(
+                f"channels must be {len(self.resolutions)} numbers for {self.resolution} pixels, "
+                f"got {len(self.channels)}"
             )
-        if not self.mapping_widths or self.mapping_widths[-1] != self.w_dim:
-            raise ValueError("the last mapping layer must be as wide as w")
-        if min(*self.channels, self.z_dim, *self.mapping_widths) < 1 or self.colours not in (1, 3):
-            raise ValueError("all widths must be at least 1, and pictures have 1 or 3 channels")
+        if self.mapping_widths[-1:] != (self.w_dim,):
+            raise ParameterError(
+                f"mapping_widths must end with w_dim = {self.w_dim}, got {self.mapping_widths}"
+            )
+        if min(*self.channels, self.z_dim, *self.mapping_widths) < 1:
+            raise ParameterError("all widths must be at least 1")
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """4, 8, ... up to the pictures' own."""
-        return tuple(SMALLEST << i for i in range(self.resolution.bit_length() - 2))
+        """4, 8, ... up to the resolution of the images."""
+        return tuple(side for side in _RESOLUTIONS if side <= self.resolution)
 
     @property
     def num_layers(self) -> int:
-        """Layers that take a style: two at each resolution."""
+        """Number of layers that take a style: two at each resolution."""
         return 2 * len(self.resolutions)
 
     @property
@@ -83,7 +94,7 @@ class Architecture:
         return ("4x4/Const", "4x4/Conv", *names[2:])
 
     def lod(self, resolution: int) -> int:
-        """Level of detail: how often the pictures' resolution must be halved to come to this one."""
+        """Level of detail: how often the images must be halved to reach a resolution."""
         return self.resolution.bit_length() - resolution.bit_length()
 
     def mapping_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -96,8 +107,8 @@ class Architecture:
 
     def synthesis_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every trained variable of the synthesis network."""
-        shapes: dict[str, tuple[int, ...]] = {"4x4/Const/const": (1, self.channels[0], SMALLEST, SMALLEST)}
         width = self.channels[0]
+        shapes: dict[str, tuple[int, ...]] = {"4x4/Const/const": (1, width, 4, 4)}
         for i, scope in enumerate(self.scopes):
             out = self.channels[i // 2]
             if i:
@@ -116,11 +127,11 @@ class Architecture:
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of the stored noise of every layer."""
-        sides = [self.resolutions[i // 2] for i in range(self.num_layers)]
+        sides = np.repeat(self.resolutions, 2).tolist()
         return {f"noise{i}": (1, 1, side, side) for i, side in enumerate(sides)}
 
     @classmethod
-    def of(cls, mapping: Dictionary[str, np.ndarray], synthesis: Dictionary[str, np.ndarray]) -> Architecture:
+    def of(cls, mapping: dict[str, np.ndarray], synthesis: dict[str, np.ndarray]) -> Architecture:
         """Read the sizes from the shapes of a network's arrays.
 
         Raises
@@ -128,85 +139,81 @@ class Architecture:
         ValueError
             If arrays are missing, too many, or do not fit each other.
         """
-        channels = []
-        while len(channels) < len(range(SMALLEST.bit_length(), LARGEST.bit_length() + 1)):
-            side = SMALLEST << len(channels)
-            name = "4x4/Const/bias" if side == SMALLEST else f"{side}x{side}/Conv1/bias"
-            if name not in synthesis:
-                break
-            channels.append(_side(synthesis, name, 0))
-        widths = []
-        while f"Dense{len(widths)}/bias" in mapping:
-            widths.append(_side(mapping, f"Dense{len(widths)}/bias", 0))
-        for name, arrays in (("Dense0/weight", mapping), ("ToRGB_lod0/weight", synthesis)):
-            if name not in arrays:
-                raise ValueError(f"there is no {name} among the network's arrays")
+        last = ["4x4/Const/bias", *(f"{side}x{side}/Conv1/bias" for side in _RESOLUTIONS[1:])]
+        dense = (f"Dense{i}/bias" for i in count())
+        channels = [_size(synthesis, name, 0) for name in takewhile(synthesis.__contains__, last)]
+        widths = [_size(mapping, name, 0) for name in takewhile(mapping.__contains__, dense)]
+        if not channels or not widths:
+            raise ValueError("the network's arrays are not complete: there are no biases")
         found = cls(
-            resolution=SMALLEST << (len(channels) - 1) if channels else 0,
+            resolution=_RESOLUTIONS[len(channels) - 1],
             channels=tuple(channels),
-            z_dim=_side(mapping, "Dense0/weight", 0),
-            w_dim=widths[-1] if widths else 0,
+            z_dim=_size(mapping, "Dense0/weight", 0),
+            w_dim=widths[-1],
             mapping_widths=tuple(widths),
-            colours=_side(synthesis, "ToRGB_lod0/weight", 3),
+            colours=_size(synthesis, "ToRGB_lod0/weight", 3),
         )
         check_arrays(mapping, found.mapping_shapes())
         check_arrays(synthesis, found.synthesis_shapes() | found.noise_shapes())
         return found
 
 
-def _side(arrays: Dictionary[str, np.ndarray], name: str, axis: int) -> int:
-    shape = np.shape(arrays[name])
+def _size(arrays: dict[str, np.ndarray], name: str, axis: int) -> int:
+    shape = np.shape(arrays.get(name))
     if len(shape) <= axis:
-        raise ValueError(f"{name} has the shape {shape}, which no network of this kind has")
+        raise ValueError(f"{name} is missing or has the wrong shape {shape}")
     return int(shape[axis])
 
 
-def check_arrays(arrays: Dictionary[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
+def check_arrays(arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     """Raise ValueError unless these are exactly the arrays of these shapes, real and finite."""
-    missing, surplus = sorted(set(shapes) - set(arrays)), sorted(set(arrays) - set(shapes))
+    missing, surplus = sorted(set(shapes) - set(arrays)), len(set(arrays) - set(shapes))
     if missing or surplus:
+        first = f" (the first is {missing[0]})" if missing else ""
         raise ValueError(
-            f"the network's arrays are not whole: {len(missing)} missing"
-            f"{', such as ' + missing[0] if missing else ''}, {len(surplus)} unknown"
+            f"the network's arrays are not complete: {len(missing)} missing{first}, {surplus} unknown"
         )
     for name, shape in shapes.items():
         array = np.asarray(arrays[name])
         if array.shape != shape:
-            raise ValueError(f"{name} has the shape {array.shape} where {shape} is wanted")
+            raise ValueError(f"{name} must have the shape {shape}, got {array.shape}")
         # Half precision may hold fewer numbers than float32, double more.
         if array.dtype.kind != "f" or not np.abs(array).max() <= np.finfo(np.float32).max:
-            raise ValueError(f"{name} holds values that are not finite real numbers")
+            raise ValueError(f"{name} must hold finite real numbers that fit into float32")
 
 
 def he_factor(shape: Sequence[int], gain: float) -> float:
-    """What a stored weight of this shape is multiplied by: gain over the root of the fan-in."""
+    """The factor on a stored weight of this shape: gain over the root of the fan-in."""
     return gain / float(np.sqrt(np.prod(shape[:-1])))
 
 
-class _Named(keras.layers.Layer):
-    """A layer whose variables go by their official names; random ones unless arrays are given."""
+# ----------------------------------------------------------------------------------------------------------
+# Layers with their variables
+# ----------------------------------------------------------------------------------------------------------
 
-    def __init__(
-        self, shapes: dict[str, tuple[int, ...]], arrays: Dictionary[str, np.ndarray] | None, **options
-    ):
+
+class _Named(keras.layers.Layer):
+    """A layer whose variables have their official names; random values unless arrays are given."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], arrays: dict[str, np.ndarray] | None, **options):
         super().__init__(**options)
         self.shapes = dict(shapes)
-        if arrays is not None:
-            check_arrays(arrays, self.shapes)
         self.named = {
             name: self.add_weight(
                 shape=shape,
                 name=name.replace("/", "."),
                 dtype="float32",
-                initializer=self._start(name) if arrays is None else _values(arrays[name]),
+                initializer="zeros" if arrays is not None else self._initializer(name),
                 trainable=not name.startswith("noise"),
             )
             for name, shape in shapes.items()
         }
+        if arrays is not None:
+            self.load(arrays)
         self.built = True
 
     @staticmethod
-    def _start(name: str):
+    def _initializer(name: str):
         if name.startswith("noise") or name.endswith("/weight") and not name.endswith("Noise/weight"):
             return keras.initializers.RandomNormal(stddev=1.0)
         return keras.initializers.Ones() if name.endswith("const") else keras.initializers.Zeros()
@@ -216,7 +223,7 @@ class _Named(keras.layers.Layer):
         stored = tf.convert_to_tensor(self.named[name].value)
         return tf.cast(stored if factor == 1 else stored * factor, self.compute_dtype)
 
-    def load(self, arrays: Dictionary[str, np.ndarray]) -> None:
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Fill the variables; names and shapes must be those of `shapes`."""
         check_arrays(arrays, self.shapes)
         for name, variable in self.named.items():
@@ -227,57 +234,50 @@ class _Named(keras.layers.Layer):
         return {name: keras.ops.convert_to_numpy(variable) for name, variable in self.named.items()}
 
 
-def _values(array: np.ndarray):
-    """An initialiser that gives a copy of an array."""
-    return lambda shape, dtype: tf.constant(np.array(array, dtype=dtype))
-
-
 class Mapping(_Named):
     """z -> w: eight dense layers on the normalised latent vector (section 2 of the paper)."""
 
-    def __init__(
-        self, architecture: Architecture, arrays: Dictionary[str, np.ndarray] | None = None, **options
-    ):
+    def __init__(self, architecture: Architecture, arrays: dict[str, np.ndarray] | None = None, **options):
         super().__init__(architecture.mapping_shapes(), arrays, **options)
         self.architecture = architecture
-        if arrays is None:  # stored weights are as much larger as their learning rate is smaller
+        if arrays is None:  # the smaller the learning rate, the larger the stored weights
             for name in self.named:
                 if name.endswith("/weight"):
                     self.named[name].assign(self.named[name] / MAPPING_RATE)
 
     def call(self, z: tf.Tensor) -> tf.Tensor:
         """Map latent vectors (n, z_dim) to w (n, w_dim)."""
+        # Normalise each latent vector. (n, z_dim)
         x = tf.cast(z, self.compute_dtype)
-        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=1, keepdims=True) + EPSILON)
+        x *= tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=1, keepdims=True) + _EPSILON)
+        # Apply the dense layers. (n, width)
         for i in range(len(self.architecture.mapping_widths)):
             name = f"Dense{i}/weight"
             x = tf.matmul(x, self.weight(name, he_factor(self.shapes[name], np.sqrt(2)) * MAPPING_RATE))
-            x = tf.nn.leaky_relu(x + self.weight(f"Dense{i}/bias", MAPPING_RATE), SLOPE)
+            x = tf.nn.leaky_relu(x + self.weight(f"Dense{i}/bias", MAPPING_RATE), _SLOPE)
         return x
 
 
 class Synthesis(_Named):
-    """Styles and noise -> picture (figure 1b of the paper)."""
+    """Styles and noise -> image (figure 1b of the paper)."""
 
-    def __init__(
-        self, architecture: Architecture, arrays: Dictionary[str, np.ndarray] | None = None, **options
-    ):
+    def __init__(self, architecture: Architecture, arrays: dict[str, np.ndarray] | None = None, **options):
         super().__init__(architecture.synthesis_shapes() | architecture.noise_shapes(), arrays, **options)
         self.architecture = architecture
 
     def call(
         self, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None, resolution: int | None = None
     ) -> tf.Tensor:
-        """Draw pictures; gradients flow to w, noise and weights.
+        """Draw images; gradients flow to w, noise and weights.
 
         Parameters
         ----------
         w : tensor, shape (n, layers, w_dim)
-            `layers` may be more than are needed for `resolution`.
+            `layers` may be more than `resolution` needs.
         noise : sequence of tensors, shape (n or 1, h, w, 1), optional
             One for each layer; none by default. See `stored_noise` and `random_noise`.
         resolution : int, optional
-            Stop there: the picture as a network drew it that has grown so far.
+            Stop there: the image that the network drew when it had grown to this resolution.
 
         Returns
         -------
@@ -287,12 +287,12 @@ class Synthesis(_Named):
         return draw(self.ready_weights(resolution), w, noise)
 
     def ready_weights(self, resolution: int | None = None) -> ReadyWeights:
-        """Weights as they are used, in the precision of the computation, for pictures of this resolution."""
+        """Scale the weights and build the kernels once, for images of this resolution."""
         a = self.architecture
         last = a.resolution if resolution is None else resolution
         scopes = a.scopes[: 2 * a.resolutions.index(last) + 2]
         colours = f"ToRGB_lod{a.lod(last)}"
-        # He's factor of a kernel is given to the features that it meets, with the style that these get anyway.
+        # He's factor of a kernel is applied to its input features, together with their style.
         factors = [he_factor(self.shapes[f"{scope}/weight"], np.sqrt(2)) for scope in scopes[1:]]
         factors.append(he_factor(self.shapes[f"{colours}/weight"], 1))
         return ReadyWeights(
@@ -302,41 +302,43 @@ class Synthesis(_Named):
             colour_bias=self.weight(f"{colours}/bias"),
         )
 
-    def _ready_layer(self, i: int, scope: str, factor: float) -> ReadyLayer:
+    def _ready_layer(self, i: int, scope: str, factor: float) -> _ReadyLayer:
         side, width = self.architecture.resolutions[i // 2], self.architecture.channels[i // 2]
         enlarges = i >= 2 and i % 2 == 0
         kernel = self.weight(f"{scope}/weight") if i else None  # (3, 3, in, out)
         style = f"{scope}/StyleMod/weight"
-        constant = tf.cast(tf.repeat((1.0, 0.0), width), self.compute_dtype)  # stored scales lie around 0
-        return ReadyLayer(
+        offset = tf.cast(tf.repeat((1.0, 0.0), width), self.compute_dtype)  # stored scales lie around 0
+        return _ReadyLayer(
             side=side,
             enlarges=enlarges,
             kernel=_enlarging_kernel(kernel, side) if enlarges else kernel,
             noise=self.weight(f"{scope}/Noise/weight")[None],
             bias=self.weight(f"{scope}/bias"),
             style=self.weight(style, he_factor(self.shapes[style], 1) * factor),
-            style_bias=(self.weight(f"{scope}/StyleMod/bias") + constant) * factor,
+            style_bias=(self.weight(f"{scope}/StyleMod/bias") + offset) * factor,
         )
 
     def stored_noise(self) -> list[tf.Tensor]:
         """The noise that belongs to the network: num_layers tensors (1, h, w, 1)."""
-        return [
-            tf.transpose(self.named[f"noise{i}"].value, (0, 2, 3, 1))
-            for i in range(self.architecture.num_layers)
-        ]
+        names = self.architecture.noise_shapes()
+        return [tf.transpose(self.named[name].value, (0, 2, 3, 1)) for name in names]
 
     def random_noise(self, n: int | tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
-        """Fresh noise for n pictures: num_layers tensors (n, h, w, 1); `seed` holds two whole numbers."""
-        sides = [self.architecture.resolutions[i // 2] for i in range(self.architecture.num_layers)]
+        """Draw new noise for n images: num_layers tensors (n, h, w, 1); `seed` holds two integers."""
         return [
             tf.random.stateless_normal((n, side, side, 1), seed + tf.constant([0, i], seed.dtype))
-            for i, side in enumerate(sides)
+            for i, (*_, side) in enumerate(self.architecture.noise_shapes().values())
         ]
+
+
+# ----------------------------------------------------------------------------------------------------------
+# The synthesis network, step by step
+# ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class ReadyLayer:
-    """Weights of one layer as they are used.
+class _ReadyLayer:
+    """One layer's weights as they are used.
 
     Attributes
     ----------
@@ -344,7 +346,7 @@ class ReadyLayer:
         Of the layer's output.
     enlarges : bool
     kernel : tensor or None
-        (3, 3, in, out); of a transposed convolution (4, 4, out, in); None in the first layer. As stored: the factor
+        (3, 3, in, out); of a transposed convolution (4, 4, out, in); None in the first layer. Unscaled: the factor
         of the next layer's kernel is part of `style` and `style_bias`.
     noise : tensor, shape (1, out)
     bias : tensor, shape (out,)
@@ -363,56 +365,61 @@ class ReadyLayer:
 
 @dataclass(frozen=True, eq=False)
 class ReadyWeights:
-    """Weights of a synthesis network as they are used; see `Synthesis.ready_weights`.
+    """A synthesis network's weights as they are used; see `Synthesis.ready_weights`.
 
     Attributes
     ----------
     constant : tensor, shape (1, 4, 4, channels)
-    layers : list of ReadyLayer
+    layers : list
     colour_kernel : tensor, shape (1, 1, channels, colours)
     colour_bias : tensor, shape (colours,)
     """
 
     constant: tf.Tensor
-    layers: list[ReadyLayer]
+    layers: list[_ReadyLayer]
     colour_kernel: tf.Tensor
     colour_bias: tf.Tensor
 
 
 def draw(weights: ReadyWeights, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
-    """Draw pictures, in the precision of the weights; see `Synthesis.call`."""
+    """Draw images, in the precision of the weights; see `Synthesis.call`."""
+    # Repeat the constant for each image. (n, 4, 4, channels)
     w = tf.cast(w, weights.constant.dtype)
     x = weights.constant
-    x = x if w.shape[0] == 1 else tf.repeat(x, tf.shape(w)[0], axis=0)  # (n, 4, 4, channels)
+    x = x if w.shape[0] == 1 else tf.repeat(x, tf.shape(w)[0], axis=0)
     for i, layer in enumerate(weights.layers):
+        # Enlarge and smooth the features, or convolve them. (n, side, side, out)
         if layer.enlarges:
-            x = blur(_enlarge(x, layer))
+            x = _blur(_enlarge(x, layer))
         elif layer.kernel is not None:
             x = tf.nn.conv2d(x, layer.kernel, 1, "SAME")
+        # Apply noise and style. (n, side, side, out)
         x = _epilogue(x, layer, w[:, i], None if noise is None else noise[i])
-    picture = tf.nn.conv2d(x, weights.colour_kernel, 1, "SAME") + weights.colour_bias
-    return tf.cast(picture, tf.float32)
+    # Map features to pixels. (n, resolution, resolution, colours)
+    image = tf.nn.conv2d(x, weights.colour_kernel, 1, "SAME") + weights.colour_bias
+    return tf.cast(image, tf.float32)
 
 
 def _enlarging_kernel(kernel: tf.Tensor, side: int) -> tf.Tensor:
-    """Build the kernel with which `_enlarge` comes to an output of this side from (3, 3, in, out)."""
-    if side <= REPEATED_TO:
+    """Turn a kernel (3, 3, in, out) into the one that `_enlarge` takes for an output of this side."""
+    if side <= _REPEATED_TO:
         return kernel
     if (
         side < FUSED_FROM
-    ):  # repetition and convolution are a transposed convolution with the kernel turned around
+    ):  # as a transposed convolution, repetition and convolution have the kernel turned around
         kernel = kernel[::-1, ::-1]
+    # Add the kernel to itself, shifted by a pixel each way. (4, 4, out, in)
     padded = tf.pad(tf.transpose(kernel, (0, 1, 3, 2)), ((1, 1), (1, 1), (0, 0), (0, 0)))
-    return padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]  # (4, 4, out, in)
+    return padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]
 
 
-def _enlarge(x: tf.Tensor, layer: ReadyLayer) -> tf.Tensor:
-    """Double the picture and convolve: (n, h, w, in) -> (n, 2h, 2w, out).
+def _enlarge(x: tf.Tensor, layer: _ReadyLayer) -> tf.Tensor:
+    """Double the size and convolve: (n, h, w, in) -> (n, 2h, 2w, out).
 
-    A transposed convolution needs 4 products for each that repetition and convolution need 9 for.
+    A transposed convolution needs 4 products where repetition and convolution need 9.
     """
     side = layer.side
-    if side <= REPEATED_TO:
+    if side <= _REPEATED_TO:
         repeated = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
         return tf.nn.conv2d(repeated, layer.kernel, 1, "SAME")
     width = layer.kernel.shape[2]
@@ -421,47 +428,48 @@ def _enlarge(x: tf.Tensor, layer: ReadyLayer) -> tf.Tensor:
     return tf.ensure_shape(enlarged, (x.shape[0], side, side, width))
 
 
-def _epilogue(x: tf.Tensor, layer: ReadyLayer, w: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
+def _epilogue(x: tf.Tensor, layer: _ReadyLayer, w: tf.Tensor, noise: tf.Tensor | None) -> tf.Tensor:
     """Noise, bias, leaky ReLU, then adaptive instance normalisation by the style (equation 1 of the paper)."""
+    # Add bias and noise. (n, h, w, c)
     x = tf.nn.bias_add(x, layer.bias)
     if noise is not None:
-        with tf.control_dependencies([x]):  # or the noise of all layers is spread first, and kept
-            x += spread(tf.cast(noise, x.dtype), layer.noise)
-    x = tf.nn.leaky_relu(x, SLOPE)
+        with tf.control_dependencies(
+            [x]
+        ):  # otherwise the noise of all layers is weighted first, and held in memory
+            x += _weighted_noise(tf.cast(noise, x.dtype), layer.noise)
+    x = tf.nn.leaky_relu(x, _SLOPE)
+    # Compute the style from w. (n, 2c)
     style = tf.cast(tf.matmul(w, layer.style) + layer.style_bias, tf.float32)
-    scale, shift = tf.split(style, 2, axis=1)  # (n, channels)
-    return normalise(x, scale, shift)
+    # Normalise each feature map; scale and shift it by the style. (n, h, w, c)
+    scale, shift = tf.split(style, 2, axis=1)
+    return _normalise(x, scale, shift)
 
 
-def spread(noise: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Noise (m, h, w, 1) times a weight for each channel (1, c): a product of matrices, faster than broadcasting."""
+def _weighted_noise(noise: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Noise (m, h, w, 1) times channel weights (1, c): a matrix product, which is faster than broadcasting."""
     m, height, width, _ = noise.shape
     shape = [tf.shape(noise)[0] if m is None else m, height, width, weight.shape[1]]
     return tf.reshape(tf.matmul(tf.reshape(noise, (-1, 1)), weight), shape)
 
 
-def normalise(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Give each feature map (n, h, w, c) a standard deviation and a mean (n, c), which are float32.
+def _normalise(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Give each feature map of x (n, h, w, c) a standard deviation and a mean, float32 (n, c).
 
-    For one picture that is what batch normalisation does in training, of which there is a fast kernel on the CPU.
+    For a single image this equals batch normalisation in training, for which the CPU has a fast kernel.
     """
     if x.shape[0] == 1 and not tf.config.list_physical_devices("GPU"):
-        nothing = tf.zeros((0,))
+        empty = tf.zeros((0,))
         return tf.raw_ops.FusedBatchNormV3(
-            x=x, scale=scale[0], offset=shift[0], mean=nothing, variance=nothing, epsilon=EPSILON
+            x=x, scale=scale[0], offset=shift[0], mean=empty, variance=empty, epsilon=_EPSILON
         ).y
-    mean, variance = tf.nn.moments(tf.cast(x, tf.float32), (1, 2), keepdims=True)
-    scale = scale[:, None, None] * tf.math.rsqrt(variance + EPSILON)
+    mean, variance = tf.nn.moments(tf.cast(x, tf.float32), (1, 2), keepdims=True)  # (n, 1, 1, c)
+    scale = scale[:, None, None] * tf.math.rsqrt(variance + _EPSILON)
     shift = shift[:, None, None] - mean * scale
     return x * tf.cast(scale, x.dtype) + tf.cast(shift, x.dtype)
 
 
-#: Binomial filter by which enlarged features are smoothed, in each direction.
-BLUR = (0.25, 0.5, 0.25)
-
-
-def blur(x: tf.Tensor) -> tf.Tensor:
-    """Smooth each feature map (n, h, w, c) by (1, 2, 1) / 4 both ways; beyond the border lies 0."""
-    line = tf.constant(BLUR, x.dtype)
+def _blur(x: tf.Tensor) -> tf.Tensor:
+    """Smooth each feature map of x (n, h, w, c) by (1, 2, 1) / 4 both ways; past the border lies 0."""
+    line = tf.constant(_BLUR, x.dtype)
     kernel = tf.tile((line[:, None] * line[None, :])[..., None, None], (1, 1, x.shape[3], 1))
     return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")

@@ -11,33 +11,37 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import utils
+from checks import Choice, Number, ParameterError, check, check_fields, check_number
 
-FORMAT = 1
-SLOPE = 0.2
-#: Pictures that are encoded at once.
-BATCH = 64
-#: Layers that draw up to 8 x 8 pixels take the deepest features, those up to 32 x 32 the middle ones.
-COARSE_LAYERS, MIDDLE_LAYERS = 4, 8
-#: Feature maps after each halving of pictures of 128 pixels.
-WIDTHS = (32, 64, 96, 128, 192)
-#: Largest resolution, width and number of layers that a file may ask for.
-LARGEST_SIDE, LARGEST_WIDTH, MOST_LAYERS = 1024, 4096, 18
+_FORMAT = 1
+_SLOPE = 0.2
+# Pictures that are encoded at a time.
+_BATCH = 64
+# Layers that draw up to 8 x 8 pixels take the deepest features, those up to 32 x 32 the middle ones.
+_COARSE_LAYERS, _MIDDLE_LAYERS = 4, 8
+# Feature maps after each halving of pictures of 128 pixels.
+_WIDTHS = (32, 64, 96, 128, 192)
+# Largest width and number of layers that a file may ask for.
+_LARGEST_WIDTH, _MOST_LAYERS = 4096, 18
+
+_Width = Annotated[int, Number(int, at_least=1, at_most=_LARGEST_WIDTH)]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class EncoderSizes:
     """Sizes of an encoder.
 
     Attributes
     ----------
     resolution : int
-        Side of the pictures: a power of two, at least 32.
+        Side of the pictures: a power of two from 32 to 1024.
     colours : int
         Channels of the pictures, 1 or 3.
     num_layers, w_dim : int
@@ -48,47 +52,48 @@ class Sizes:
         Width of the dense layers between features and codes.
     """
 
-    resolution: int
-    colours: int
-    num_layers: int
-    w_dim: int
-    widths: tuple[int, ...] = WIDTHS
-    hidden: int = 256
+    resolution: Annotated[int, Choice((32, 64, 128, 256, 512, 1024))]
+    colours: Annotated[int, Choice((1, 3))]
+    num_layers: Annotated[int, Number(int, at_least=1, at_most=_MOST_LAYERS)]
+    w_dim: _Width
+    widths: tuple[int, ...] = _WIDTHS
+    hidden: _Width = 256
 
     def __post_init__(self):
-        numbers = (
-            self.resolution,
-            self.colours,
-            self.num_layers,
-            self.w_dim,
-            self.hidden,
-            *self.widths,
-        )
-        if any(isinstance(number, bool) or not isinstance(number, int) or number < 1 for number in numbers):
-            raise ValueError(f"all sizes of an encoder must be whole numbers of at least 1, not {numbers}")
-        halvings = self.resolution.bit_length() - 3
-        if self.resolution.bit_count() != 1 or not 32 <= self.resolution <= LARGEST_SIDE:
-            raise ValueError(
-                f"an encoder's pictures have a power of two from 32 to {LARGEST_SIDE} pixels a side, "
-                f"not {self.resolution}"
+        check_fields(self)
+        if len(self.widths) != _halvings(self.resolution):
+            raise ParameterError(
+                f"widths must be {_halvings(self.resolution)} numbers for pictures of {self.resolution} pixels, "
+                f"got {len(self.widths)}"
             )
-        if len(self.widths) != halvings:
-            raise ValueError(
-                f"pictures of {self.resolution} pixels are halved {halvings} times, "
-                f"but {len(self.widths)} widths were given"
-            )
-        if self.colours not in (1, 3) or max(numbers[3:]) > LARGEST_WIDTH or self.num_layers > MOST_LAYERS:
-            raise ValueError("pictures have 1 or 3 channels, and layers and widths must stay within bounds")
+        for width in self.widths:
+            check_number("width", width, int, at_least=1, at_most=_LARGEST_WIDTH)
 
 
-def usual_widths(resolution: int) -> tuple[int, ...]:
+def _halvings(resolution: int) -> int:
+    """How often pictures are halved down to 4 x 4."""
+    return resolution.bit_length() - 3
+
+
+def default_widths(resolution: int) -> tuple[int, ...]:
     """Feature maps after each halving for pictures of any resolution from 32."""
-    halvings = resolution.bit_length() - 3
-    return (*(WIDTHS[min(i, len(WIDTHS) - 2)] for i in range(halvings - 1)), WIDTHS[-1])
+    return (*(_WIDTHS[min(i, len(_WIDTHS) - 2)] for i in range(_halvings(resolution) - 1)), _WIDTHS[-1])
 
 
-def build(sizes: Sizes, precision: str = "float32") -> keras.Model:
-    """The encoder as a Keras model: pictures (n, r, r, c) to w (n, w_dim) and offsets (n, num_layers, w_dim)."""
+def build_encoder(sizes: EncoderSizes, precision: str = "float32") -> keras.Model:
+    """Build an encoder with random weights.
+
+    Parameters
+    ----------
+    sizes : EncoderSizes
+    precision : str, default "float32"
+        ``"mixed_bfloat16"`` computes in 16 bits and keeps weights in 32.
+
+    Returns
+    -------
+    keras.Model
+        Maps pictures (n, r, r, c) to w (n, w_dim) and offsets (n, num_layers, w_dim).
+    """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -97,32 +102,35 @@ def build(sizes: Sizes, precision: str = "float32") -> keras.Model:
         keras.config.set_dtype_policy(policy)
 
 
-def _build(sizes: Sizes) -> keras.Model:
+def _build(sizes: EncoderSizes) -> keras.Model:
+    # Halve the pictures to 4 x 4 and keep the features of every size. (n, r / 2, r / 2, width), ...
     x = inputs = keras.Input((sizes.resolution, sizes.resolution, sizes.colours))
     features = []
     for i, width in enumerate(sizes.widths):
         x = _convolve(x, width, 5 if i == 0 else 3, 2, f"halve{i}")
-        if i:  # at full resolution a second convolution costs more than it brings
+        if i:  # at full resolution a second convolution costs more than it gains
             y = _convolve(x, width, 3, 1, f"refine{i}a")
-            y = keras.layers.Conv2D(
+            layer = keras.layers.Conv2D(
                 width, 3, padding="same", name=f"refine{i}b", kernel_initializer=_small()
-            )(y)
-            x = keras.layers.Add(name=f"add{i}")([x, y])
+            )
+            x = keras.layers.Add(name=f"add{i}")([x, layer(y)])
         features.append(x)
+    # Summarise the three smallest sizes. (n, hidden)
     deep = _dense(features[-1], sizes.hidden, "deep")
     middle = _dense(_convolve(features[-2], 48, 3, 1, "narrow_middle"), sizes.hidden, "middle")
     shallow = _dense(_convolve(features[-3], 48, 3, 2, "narrow_shallow"), sizes.hidden, "shallow")
+    # One w, and an offset for each layer. (n, w_dim), (n, num_layers, w_dim)
     base = keras.layers.Dense(sizes.w_dim, name="base")(keras.layers.Concatenate(name="all")([deep, middle]))
-    ends = (0, min(COARSE_LAYERS, sizes.num_layers), min(MIDDLE_LAYERS, sizes.num_layers), sizes.num_layers)
+    n_layers = sizes.num_layers
+    ends = (0, min(_COARSE_LAYERS, n_layers), min(_MIDDLE_LAYERS, n_layers), n_layers)
     parts = []
     for source, name, first, last in zip(
         (deep, middle, shallow), ("coarse", "medium", "fine"), ends[:-1], ends[1:], strict=True
     ):
         if last > first:
-            dense = keras.layers.Dense((last - first) * sizes.w_dim, name=name, kernel_initializer=_small())(
-                source
-            )
-            parts.append(keras.layers.Reshape((last - first, sizes.w_dim), name=f"{name}_layers")(dense))
+            layer = keras.layers.Dense((last - first) * sizes.w_dim, name=name, kernel_initializer=_small())
+            shape = (last - first, sizes.w_dim)
+            parts.append(keras.layers.Reshape(shape, name=f"{name}_layers")(layer(source)))
     offsets = keras.layers.Concatenate(axis=1, name="offsets")(parts) if len(parts) > 1 else parts[0]
     return keras.Model(inputs, [base, offsets], name="encoder")
 
@@ -133,13 +141,13 @@ def _small() -> keras.initializers.Initializer:
 
 def _convolve(x, width: int, size: int, stride: int, name: str):
     x = keras.layers.Conv2D(width, size, stride, "same", name=name, kernel_initializer="he_normal")(x)
-    return keras.layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)
+    return keras.layers.LeakyReLU(_SLOPE, name=f"{name}_relu")(x)
 
 
 def _dense(x, width: int, name: str):
     x = keras.layers.Flatten(name=f"{name}_flat")(x)
     x = keras.layers.Dense(width, name=name, kernel_initializer="he_normal")(x)
-    return keras.layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)
+    return keras.layers.LeakyReLU(_SLOPE, name=f"{name}_relu")(x)
 
 
 @dataclass(eq=False, repr=False)
@@ -148,13 +156,13 @@ class Encoder:
 
     Attributes
     ----------
-    sizes : Sizes
+    sizes : EncoderSizes
     model : keras.Model
     description : dict
-        What else is known, as plain values: ``dataset`` and ``training``.
+        Plain values: ``dataset`` and ``training``.
     """
 
-    sizes: Sizes
+    sizes: EncoderSizes
     model: keras.Model
     description: dict
 
@@ -189,21 +197,15 @@ class Encoder:
         side, colours = self.sizes.resolution, self.sizes.colours
         if pictures.ndim != 4 or pictures.shape[1:] != (side, side, colours):
             raise ValueError(
-                f"the pictures must have the shape (n, {side}, {side}, {colours}), not {pictures.shape}"
+                f"the pictures must have the shape (n, {side}, {side}, {colours}), got {pictures.shape}"
             )
         if not np.isfinite(pictures).all():
-            raise ValueError("the pictures hold NaN or infinite values")
+            raise ValueError("the pictures must be finite, got NaN or infinite values")
         codes = np.empty((len(pictures), self.sizes.num_layers, self.sizes.w_dim), dtype=np.float32)
-        for start in range(0, len(pictures), BATCH):
-            rows = slice(start, start + BATCH)
+        for start in range(0, len(pictures), _BATCH):
+            rows = slice(start, start + _BATCH)
             codes[rows] = self._encode(tf.constant(pictures[rows])).numpy()
         return codes
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The weights by layer and kind: ``halve0/kernel``, ``halve0/bias``, ..."""
-        return {
-            name: keras.ops.convert_to_numpy(variable) for name, variable in named_weights(self.model).items()
-        }
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write an ``.npz`` file of the weights and a description as JSON.
@@ -219,19 +221,23 @@ class Encoder:
             If the name does not end in ``.npz``, or a value does not fit into `dtype`.
         """
         if Path(path).suffix != ".npz":
-            raise ValueError(f"{path}: encoders are kept in files whose names end in .npz")
-        if dtype not in ("float32", "float16"):
-            raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
-        arrays = self.arrays()
+            raise ValueError(f"{path}: the name of an encoder's file must end in .npz")
+        check("dtype", dtype, Choice(("float32", "float16")))
+        arrays = {name: np.asarray(variable) for name, variable in _named_weights(self.model).items()}
         if max(float(np.abs(array).max()) for array in arrays.values()) > np.finfo(dtype).max:
             raise ValueError(f"the weights do not fit into {dtype}; save them as float32")
-        text = json.dumps({"format": FORMAT, "sizes": asdict(self.sizes), **self.description})
+        text = json.dumps({"format": _FORMAT, "sizes": asdict(self.sizes), **self.description})
         arrays = {name: array.astype(dtype) for name, array in arrays.items()}
         utils.save_arrays(path, {**arrays, "description": np.array([text])})
 
 
-def named_weights(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every weight of a model by its layer's name and its own."""
+def encoder_path(network: Path) -> Path:
+    """File of a network's encoder: ``NAME-encoder.npz`` beside ``NAME.npz``."""
+    return network.with_name(f"{network.stem}-encoder{network.suffix}")
+
+
+def _named_weights(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every weight of a model as LAYER/WEIGHT: ``halve0/kernel``, ``halve0/bias``, ..."""
     return {f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights}
 
 
@@ -241,43 +247,39 @@ def load_encoder(path: str | Path) -> Encoder:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is damaged or no encoder.
+        If the file is damaged or not an encoder.
     """
     arrays = utils.load_arrays(path)
     try:
         return _from_arrays(arrays)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: is no whole encoder of this suite ({reason})") from error
+        raise ValueError(f"{path}: is not a complete encoder of this suite ({reason})") from error
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Encoder:
     description = json.loads(str(arrays.pop("description")[0]))
-    if not isinstance(description, dict) or description.pop("format", None) != FORMAT:
-        raise ValueError(f"its description is not of format {FORMAT}")
+    if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
+        raise ValueError(f"its description is not of format {_FORMAT}")
     values = dict(description.pop("sizes"))
-    sizes = Sizes(**{**values, "widths": tuple(values["widths"])})
-    _check_claim(sizes, arrays)
-    model = build(sizes)
-    wanted = named_weights(model)
+    sizes = EncoderSizes(**{**values, "widths": tuple(values["widths"])})
+    # Before a model is built: are the arrays as large as the description says?
+    claimed = {
+        "deep/kernel": (16 * sizes.widths[-1], sizes.hidden),
+        "base/kernel": (2 * sizes.hidden, sizes.w_dim),
+    }
+    for name, shape in claimed.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} must have the shape {shape}, got {arrays[name].shape}")
+    model = build_encoder(sizes)
+    wanted = _named_weights(model)
     if set(wanted) != set(arrays):
         raise ValueError(f"its arrays are not those of an encoder: {sorted(set(wanted) ^ set(arrays))[:3]}")
     for name, variable in wanted.items():
         array = arrays[name]
         if array.shape != tuple(variable.shape) or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(f"{name} is not {tuple(variable.shape)} finite numbers")
+            raise ValueError(f"{name} must be {tuple(variable.shape)} finite numbers")
         variable.assign(array.astype(np.float32))
     return Encoder(sizes, model, description)
-
-
-def _check_claim(sizes: Sizes, arrays: dict[str, np.ndarray]) -> None:
-    """Before a model is built: are the arrays as large as the description says?"""
-    deepest = sizes.widths[-1]
-    for name, shape in (
-        ("deep/kernel", (16 * deepest, sizes.hidden)),
-        ("base/kernel", (2 * sizes.hidden, sizes.w_dim)),
-    ):
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} has the shape {arrays[name].shape} where {shape} is wanted")

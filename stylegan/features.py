@@ -1,8 +1,8 @@
 """dlib's face descriptor as a network that gradients flow through, read from dlib's own file of weights.
 
-`descriptor_network()` gives for pictures (n, 150, 150, 3) the 128 numbers that
-`dlib.face_recognition_model_v1` gives for them; `chip_transforms` and `differentiable_chips` cut such pictures out of
-pictures of any size. Both are TensorFlow, so that a loss on descriptors can train or fit a generator.
+`descriptor_network()` computes from pictures (n, 150, 150, 3) the 128 numbers of `dlib.face_recognition_model_v1`;
+`chip_transforms` and `differentiable_chips` cut such pictures out of pictures of any size. All are TensorFlow, so that
+a loss on descriptors can train or fit a generator.
 
 The file is read in `dlib_network`, which runs the same network without gradients.
 """
@@ -21,8 +21,14 @@ import utils
 from dlib_network import BLOCKS, CHIP_SIZE, N_VALUES, Weights, read_weights
 from embedding import CHIP_PADDING
 
-#: dlib places chips by points of whole pixels: landmarks are enlarged by this factor first.
-SUBPIXELS = 256
+# dlib places chips by points with integer coordinates: landmarks are enlarged by this factor first.
+_SUBPIXELS = 256
+# Faces that `describe_faces` describes at a time.
+_BATCH = 32
+
+# ----------------------------------------------------------------------------------------------------------
+# The network
+# ----------------------------------------------------------------------------------------------------------
 
 
 def descriptor_network(path: str | Path | None = None) -> keras.Model:
@@ -36,15 +42,15 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
     Returns
     -------
     keras.Model
-        Float pictures (n, 150, 150, 3), RGB in 0..255, cut as `chip_transforms` says -> descriptors (n, 128).
-        Its weights are fixed. Each call gives the same network.
+        Maps float pictures (n, 150, 150, 3), RGB in 0..255, cut by `chip_transforms`, to descriptors (n, 128). Its
+        weights are fixed. Every call returns the same network.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not that network, damaged or cut short.
+        If the file holds another network, or is damaged or cut short.
 
     Examples
     --------
@@ -58,22 +64,15 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path) -> keras.Model:
-    return build(read_weights(path))
+    return _build(read_weights(path))
 
 
-# ----------------------------------------------------------------------------------------------------------
-# The network
-# ----------------------------------------------------------------------------------------------------------
-
-
-def build(weights: Weights) -> keras.Model:
-    """Make the network of weights; see `descriptor_network`."""
+def _build(weights: Weights) -> keras.Model:
     pictures = keras.Input((CHIP_SIZE, CHIP_SIZE, 3), name="pictures")
-    convolutions = iter(
-        zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True)
-    )  # taken one by one
+    convolutions = iter(zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True))
 
     def convolve(x, stride: int, padding: str):
+        """Apply the next convolution of the file, with its scale and shift folded in."""
         kernel, bias, scale, shift = next(convolutions)
         layer = keras.layers.Conv2D(
             len(kernel),
@@ -106,9 +105,9 @@ def build(weights: Weights) -> keras.Model:
 
 
 def _add(x, y):
-    """Add two pictures (n, h, w, c), continued by zeros to the larger height, width and number of channels.
+    """Add feature maps (n, h, w, c), each padded with zeros to the larger height, width and number of channels.
 
-    The second last halving leaves 4 x 4 places on one way and 3 x 3 on the other.
+    The second last block halves to 4 x 4 places on one path and to 3 x 3 on the other.
     """
     sizes = [max(a, b) for a, b in zip(x.shape[1:], y.shape[1:], strict=True)]
 
@@ -125,7 +124,7 @@ def _add(x, y):
 
 
 def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
-    """Where each pixel of the chips lies in the pictures, as dlib places it from the landmarks.
+    """Map pixels of chips to pixels of pictures, as dlib places chips by landmarks.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
     ndarray of float32, shape (n, 2, 3) or (2, 3)
         ``picture = transform[:, :2] @ chip + transform[:, 2]`` for x, y of a pixel in the chip of 150 x 150; always a
         rotation, scale and shift. dlib first halves pictures whose chip is shrunk more than twofold, and thereby moves
-        them by half a pixel; that is left out.
+        them by half a pixel; this is left out.
 
     Raises
     ------
@@ -148,24 +147,25 @@ def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
     if landmarks.ndim == 3:
         return np.stack([chip_transforms(points) for points in landmarks])
     if landmarks.shape != (68, 2):
-        raise ValueError(f"landmarks must have the shape (n, 68, 2), not {landmarks.shape}")
+        raise ValueError(f"landmarks must have the shape (n, 68, 2), got {landmarks.shape}")
     if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < 1e-3:
         raise ValueError("landmarks must be 68 finite points that differ")
-    shift = landmarks.mean(axis=0)  # dlib's points are whole numbers: enlarge, near zero
-    points = [dlib.point(*(int(v) for v in p)) for p in np.rint((landmarks - shift) * SUBPIXELS)]
+    # Ask dlib for the chip of the enlarged landmarks, centred at 0.
+    shift = landmarks.mean(axis=0)
+    points = [dlib.point(*(int(v) for v in p)) for p in np.rint((landmarks - shift) * _SUBPIXELS)]
     shape = dlib.full_object_detection(dlib.rectangle(0, 0, 1, 1), points)
     details = dlib.get_face_chip_details(shape, CHIP_SIZE, CHIP_PADDING)
+    # Scale its rectangle and angle back.
     rect, angle = details.rect, details.angle
-    left, top, right, bottom = rect.left(), rect.top(), rect.right(), rect.bottom()
-    width = (right - left + 1) / SUBPIXELS  # dlib's rectangles end at their last pixel
+    width = (rect.right() - rect.left() + 1) / _SUBPIXELS  # dlib's rectangles include their last pixel
     scale = (width - 1) / (CHIP_SIZE - 1)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.array([left + right, top + bottom]) / (2 * SUBPIXELS) + shift
+    centre = np.array([rect.left() + rect.right(), rect.top() + rect.bottom()]) / (2 * _SUBPIXELS) + shift
     return np.column_stack([linear, centre - linear @ np.full(2, (CHIP_SIZE - 1) / 2)]).astype(np.float32)
 
 
 def halvings(transforms: np.ndarray) -> int:
-    """How often the pictures should be halved before chips are sampled, so that no pixel is skipped."""
+    """How often to halve pictures before chips are sampled, so that no pixel is skipped."""
     scale = np.sqrt(np.abs(np.linalg.det(np.asarray(transforms)[..., :2])))
     return max(0, int(np.floor(np.log2(np.median(scale)))))
 
@@ -175,29 +175,31 @@ def differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings:
 
     Parameters
     ----------
-    pictures : tensor of float32, shape (n, h, w, 3)
+    pictures : tensor of float32, shape (n, h, w, c)
     transforms : array or tensor of float32, shape (n, 2, 3) or (2, 3)
-        See `chip_transforms`; one alone serves all pictures.
+        See `chip_transforms`; a single one is used for all pictures.
     n_halvings : int, default 0
-        See `halvings`; height and width must be divisible by 2 so often.
+        See `halvings`; height and width must be divisible by 2 that often.
 
     Returns
     -------
-    tensor of float32, shape (n, 150, 150, 3)
-        Black past the pictures' borders.
+    tensor of float32, shape (n, 150, 150, c)
+        Black beyond the pictures' borders.
     """
     for _ in range(n_halvings):
         pictures = tf.nn.avg_pool2d(pictures, 2, 2, "VALID")
     factor = float(2**n_halvings)
     transforms = tf.reshape(tf.convert_to_tensor(transforms, tf.float32), (-1, 2, 3))
     n, (height, width, channels) = tf.shape(pictures)[0], pictures.shape[1:]
-    places = np.stack(np.meshgrid(*[np.arange(CHIP_SIZE)] * 2), axis=-1).reshape(-1, 2)  # x, y
+    # Map each pixel of the chip to the picture, which gets a black rim of one pixel. x, y: (n, 22500, 2)
+    places = np.stack(np.meshgrid(*[np.arange(CHIP_SIZE)] * 2), axis=-1).reshape(-1, 2)
     places = tf.einsum("pj,nij->npi", tf.constant(places, tf.float32), transforms[:, :, :2])
-    places = (places + transforms[:, None, :, 2] + 0.5) / factor - 0.5  # (n or 1, 22500, 2)
-    places = tf.clip_by_value(places, -1.0, [float(width), float(height)]) + 1.0  # in pictures with a rim
+    places = (places + transforms[:, None, :, 2] + 0.5) / factor - 0.5
+    places = tf.clip_by_value(places, -1.0, [float(width), float(height)]) + 1.0
     places = tf.broadcast_to(places, (n, CHIP_SIZE**2, 2))
+    # Find the upper left of the four pixels around it, and the share of the way to the others. (n, 22500, 2)
     low = tf.minimum(tf.floor(places), [float(width), float(height)])
-    share = places - low  # (n, 22500, 2)
+    share = places - low
     corner = tf.cast(low, tf.int32)
     corner = corner[..., 1] * (width + 2) + corner[..., 0]
     flat = tf.reshape(tf.pad(pictures, [[0, 0], [1, 1], [1, 1], [0, 0]]), (n, -1, channels))
@@ -205,6 +207,7 @@ def differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings:
     def at(offset: int, weight: tf.Tensor) -> tf.Tensor:
         return tf.gather(flat, corner + offset, batch_dims=1) * weight[..., None]
 
+    # Interpolate between the four.
     x, y = share[..., 0], share[..., 1]
     upper = at(0, (1 - x) * (1 - y)) + at(1, x * (1 - y))
     lower = at(width + 2, (1 - x) * y) + at(width + 3, x * y)
@@ -217,3 +220,13 @@ def describe(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) ->
     if chips.shape[3] == 1:
         chips = tf.repeat(chips, 3, axis=3)
     return descriptor_network()(chips)
+
+
+def describe_faces(pictures: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Describe the faces on many pictures, uint8 (n, h, w, 3 or 1), by their landmarks (n, 68, 2): (n, 128)."""
+    found = []
+    for start in utils.progress(range(0, len(pictures), _BATCH), "describing faces"):
+        rows = slice(start, start + _BATCH)
+        part = tf.constant(pictures[rows].astype(np.float32))
+        found.append(describe(part, chip_transforms(landmarks[rows])).numpy())
+    return np.concatenate(found)

@@ -1,4 +1,4 @@
-"""What a network and its encoder can do with the people they were trained on: the figures of the bundled ones."""
+"""Measure what a network and its encoder can do with the people they were trained on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import detection
 import embedding
 import utils
 from datasets import Faces
+from stylegan.augmentation import SurrogateModel
 from stylegan.network import StyleNetwork, to_uint8
-from stylegan.photos import TrainingSet
+from training.training_set import TrainingSet
 
-#: Surrogates made for each k, and people drawn from random z.
-SURROGATES, SAMPLES = 20, 100
+# Surrogates made for each k, and people drawn from random z.
+_SURROGATES, _SAMPLES = 20, 100
 
 
 def draw(network: StyleNetwork, codes: np.ndarray) -> np.ndarray:
-    """The photos' part of the pictures of codes: uint8 (n, h, w, 3)."""
+    """Draw codes (n, num_layers, w_dim), and cut the part that is the photo: uint8 (n, h, w, 3)."""
     top, left, height, width = network.description["frame"]
     return to_uint8(network.synthesis(codes))[:, top : top + height, left : left + width]
 
@@ -35,46 +36,50 @@ def sharpness(image: np.ndarray) -> float:
 def measure_reconstructions(
     network: StyleNetwork, codes: np.ndarray, photos: TrainingSet, faces: Faces
 ) -> dict[str, float]:
-    """Compare photos with what is drawn from their codes, by dlib's descriptor.
+    """Compare photos with the pictures drawn from their codes, by dlib's descriptor.
 
     Parameters
     ----------
     network : StyleNetwork
     codes : ndarray, shape (n, num_layers, w_dim)
-        Of the photos: an encoder's, or those that were fitted to them.
-    photos : stylegan.photos.TrainingSet
-        All of `faces`, in their order.
+        Codes of the photos.
+    photos : TrainingSet
+        The photos of `faces`, in their order.
     faces : Faces
 
     Returns
     -------
     dict
         For ``held_out`` and ``training`` photos: ``..._found``, the share of pictures with a face; ``..._distance``,
-        mean distance of those to the photo; ``..._right``, share of all whose nearest held-out photo, other than the
-        photo itself, is of the same person; ``..._people_right``, people for whom most pictures are right.
+        the mean distance of these from the photo; ``..._right``, the share of pictures whose nearest held-out photo,
+        other than the photo itself, is of the same person; ``..._people_right`` and ``..._people_wholly_right``, the
+        number of people for whom most, or all, pictures are right.
     """
     descriptors = embedding.embed(faces, "dlib")
     images = list(draw(network, codes))
     drawn, found = embedding.embed(images, "dlib"), detection.detect(images).found
     own = np.linalg.norm(drawn - descriptors, axis=1)
     gallery = np.flatnonzero(photos.held_out)
-    distances = np.linalg.norm(drawn[:, None] - descriptors[None, gallery], axis=2)
+    distances = np.linalg.norm(drawn[:, None] - descriptors[None, gallery], axis=2)  # (n, gallery)
     distances[np.arange(len(faces))[:, None] == gallery] = np.inf  # never the photo itself
     right = (photos.people[gallery[distances.argmin(axis=1)]] == photos.people) & found
     figures = {}
     for name, rows in (("held_out", photos.held_out), ("training", ~photos.held_out)):
-        shares = [right[rows & (photos.people == person)].mean() for person in np.unique(photos.people)]
+        people = np.unique(photos.people)
+        shares = np.array([right[rows & (photos.people == person)].mean() for person in people])
         figures |= {
             f"{name}_found": float(found[rows].mean()),
             f"{name}_distance": float(own[rows & found].mean()),
             f"{name}_right": float(right[rows].mean()),
-            f"{name}_people_right": int((np.array(shares) > 0.5).sum()),
-            f"{name}_people_wholly_right": int((np.array(shares) == 1).sum()),
+            f"{name}_people_right": int((shares > 0.5).sum()),
+            f"{name}_people_wholly_right": int((shares == 1).sum()),
         }
     return figures
 
 
-def random_groups(photos: TrainingSet, k: int, count: int, random: np.random.RandomState) -> list[np.ndarray]:
+def _random_groups(
+    photos: TrainingSet, k: int, count: int, random: np.random.RandomState
+) -> list[np.ndarray]:
     """Rows of one photo each of k random people."""
     groups = []
     for _ in range(count):
@@ -88,29 +93,39 @@ def measure_surrogates(
     codes: np.ndarray,
     photos: TrainingSet,
     faces: Faces,
+    reference: SurrogateModel,
     k_values: Iterable[int] = range(2, 11),
-    count: int = SURROGATES,
+    count: int = _SURROGATES,
     random_state=0,
 ) -> dict[int, dict[str, float]]:
-    """Draw mean codes of random groups of k people, one photo each, and the AAM's surrogates of the same groups.
+    """Draw mean codes of random groups of k people, and the surrogates of the same groups by another generator.
+
+    Parameters
+    ----------
+    network, codes, photos, faces
+        As for `measure_reconstructions`.
+    reference : SurrogateModel
+        The generator to compare with, fitted to `faces`.
+    k_values : iterable of int, default 2 to 10
+    count : int, default 20
+        Number of groups for each k.
+    random_state : int, RandomState or None, default 0
 
     Returns
     -------
     dict of int to dict
-        For each k: ``found``; ``sharpness`` and ``aam_sharpness``; ``distance`` and ``aam_distance``, mean distances
-        of dlib's descriptor to the members' photos.
+        For each k: ``found``, the share of pictures with a face; ``sharpness`` and ``reference_sharpness``;
+        ``distance`` and ``reference_distance``, mean distances of dlib's descriptor from the members' photos.
     """
-    import anonymizer  # it can make StyleGAN surrogates itself, so it is above this module
-
     random = utils.check_random_state(random_state)
-    descriptors, aam = embedding.embed(faces, "dlib"), anonymizer.load("aam", faces)
+    descriptors = embedding.embed(faces, "dlib")
     figures = {}
     for k in utils.progress(list(k_values), "measuring surrogates"):
-        groups = random_groups(photos, k, count, random)
+        groups = _random_groups(photos, k, count, random)
         ours = list(draw(network, np.stack([codes[rows].mean(axis=0) for rows in groups])))
-        theirs = [aam.surrogate(rows) for rows in groups]
+        theirs = [reference.surrogate(rows) for rows in groups]
         figures[k] = {"found": float(detection.detect(ours).found.mean())}
-        for name, images in (("", ours), ("aam_", theirs)):
+        for name, images in (("", ours), ("reference_", theirs)):
             figures[k][f"{name}sharpness"] = float(np.mean([sharpness(image) for image in images]))
             drawn = embedding.embed(images, "dlib")
             distances = [
@@ -125,7 +140,7 @@ def measure_samples(
     network: StyleNetwork,
     photos: TrainingSet,
     faces: Faces,
-    count: int = SAMPLES,
+    count: int = _SAMPLES,
     random_state=0,
     truncation_psi: float = 0.7,
 ) -> dict[str, float]:
@@ -134,14 +149,13 @@ def measure_samples(
     Returns
     -------
     dict
-        ``found``; ``nearest`` and ``nearest_mean``, the smallest and the mean distance of samples to their nearest
-        training photo; ``between_samples``, mean distance of two samples; ``same_person`` and ``same_person_largest``,
-        mean and 95th percentile of distances between photos of one person; ``different_people`` and
-        ``different_people_smallest``, mean and smallest between those of two.
+        ``found``, the share of samples with a face; ``nearest`` and ``nearest_mean``, the smallest and the mean
+        distance of samples from their nearest training photo; ``between_samples``, the mean distance of two samples;
+        ``same_person`` and ``same_person_largest``, mean and 95th percentile of the distances between photos of one
+        person; ``different_people`` and ``different_people_smallest``, mean and minimum between those of two people.
     """
-    images = list(
-        draw(network, network.random_codes(count, random_state=random_state, truncation_psi=truncation_psi))
-    )
+    codes = network.random_codes(count, random_state=random_state, truncation_psi=truncation_psi)
+    images = list(draw(network, codes))
     found = detection.detect(images).found
     drawn, descriptors = embedding.embed(images, "dlib")[found], embedding.embed(faces, "dlib")
     training = descriptors[~photos.held_out]
@@ -159,15 +173,4 @@ def measure_samples(
         "same_person_largest": float(np.percentile(own, 95)),
         "different_people": float(between[~same].mean()),
         "different_people_smallest": float(between[~same].min()),
-    }
-
-
-def measure_network(
-    network: StyleNetwork, codes: np.ndarray, photos: TrainingSet, faces: Faces, random_state=0
-) -> dict:
-    """All of the figures: ``reconstructions``, ``surrogates`` for each k, ``samples``."""
-    return {
-        "reconstructions": measure_reconstructions(network, codes, photos, faces),
-        "surrogates": measure_surrogates(network, codes, photos, faces, random_state=random_state),
-        "samples": measure_samples(network, photos, faces, random_state=random_state),
     }

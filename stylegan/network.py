@@ -1,4 +1,4 @@
-"""A StyleGAN generator with its weights: z -> w -> picture, truncation, mixing, and the file it is kept in."""
+"""A StyleGAN generator with its weights: z -> w -> image, truncation, mixing, and the file format."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import numpy as np
 import tensorflow as tf
 
 import utils
+from checks import Choice, ParameterError, check, check_array, check_number
 from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays, draw
 
 #: Defaults of the official generator: truncation towards the average in the first 8 layers.
 TRUNCATION_PSI, TRUNCATION_CUTOFF = 0.7, 8
 
-#: What noise the synthesis network may get.
-NOISES = ("stored", "random", "none")
+_NOISES = ("stored", "random", "none")
 
-FORMAT = 1
+# The version of our file format.
+_FORMAT = 1
 
-#: Largest picture area that is drawn at once, in pixels: 16 pictures of 128, 1 of 512 and more. On a processor more at
-#: once are hardly faster; a GPU needs more to do.
-PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_GPU = 4 * 256**2, 4 * 1024**2
+# Largest image area that is drawn at once, in pixels: 16 images of 128, 1 of 512 and more. A processor gains hardly
+# anything from more images at once; a GPU needs more to do.
+_PIXELS_AT_ONCE, _PIXELS_AT_ONCE_ON_GPU = 4 * 256**2, 4 * 1024**2
 
-#: By so many values of each variable changes of the weights are noticed.
-WITNESSES = 64
+# How many values of each variable are compared to notice changed weights.
+_WITNESSES = 64
 
 
 @dataclass(eq=False, repr=False)
@@ -41,15 +42,27 @@ class StyleNetwork:
     average : ndarray of float32, shape (w_dim,)
         ``dlatent_avg``: the mean of w, towards which codes are truncated.
     description : dict
-        What else is known, as plain values: ``dataset``, ``training``, ``landmarks`` (where the network draws the 68
+        Further knowledge, as plain values: ``dataset``, ``training``, ``landmarks`` (where the network draws the 68
         landmarks of a typical face: 68 pairs x, y in its pixels; without them faces lie as in FFHQ) and ``frame``
-        (top, left, height, width of the part that is the photo).
+        (top, left, height, width of the part that shows the photo).
+    architecture : Architecture
+    z_dim, w_dim, num_layers, resolution : int
+        Of the architecture.
     """
 
     mapping_layer: Mapping
     synthesis_layer: Synthesis
     average: np.ndarray
     description: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.architecture = a = self.synthesis_layer.architecture
+        self.z_dim, self.w_dim, self.num_layers, self.resolution = (
+            a.z_dim,
+            a.w_dim,
+            a.num_layers,
+            a.resolution,
+        )
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], description: dict | None = None) -> StyleNetwork:
@@ -69,7 +82,7 @@ class StyleNetwork:
         parts = {"mapping": {}, "synthesis": {}, "": {}}
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
-            parts[part if part in ("mapping", "synthesis") else ""][rest or name] = array
+            parts[part if part in parts else ""][rest or name] = array
         architecture = Architecture.of(parts["mapping"], parts["synthesis"])
         check_arrays(parts[""], {"dlatent_avg": (architecture.w_dim,)})
         average = np.array(arrays["dlatent_avg"], dtype=np.float32)
@@ -81,10 +94,9 @@ class StyleNetwork:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by their official names; see `from_arrays`."""
-        parts = {"mapping": self.mapping_layer, "synthesis": self.synthesis_layer}
-        named = {
-            f"{part}/{name}": array for part, layer in parts.items() for name, array in layer.arrays().items()
-        }
+        mapping, synthesis = self.mapping_layer.arrays(), self.synthesis_layer.arrays()
+        named = {f"mapping/{name}": array for name, array in mapping.items()}
+        named |= {f"synthesis/{name}": array for name, array in synthesis.items()}
         return {**named, "dlatent_avg": self.average.copy()}
 
     def __repr__(self) -> str:
@@ -94,27 +106,7 @@ class StyleNetwork:
             f"w {self.num_layers} x {self.w_dim} -> {self.resolution} x {self.resolution} {kind}>"
         )
 
-    @property
-    def architecture(self) -> Architecture:
-        return self.synthesis_layer.architecture
-
-    @property
-    def z_dim(self) -> int:
-        return self.architecture.z_dim
-
-    @property
-    def w_dim(self) -> int:
-        return self.architecture.w_dim
-
-    @property
-    def num_layers(self) -> int:
-        return self.architecture.num_layers
-
-    @property
-    def resolution(self) -> int:
-        return self.architecture.resolution
-
-    # Compiled once for any number of rows, so that no call traces anew
+    # Compiled once for any number of rows, so that no call compiles again
 
     @cached_property
     def _map(self):
@@ -123,17 +115,18 @@ class StyleNetwork:
 
     @cached_property
     def _witness(self):
-        """A compiled function that gives a few values of each variable of the synthesis network."""
-        variables = list(self.synthesis_layer.named.values())
+        """A compiled function that returns a few values of each variable of the synthesis network."""
+        variables = self.synthesis_layer.named.values()
 
         def witness():
-            parts = [tf.reshape(variable.value, (-1,))[:WITNESSES] for variable in variables]
-            return tf.concat(parts, axis=0)
+            return tf.concat(
+                [tf.reshape(variable.value, (-1,))[:_WITNESSES] for variable in variables], axis=0
+            )
 
         return tf.function(witness, input_signature=[])
 
     def _drawing(self) -> Callable:
-        """How pictures are drawn with the weights as they are now; see `_compile`."""
+        """The compiled function that draws with the present weights; see `_compile`."""
         witness = self._witness().numpy()
         if not np.array_equal(witness, self.__dict__.get("_drawn_with")):
             self._compiled, self._drawn_with = self._compile(), witness
@@ -142,7 +135,7 @@ class StyleNetwork:
     def _compile(self) -> Callable:
         """Compile functions of w, a seed and the kind of noise, for weights that are made ready once.
 
-        A single picture has a function of its own, as it is drawn faster; each is traced at its first use.
+        A single image has a function of its own, which draws it faster. Each is traced at its first use.
         """
         layer = self.synthesis_layer
         weights, stored = layer.ready_weights(), layer.stored_noise()
@@ -153,15 +146,13 @@ class StyleNetwork:
         }
 
         def compiled(n: int | None, noise: str):
-            signature = [
-                tf.TensorSpec((n, self.num_layers, self.w_dim), tf.float32),
-                tf.TensorSpec((2,), tf.int32),
-            ]
+            codes = tf.TensorSpec((n, self.num_layers, self.w_dim), tf.float32)
             return tf.function(
-                lambda w, seed: draw(weights, w, noises[noise](w, seed)), input_signature=signature
+                lambda w, seed: draw(weights, w, noises[noise](w, seed)),
+                input_signature=[codes, tf.TensorSpec((2,), tf.int32)],
             )
 
-        functions = {(n, noise): compiled(n, noise) for n in (1, None) for noise in NOISES}
+        functions = {(n, noise): compiled(n, noise) for n in (1, None) for noise in _NOISES}
         return lambda w, seed, noise: functions[1 if len(w) == 1 else None, noise](w, seed)
 
     def mapping(self, z: np.ndarray) -> np.ndarray:
@@ -170,7 +161,7 @@ class StyleNetwork:
         Parameters
         ----------
         z : array, shape (n, z_dim)
-            Any length but 0: each row is normalised first.
+            Each row is normalised first, so its length does not matter.
 
         Returns
         -------
@@ -179,10 +170,10 @@ class StyleNetwork:
 
         Raises
         ------
-        TypeError, ValueError
+        ParameterError
             If z is not an array of finite numbers of this shape.
         """
-        z = _checked(z, "z", (self.z_dim,))
+        z = check_array("z", z, (None, self.z_dim))
         w = self._map(tf.constant(z)).numpy()  # (n, w_dim)
         return np.repeat(w[:, None], self.num_layers, axis=1)
 
@@ -200,28 +191,27 @@ class StyleNetwork:
         truncation_psi : float or None, default 0.7
             1 or None changes nothing, 0 gives the average face.
         truncation_cutoff : int or None, default 8
-            How many layers are pulled, the coarsest first; None or 0 pulls none, as in the official code.
+            How many layers are pulled, from the coarsest; None or 0 pulls none, as in the official code.
 
         Returns
         -------
         ndarray of float32, shape (n, num_layers, w_dim)
         """
-        w = self._checked_codes(w)
+        w = self.check_codes(w)
         if truncation_psi is None or not truncation_cutoff or truncation_cutoff < 0:
             return w.copy()
-        if not np.isfinite(truncation_psi):
-            raise ValueError(f"truncation_psi must be a finite number, not {truncation_psi!r}")
+        check_number("truncation_psi", truncation_psi)
         pull = np.where(np.arange(self.num_layers) < truncation_cutoff, truncation_psi, 1.0)[:, None]
         return (self.average + (w - self.average) * pull).astype(np.float32)
 
     def synthesis(self, w: np.ndarray, noise: str = "stored", random_state=None) -> np.ndarray:
-        """Draw pictures.
+        """Draw images.
 
         Parameters
         ----------
         w : array, shape (n, num_layers, w_dim)
         noise : {"stored", "random", "none"}
-            ``"random"`` draws it anew for each picture.
+            ``"random"`` gives each image noise of its own.
         random_state : int, RandomState or None
             For random noise.
 
@@ -232,22 +222,21 @@ class StyleNetwork:
 
         Raises
         ------
-        TypeError, ValueError
-            If w is not an array of finite numbers of this shape, or for an unknown kind of noise.
+        ParameterError
+            If w is not an array of finite numbers of this shape, or the kind of noise is unknown.
         """
-        if noise not in NOISES:
-            raise ValueError(f"noise must be one of {', '.join(map(repr, NOISES))}, not {noise!r}")
-        w = self._checked_codes(w)
+        check("noise", noise, Choice(_NOISES))
+        w = self.check_codes(w)
         random = utils.check_random_state(random_state)
         drawing = self._drawing()
-        most = PIXELS_AT_ONCE_ON_GPU if tf.config.list_physical_devices("GPU") else PIXELS_AT_ONCE
+        most = _PIXELS_AT_ONCE_ON_GPU if tf.config.list_physical_devices("GPU") else _PIXELS_AT_ONCE
         at_once = max(1, most // self.resolution**2)
-        pictures = np.empty((len(w), self.resolution, self.resolution, 3), dtype=np.float32)
+        images = np.empty((len(w), self.resolution, self.resolution, 3), dtype=np.float32)
         for start in range(0, len(w), at_once):
             rows = slice(start, start + at_once)
             seed = tf.constant(random.randint(2**31 - 1, size=2), tf.int32)
-            pictures[rows] = drawing(tf.constant(w[rows]), seed, noise)
-        return pictures
+            images[rows] = drawing(tf.constant(w[rows]), seed, noise)
+        return images
 
     def generate(
         self,
@@ -257,26 +246,24 @@ class StyleNetwork:
         noise: str = "stored",
         random_state=None,
     ) -> np.ndarray:
-        """Draw the pictures of latent vectors (n, z_dim): uint8 (n, resolution, resolution, 3).
+        """Draw the images of latent vectors (n, z_dim): uint8 (n, resolution, resolution, 3).
 
         See `mapping`, `truncate` and `synthesis`.
         """
         codes = self.truncate(self.mapping(z), truncation_psi, truncation_cutoff)
         return to_uint8(self.synthesis(codes, noise, random_state))
 
-    def random_codes(
-        self,
-        n: int,
-        random_state=None,
-        truncation_psi: float | None = TRUNCATION_PSI,
-        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
-    ) -> np.ndarray:
-        """Codes of n random people: float32 (n, num_layers, w_dim)."""
-        z = utils.check_random_state(random_state).randn(n, self.z_dim)
-        return self.truncate(self.mapping(z), truncation_psi, truncation_cutoff)
+    def random_codes(self, n: int, random_state=None, **truncation) -> np.ndarray:
+        """Draw the codes of n random people: float32 (n, num_layers, w_dim).
 
-    def _checked_codes(self, w) -> np.ndarray:
-        return _checked(w, "w", (self.num_layers, self.w_dim))
+        `truncation` takes the options of `truncate`.
+        """
+        z = utils.check_random_state(random_state).randn(n, self.z_dim)
+        return self.truncate(self.mapping(z), **truncation)
+
+    def check_codes(self, w) -> np.ndarray:
+        """Return w as float32 (n, num_layers, w_dim) if it is finite and has this shape; otherwise ParameterError."""
+        return check_array("w", w, (None, self.num_layers, self.w_dim))
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write the network to an ``.npz`` file: arrays by their official names, and the description as JSON.
@@ -285,7 +272,7 @@ class StyleNetwork:
         ----------
         path : str or Path
         dtype : {"float32", "float16"}
-            float16 halves the file and changes pictures by less than one step of uint8.
+            float16 halves the file and changes images by less than one step of uint8.
 
         Raises
         ------
@@ -293,15 +280,14 @@ class StyleNetwork:
             If the name does not end in ``.npz``, or a value does not fit into `dtype`.
         """
         if Path(path).suffix != ".npz":
-            raise ValueError(f"{path}: networks are kept in files whose names end in .npz")
-        if dtype not in ("float32", "float16"):
-            raise ValueError(f"dtype must be 'float32' or 'float16', not {dtype!r}")
+            raise ValueError(f"{path}: the name of a network's file must end in .npz")
+        check("dtype", dtype, Choice(("float32", "float16")))
         arrays = self.arrays()
         largest = max(float(np.abs(array).max()) for array in arrays.values())
         if largest > float(np.finfo(dtype).max):
-            raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save it as float32")
+            raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save as float32")
         arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-        text = json.dumps({"format": FORMAT, **self.description})
+        text = json.dumps({"format": _FORMAT, **self.description})
         utils.save_arrays(path, {**arrays, "description": np.array([text])})
 
 
@@ -311,52 +297,47 @@ def load_npz(path: str | Path) -> StyleNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If it is damaged or not a network.
     """
     arrays = utils.load_arrays(path)
     try:
-        description = json.loads(str(arrays.pop("description")[0]))
-        if not isinstance(description, dict) or description.pop("format", None) != FORMAT:
-            raise ValueError(f"its description is not of format {FORMAT}")
+        description = json.loads(str(arrays.pop("description", ["null"])[0]))
+        if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
+            raise ValueError(f"it has no description of format {_FORMAT}")
         network = StyleNetwork.from_arrays(arrays, description)
         _check_description(network)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        reason = "it has no description" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: is no whole StyleGAN network of this suite ({reason})") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a complete StyleGAN network of this suite ({error})") from error
     return network
 
 
 def _check_description(network: StyleNetwork) -> None:
     landmarks, frame = (network.description.get(name) for name in ("landmarks", "frame"))
     if landmarks is not None:
-        points = np.asarray(landmarks, dtype=np.float64)
-        if points.shape != (68, 2) or not np.isfinite(points).all():
-            raise ValueError("its landmarks are not 68 points")
+        check_array("landmarks", landmarks, (68, 2))
     if frame is not None:
         top, left, height, width = (int(side) for side in frame)
-        if (
-            not (0 <= top < top + height <= network.resolution)
-            or not 0 <= left < left + width <= network.resolution
-        ):
-            raise ValueError("its frame does not lie within the picture")
+        for start, length in ((top, height), (left, width)):
+            if not 0 <= start < start + length <= network.resolution:
+                raise ValueError("its frame does not lie within the image")
 
 
-def to_uint8(pictures: np.ndarray) -> np.ndarray:
-    """Pictures of -1..1 as uint8, as the official code does it: clipped, and cut off rather than rounded."""
-    return np.clip(pictures * 127.5 + 128, 0, 255).astype(np.uint8)
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Convert images in -1..1 to uint8 as the official code does: clipped, and cut off instead of rounded."""
+    return np.clip(images * 127.5 + 128, 0, 255).astype(np.uint8)
 
 
 def mix_styles(coarse: np.ndarray, fine: np.ndarray, layers: Sequence[int]) -> np.ndarray:
-    """Take some layers of codes from another: style mixing (section 3.1 of the paper).
+    """Replace some layers of codes by those of others: style mixing (section 3.1 of the paper).
 
     Parameters
     ----------
     coarse, fine : array, shape (..., num_layers, w_dim)
-        They are broadcast against each other.
+        Broadcast against each other.
     layers : sequence of int
-        Layers that are taken from `fine`.
+        The layers to take from `fine`.
 
     Returns
     -------
@@ -366,19 +347,6 @@ def mix_styles(coarse: np.ndarray, fine: np.ndarray, layers: Sequence[int]) -> n
     chosen = np.zeros((coarse.shape[-2], 1), dtype=bool)
     places = np.asarray(list(layers), dtype=np.int64)
     if len(places) and not (places.min() >= 0 and places.max() < len(chosen)):
-        raise ValueError(f"layers must be from 0 to {len(chosen) - 1}, not {sorted(map(int, places))}")
+        raise ParameterError(f"layers must be from 0 to {len(chosen) - 1}, got {sorted(places.tolist())}")
     chosen[places] = True
     return np.where(chosen, fine, coarse)
-
-
-def _checked(values, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 copy or view of finite numbers (n, *shape)."""
-    try:
-        values = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array of numbers ({error})") from error
-    if values.ndim != 1 + len(shape) or values.shape[1:] != shape:
-        raise ValueError(f"{name} must have the shape (n, {', '.join(map(str, shape))}), not {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds NaN or infinite values")
-    return values

@@ -1,8 +1,8 @@
 """Read the official StyleGAN pickles as data, and rewrite them as files of ours: ``python -m stylegan convert``.
 
-Such a pickle holds three networks: generator, discriminator and the generator's moving average, each with its arrays
-and the source text that built it. The official reader runs that text. This one takes the arrays of the moving average;
-their shapes say how large the network is.
+Such a pickle holds three networks, each with its arrays and the source text that built it: generator, discriminator,
+and the moving average of the generator. The official reader runs that text. This reader takes the arrays of the moving
+average; their shapes give the size of the network.
 """
 
 from __future__ import annotations
@@ -17,28 +17,26 @@ import utils
 from stylegan.architecture import FUSED_FROM, MAPPING_RATE
 from stylegan.network import StyleNetwork
 
-#: Where the moving average stands among the three networks.
-MOVING_AVERAGE = 2
-#: The official reader knows these.
-VERSIONS = (2, 3)
-#: The functions that build a generator of StyleGAN 1 and its parts.
-BUILDERS = {"": "G_style", "mapping": "G_mapping", "synthesis": "G_synthesis"}
+# Versions that the official reader knows.
+_VERSIONS = (2, 3)
+# The functions that build a generator of StyleGAN 1 and its parts.
+_BUILDERS = {"": "G_style", "mapping": "G_mapping", "synthesis": "G_synthesis"}
 
-#: Build arguments that change the arithmetic, the values under which it is the one of this package (the official
-#: default first), and what a network does that has others.
-ARGUMENTS = {
+# Build arguments that change the arithmetic: the values that this package computes (the official default first), and
+# what a network with another value does.
+_ARGUMENTS = {
     "label_size": ((0,), "takes labels"),
     "normalize_latents": ((True,), "does not normalise z"),
-    "mapping_nonlinearity": (("lrelu",), "has another nonlinearity than the leaky ReLU"),
-    "nonlinearity": (("lrelu",), "has another nonlinearity than the leaky ReLU"),
+    "mapping_nonlinearity": (("lrelu",), "uses another nonlinearity than the leaky ReLU"),
+    "nonlinearity": (("lrelu",), "uses another nonlinearity than the leaky ReLU"),
     "use_wscale": ((True,), "does not scale its weights"),
     "const_input_layer": ((True,), "does not start from a constant"),
     "use_styles": ((True,), "has no styles"),
     "use_noise": ((True,), "has no noise"),
     "use_pixel_norm": ((False,), "normalises pixels"),
     "use_instance_norm": ((True,), "does not normalise instances"),
-    "blur_filter": (([1, 2, 1],), "has another filter after enlarging than 1, 2, 1"),
-    "fused_scale": (("auto", True, False), "enlarges in an unknown way"),
+    "blur_filter": (([1, 2, 1],), "smooths enlarged features by another filter than 1, 2, 1"),
+    "fused_scale": (("auto", True, False), "enlarges features in an unknown way"),
 }
 
 
@@ -50,15 +48,15 @@ class _Network:
 
 
 def _dictionary(pickled: utils.PickledObject) -> dict:
-    """What a subclass of dict holds, which Python 2 wrote as a list of pairs."""
+    """The content of a subclass of dict, which Python 2 wrote as a list of pairs."""
     pairs = pickled.args[0] if pickled.args else []
     if len(pickled.args) > 1 or not all(isinstance(key, str) for key, _ in pairs):
         raise ValueError("not a dict with names as keys")
     return {**dict(pairs), **pickled.entries}
 
 
-#: The classes that the official pickles name beside numpy's, and what takes their place.
-STAND_INS = {
+# What replaces the classes that the official pickles name besides numpy's.
+_STAND_INS = {
     "dnnlib.tflib.network.Network": lambda pickled: _Network(pickled.state),
     "dnnlib.util.EasyDict": _dictionary,
     "collections.OrderedDict": _dictionary,
@@ -71,8 +69,8 @@ def load_official(path: str | Path) -> StyleNetwork:
     Parameters
     ----------
     path : str or Path
-        A pickle of (generator, discriminator, moving average of the generator), of which the last is taken, such as
-        ``karras2019stylegan-ffhq-1024x1024.pkl``; or of that last one alone.
+        A pickle of three networks (generator, discriminator, moving average of the generator) such as
+        ``karras2019stylegan-ffhq-1024x1024.pkl``, or of the last one alone, which is the one that is loaded.
 
     Returns
     -------
@@ -81,17 +79,17 @@ def load_official(path: str | Path) -> StyleNetwork:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is damaged or hostile, holds another kind of network, or one that was built with arguments which are
-        not supported: labels, pixel normalisation, other nonlinearities or filters, growing that is not finished.
+        If the file is damaged or hostile, holds another kind of network, or was built with unsupported arguments:
+        labels, pixel normalisation, other nonlinearities or filters, unfinished growing.
 
     Notes
     -----
-    Sizes are read from the shapes of the arrays, whatever the stored arguments say.
+    Sizes come from the shapes of the arrays, whatever the stored arguments say.
     """
     try:
-        arrays = _arrays(_moving_average(utils.load_pickle(path, STAND_INS)))
+        arrays = _arrays(_moving_average(utils.load_pickle(path, _STAND_INS)))
         return StyleNetwork.from_arrays(arrays, {"dataset": Path(path).stem})
     except ValueError as error:
         reason = str(error).removeprefix(f"{path}: ")
@@ -99,24 +97,24 @@ def load_official(path: str | Path) -> StyleNetwork:
 
 
 def _moving_average(content: object) -> dict:
-    """State of the network that is wanted."""
+    """State of the moving average, the last of the three networks."""
     if isinstance(content, tuple | list):
         if len(content) != 3:
             raise ValueError("it does not hold the three networks of an official StyleGAN pickle")
-        content = content[MOVING_AVERAGE]
+        content = content[2]
     return _state(content, "")
 
 
 def _state(network: object, part: str) -> dict:
-    """State of a network, which must be of the kind that this part of a generator is."""
+    """State of a network, which must be this part of a generator."""
     state = network.state if isinstance(network, _Network) else None
     if not isinstance(state, dict) or not isinstance(state.get("static_kwargs", {}), dict):
         raise ValueError("it does not hold the three networks of an official StyleGAN pickle")
-    if _plain(state.get("version")) not in VERSIONS:
-        raise ValueError(f"its networks are not of version {' or '.join(map(str, VERSIONS))}")
-    if _plain(state.get("build_func_name")) != BUILDERS[part]:
+    if _plain(state.get("version")) not in _VERSIONS:
+        raise ValueError(f"its networks are not of version {' or '.join(map(str, _VERSIONS))}")
+    if _plain(state.get("build_func_name")) != _BUILDERS[part]:
         raise ValueError(
-            f"it was not built by {BUILDERS[part]} of StyleGAN 1; StyleGAN 2 and 3 and other networks are not read"
+            f"it was not built by {_BUILDERS[part]} of StyleGAN 1, the only version that is read"
         )
     return state
 
@@ -131,26 +129,24 @@ def _plain(value: object) -> object:
 
 
 def _arrays(state: dict) -> dict[str, np.ndarray]:
-    """The arrays of a generator, named and scaled as `StyleNetwork.from_arrays` takes them."""
-    variables = _variables(state)
-    components = state.get("components") or {}
+    """The arrays of a generator, named and scaled for `StyleNetwork.from_arrays`."""
+    variables, components = _variables(state), state.get("components") or {}
     if not isinstance(components, dict):
         raise ValueError("its networks do not have the parts of a StyleGAN generator")
-    parts = {"mapping": {}, "synthesis": {}}
-    arguments = dict(state.get("static_kwargs", {}))
-    for part, own in parts.items():
-        prefix = f"{BUILDERS[part]}/"
+    parts, arguments = {}, dict(state.get("static_kwargs", {}))
+    for part in ("mapping", "synthesis"):
         if part in components:
             component = _state(components[part], part)
-            own |= _variables(component)
+            parts[part] = _variables(component)
             arguments |= component.get("static_kwargs", {})
         else:  # old files have all variables in one list
-            own |= {
-                name.removeprefix(prefix): variables.pop(name)
-                for name in list(variables)
-                if name.startswith(prefix)
-            }
-    _check_arguments(arguments)
+            prefix = f"{_BUILDERS[part]}/"
+            names = [name for name in variables if name.startswith(prefix)]
+            parts[part] = {name.removeprefix(prefix): variables.pop(name) for name in names}
+    for name, (values, complaint) in _ARGUMENTS.items():
+        given = _plain(arguments.get(name, values[0]))
+        if not any(type(given) is type(value) and given == value for value in values):
+            raise ValueError(f"its network {complaint} ({name}), which is not supported")
     lods = [found.pop("lod") for found in (parts["synthesis"], variables) if "lod" in found]
     if lods and lods[-1].tolist() != 0:  # the generator's own is copied to the synthesis network
         raise ValueError("its progressive growing is not finished (lod is not 0), which is not supported")
@@ -163,13 +159,7 @@ def _arrays(state: dict) -> dict[str, np.ndarray]:
 def _variables(state: dict) -> dict[str, np.ndarray]:
     """A network's own variables by name."""
     pairs = state.get("variables")
-    if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, tuple | list)
-        and len(pair) == 2
-        and isinstance(pair[0], str)
-        and isinstance(pair[1], np.ndarray | np.floating | float)
-        for pair in pairs
-    ):
+    if not isinstance(pairs, list | tuple) or not all(map(_is_variable, pairs)):
         raise ValueError("its variables are not a list of names and arrays")
     arrays = {name: np.asarray(value) for name, value in pairs}
     if not all(array.dtype.kind == "f" for array in arrays.values()):
@@ -177,29 +167,26 @@ def _variables(state: dict) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_arguments(arguments: dict) -> None:
-    for name, (values, complaint) in ARGUMENTS.items():
-        given = _plain(arguments.get(name, values[0]))
-        if not any(type(given) is type(value) and given == value for value in values):
-            raise ValueError(f"its network {complaint} ({name}), which is not supported")
+def _is_variable(pair: object) -> bool:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        return False
+    return isinstance(pair[0], str) and isinstance(pair[1], np.ndarray | np.floating | float)
 
 
 def _scale_mapping(mapping: dict[str, np.ndarray], arguments: dict) -> None:
     """Scale stored weights that were trained with another learning-rate factor to ours."""
     rate = _plain(arguments.get("mapping_lrmul", MAPPING_RATE))
     if not isinstance(rate, int | float) or not 0 < rate < np.inf:
-        raise ValueError(
-            "the learning-rate factor of its mapping network (mapping_lrmul) is no positive number"
-        )
+        raise ValueError("the learning-rate factor of its mapping network (mapping_lrmul) is not positive")
     if rate != MAPPING_RATE:
         mapping |= {name: array * (rate / MAPPING_RATE) for name, array in mapping.items()}
 
 
 def _turn_kernels(synthesis: dict[str, np.ndarray], arguments: dict) -> None:
-    """Turn the kernels that do not enlarge as others of their resolution do.
+    """Turn the kernels that enlarge in another way than ours at their resolution.
 
-    A transposed convolution turns its kernel by half a turn against repetition and convolution, and by default ("auto")
-    the output's resolution says which of them it is.
+    A transposed convolution has its kernel turned by half a turn against repetition and convolution. By default
+    ("auto") the resolution of the output decides which of the two it is.
     """
     fused = _plain(arguments.get("fused_scale", "auto"))
     if fused == "auto":
@@ -212,23 +199,21 @@ def _turn_kernels(synthesis: dict[str, np.ndarray], arguments: dict) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``python -m stylegan convert`` takes."""
+    """Add the options of ``python -m stylegan convert``."""
     parser.add_argument("network", type=Path, help="an official .pkl, or a .npz of this suite")
     parser.add_argument("out", type=Path, help="the .npz to write")
     parser.add_argument(
-        "--dtype",
-        choices=("float32", "float16"),
-        default="float32",
+        "--dtype", choices=("float32", "float16"), default="float32",
         help="float16 halves the file (%(default)s)",
-    )
+    )  # fmt: skip
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Rewrite a network as an .npz file, which is read faster and needs no care."""
+    """Rewrite a network as an .npz file, which loads faster and is safe to read."""
     import stylegan
 
     if chosen.out.suffix != ".npz":
-        raise ValueError(f"{chosen.out}: networks are kept in files whose names end in .npz")
+        raise ValueError(f"{chosen.out}: the name of a network's file must end in .npz")
     if not chosen.out.parent.is_dir():
         raise FileNotFoundError(f"the folder {chosen.out.parent} does not exist; make it first")
     network = stylegan.load_network(chosen.network)

@@ -55,7 +55,7 @@ def test_precision_of_a_training_around_it_changes_nothing(chips):
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("mixed_bfloat16")
-        network = features.build(features.read_weights(FILE))
+        network = features._build(features.read_weights(FILE))
     finally:
         keras.config.set_dtype_policy(before)
     ours = network(chips[:2].astype(np.float32)).numpy()

@@ -10,7 +10,7 @@ import stylegan
 import utils
 from anonymizer import styleGan as mixing  # noqa: N813
 from datasets import Faces
-from stylegan import projection
+from stylegan import code_folder
 from stylegan.__main__ import main
 from stylegan.architecture import Architecture, Mapping, Synthesis
 from stylegan.mixing import mixing_pictures, style_layers
@@ -201,8 +201,8 @@ def test_fingerprint_follows_the_options(few, network_path):
 
 
 def test_codes_from_a_folder(few, network_path, tmp_path):
-    for path, code in zip(projection.code_paths(few.names, tmp_path), CODES, strict=True):
-        projection.save_code(path, code)
+    for path, code in zip(code_folder.code_paths(few.names, tmp_path), CODES, strict=True):
+        code_folder.save_code(path, code)
     model = make(few, network_path, codes=tmp_path)
     assert np.array_equal(model.codes, CODES)
 
@@ -270,7 +270,7 @@ def test_no_surrogate_changes_the_codes(few, network_path):
 # Random people and style mixing
 
 
-def test_generate_writes_pictures_by_seed(network_path, tmp_path):
+def test_generate_writes_pictures_by_seed(network_path, tmp_path, capsys):
     for folder in ("a", "b"):
         main(
             [
@@ -288,10 +288,9 @@ def test_generate_writes_pictures_by_seed(network_path, tmp_path):
     assert [path.name for path in first] == ["seed0_0000.png", "seed0_0001.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     assert Image.open(first[0]).size == (16, 16)
-    with pytest.raises(SystemExit, match="at least 1"):
-        main(["generate", str(tmp_path / "c"), "--network", str(network_path), "--number", "0"])
-    with pytest.raises(SystemExit, match="error"):
-        main(["generate", str(tmp_path / "c"), "--network", "nowhere.npz"])
+    assert main(["generate", str(tmp_path / "c"), "--network", str(network_path), "--number", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err
+    assert main(["generate", str(tmp_path / "c"), "--network", "nowhere.npz"]) == 2
 
 
 def test_mixing_table_has_its_sources_layers(network_path):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import datasets
 import detection
 import utils
-from stylegan import alignment, features, projection
-from stylegan.alignment import Aligned
+from stylegan import alignment, code_folder, features, projection
+from stylegan.alignment import AlignedPhotos
 from stylegan.architecture import Architecture, Mapping, Synthesis
 from stylegan.network import StyleNetwork
 
@@ -60,7 +60,7 @@ def drawn_by(network, codes, landmarks):
     """Pictures of known codes, as if they were aligned photos."""
     side, c = network.resolution, network.architecture.colours
     pictures = network.synthesis(codes)[..., :c]
-    return Aligned(
+    return AlignedPhotos(
         pictures, np.stack([landmarks * side] * len(codes)), np.ones((len(codes), side, side), bool)
     )
 
@@ -163,11 +163,11 @@ def test_large_photos_are_shrunk_first(texture):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (np.zeros((68, 2)), "no face"),
+        (np.zeros((68, 2)), "show a face"),
         (np.full((68, 2), np.inf), "finite"),
         (np.zeros((5, 2)), "68"),
-        (synthetic_landmarks((9000, 200)), "outside"),
-        (synthetic_landmarks((250, 200), 40000, 40000), "far beyond"),
+        (synthetic_landmarks((9000, 200)), "lie on the photo"),
+        (synthetic_landmarks((250, 200), 40000, 40000), "lie on the photo"),
     ],
 )
 def test_unusable_landmarks_are_refused(texture, points, message):
@@ -180,7 +180,7 @@ def test_unusable_photos_and_sizes_are_refused(texture):
     with pytest.raises(TypeError, match="uint8"):
         alignment.ffhq_crop(texture.astype(float), points, 64)
     for size in (0, 2.5, True):
-        with pytest.raises(ValueError, match="whole number"):
+        with pytest.raises(ValueError, match="size must be an integer of at least 4"):
             alignment.ffhq_crop(texture, points, size)
 
 
@@ -190,15 +190,14 @@ def test_photos_come_into_the_networks_own_frame(orl_people, landmarks):
     faces = orl_people.select([0, 1])
     found = detection.detect(faces)
     before = found.landmarks.copy()
-    placed = alignment.place(faces.images, found.landmarks, network)
-    assert placed.pictures.shape == (2, 64, 64, 1) and placed.pictures.dtype == np.float32
-    assert placed.pictures.min() >= -1 and placed.pictures.max() <= 1
+    placed = alignment.align(faces.images, found.landmarks, network)
+    assert placed.images.shape == (2, 64, 64, 1) and placed.images.dtype == np.float32
+    assert placed.images.min() >= -1 and placed.images.max() <= 1
     np.testing.assert_array_equal(before, found.landmarks)
-    np.testing.assert_array_equal(alignment.align(faces.images, found.landmarks, network), placed.pictures)
     # the first face is the one the frame was made from: it is only halved
     np.testing.assert_allclose(placed.landmarks[0], target, atol=1e-3)
     shrunk = cv2.resize(faces.images[0], (46, 56), interpolation=cv2.INTER_AREA)[..., 0] / 127.5 - 1
-    inner = placed.pictures[0, 4:60, 9:55, 0]
+    inner = placed.images[0, 4:60, 9:55, 0]
     assert np.abs(inner - shrunk)[4:-4, 4:-4].mean() < 0.04
     assert placed.visible[0, 8:56, 13:51].all() and not placed.visible[0, :4].any()
     transform = detection.similarity(found.landmarks[1], target)
@@ -210,17 +209,17 @@ def test_photos_come_into_the_networks_own_frame(orl_people, landmarks):
 def test_photos_come_into_the_ffhq_frame_by_default(orl_people):
     faces = orl_people.select([0, 1])
     found = detection.detect(faces)
-    placed = alignment.place(faces.images, found.landmarks, make_network(32, colours=3))
+    placed = alignment.align(faces.images, found.landmarks, make_network(32, colours=3))
     crops = [
         alignment.ffhq_crop(*pair, 32) / 127.5 - 1 for pair in zip(faces.images, found.landmarks, strict=True)
     ]
-    np.testing.assert_allclose(placed.pictures, np.stack(crops), atol=1e-6)
+    np.testing.assert_allclose(placed.images, np.stack(crops), atol=1e-6)
     assert placed.visible.all()
 
 
 def test_landmarks_must_fit_the_photos(orl_people, network):
-    with pytest.raises(ValueError, match="68 landmarks"):
-        alignment.place(orl_people.images[:2], np.zeros((1, 68, 2)), network)
+    with pytest.raises(ValueError, match=r"landmarks must have the shape \(2, 68, 2\)"):
+        alignment.align(orl_people.images[:2], np.zeros((1, 68, 2)), network)
 
 
 # The search
@@ -231,7 +230,7 @@ def test_pyramid_distance_by_hand():
     drawn[0, 0, 0] = 4.0
     drawn[0, 0, 1] = -4.0  # cancels at half size
     weights = np.ones((1, 16, 16, 1))
-    found = projection.pyramid_distance(*(tf.constant(x, tf.float32) for x in (drawn, target, weights)))
+    found = projection._pyramid_distance(*(tf.constant(x, tf.float32) for x in (drawn, target, weights)))
     np.testing.assert_allclose(found, [8 / 256 / 2], rtol=1e-6)
 
 
@@ -249,7 +248,7 @@ def test_pyramid_distance_by_brute_force(seed):
             x.reshape(2, x.shape[1] // 2, 2, x.shape[1] // 2, 2, -1).mean(axis=(2, 4))
             for x in (difference, weight)
         )
-    found = projection.pyramid_distance(*(tf.constant(x) for x in (drawn, target, weights)))
+    found = projection._pyramid_distance(*(tf.constant(x) for x in (drawn, target, weights)))
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-4)
 
 
@@ -264,8 +263,8 @@ def test_pictures_of_known_codes_are_found_again(network, landmarks):
     target = drawn_by(network, some_codes(network, 3), landmarks)
     projector = projection.Projector(network, 3, n_steps=150, descriptors=0.0)
     codes, trace = projector.fit(target)
-    before = np.abs(network.synthesis(some_codes(network, 3, scale=0))[..., :1] - target.pictures).mean()
-    after = np.abs(network.synthesis(codes)[..., :1] - target.pictures).mean()
+    before = np.abs(network.synthesis(some_codes(network, 3, scale=0))[..., :1] - target.images).mean()
+    after = np.abs(network.synthesis(codes)[..., :1] - target.images).mean()
     assert after < before / 4
     assert codes.shape == (3, 6, 8) and codes.dtype == np.float32
     assert list(trace.columns) == ["photo", "step", "loss", "pixels", "descriptors", "distance"]
@@ -291,7 +290,7 @@ def test_more_steps_never_leave_a_worse_code(network, landmarks):
 
     def distance(codes):
         drawn = network.synthesis(codes)[..., :1]
-        return projection.pyramid_distance(drawn, target.pictures, projector.state["weights"]).numpy()
+        return projection._pyramid_distance(drawn, target.images, projector.state["weights"]).numpy()
 
     assert (distance(codes) <= distance(start) + 1e-6).all()
 
@@ -300,12 +299,12 @@ def test_a_search_that_diverges_is_reported(network, landmarks):
     """Else the code it started from would come back as if it had been found."""
     target = drawn_by(network, some_codes(network, 1), landmarks)
     projector = projection.Projector(network, 1, n_steps=20, step=1e30, descriptors=0.0)
-    with pytest.raises(ValueError, match="left the finite numbers before step 10"):
+    with pytest.raises(ValueError, match="diverged before step 10"):
         projector.fit(target)
-    for pictures in (np.full_like(target.pictures, np.nan), target.pictures[:, :8]):
-        with pytest.raises(ValueError, match="must be finite, of shape"):
-            projector.fit(Aligned(pictures, target.landmarks, target.visible))
-    with pytest.raises(ValueError, match="takes 1 to 1 photos"):
+    for pictures in (np.full_like(target.images, np.nan), target.images[:, :8]):
+        with pytest.raises(ValueError, match="aligned images must"):
+            projector.fit(AlignedPhotos(pictures, target.landmarks, target.visible))
+    with pytest.raises(ValueError, match="number of photos must be an integer of at least 1 and at most 1"):
         projector.fit(drawn_by(network, some_codes(network, 2), landmarks))
 
 
@@ -327,7 +326,7 @@ def test_photos_do_not_touch_each_other(network, landmarks):
     both, _ = projector.fit(target)
     for i in range(2):
         rows = slice(i, i + 1)
-        alone = Aligned(target.pictures[rows], target.landmarks[rows], target.visible[rows])
+        alone = AlignedPhotos(target.images[rows], target.landmarks[rows], target.visible[rows])
         np.testing.assert_allclose(projector.fit(alone)[0], both[rows], atol=1e-4)
 
 
@@ -338,11 +337,11 @@ def test_what_a_photo_does_not_show_hardly_counts(network, landmarks):
     projector = projection.Projector(network, 1, n_steps=1, descriptors=0.0)
     weights = []
     for visible in (target.visible, hidden):
-        projector.fit(Aligned(target.pictures, target.landmarks, visible))
+        projector.fit(AlignedPhotos(target.images, target.landmarks, visible))
         weights.append(projector.state["weights"].numpy()[0, ..., 0])
         assert weights[-1].mean() == pytest.approx(1)
     ratio = weights[1] / weights[0]
-    np.testing.assert_allclose(ratio[:, 12:], ratio[0, 0] * projection.UNSEEN, rtol=1e-4)
+    np.testing.assert_allclose(ratio[:, 12:], ratio[0, 0] * projection._UNSEEN, rtol=1e-4)
     np.testing.assert_allclose(ratio[:, :12], ratio[0, 0], rtol=1e-4)
     assert weights[0][10, 8] > 2 * weights[0][0, 0]  # the face counts most
 
@@ -351,7 +350,7 @@ def test_descriptors_are_matched(orl_people, landmarks):
     """With their weight alone, pictures come nearer to a photo's descriptor."""
     network = make_network(32, colours=3)
     found = detection.detect(orl_people.select([0]))
-    target = alignment.place(orl_people.images[:1], found.landmarks, network)
+    target = alignment.align(orl_people.images[:1], found.landmarks, network)
     projector = projection.Projector(network, 1, n_steps=20, step=0.2, pixels=0.0, pull=0.0, one_code=0.0)
     codes, trace = projector.fit(target)
     transforms = features.chip_transforms(target.landmarks)
@@ -360,7 +359,7 @@ def test_descriptors_are_matched(orl_people, landmarks):
         for x in (
             network.synthesis(codes),
             network.synthesis(some_codes(network, 1, scale=0)),
-            target.pictures,
+            target.images,
         )
     ]
     after, before = (np.linalg.norm(d - described[2]) for d in described[:2])
@@ -372,7 +371,7 @@ def test_same_seed_same_codes_and_one_compilation(network, landmarks):
     target = drawn_by(network, some_codes(network, 2), landmarks)
     projector = projection.Projector(network, 2, n_steps=25, descriptors=0.0, seed=3)
     first, _ = projector.fit(target)
-    fewer = Aligned(target.pictures[:1], target.landmarks[:1], target.visible[:1])
+    fewer = AlignedPhotos(target.images[:1], target.landmarks[:1], target.visible[:1])
     projector.fit(fewer)
     again, _ = projector.fit(target)
     np.testing.assert_array_equal(first, again)
@@ -383,7 +382,7 @@ def test_same_seed_same_codes_and_one_compilation(network, landmarks):
 
 
 def test_interrupted_search_goes_on(network, landmarks, own_cache, monkeypatch):
-    monkeypatch.setattr(projection, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(projection, "_SAVE_SECONDS", -1.0)
     target = drawn_by(network, some_codes(network, 2), landmarks)
     expected, whole = projection.Projector(network, 2, n_steps=35, descriptors=0.0).fit(target)
     assert not list(own_cache.glob("projection/*"))  # nothing is left once it is finished
@@ -407,27 +406,27 @@ def test_interrupted_search_goes_on(network, landmarks, own_cache, monkeypatch):
 
 
 def test_damaged_or_foreign_state_is_begun_anew(network, landmarks, own_cache, monkeypatch):
-    monkeypatch.setattr(projection, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(projection, "_SAVE_SECONDS", -1.0)
     target = drawn_by(network, some_codes(network, 1), landmarks)
     projector = projection.Projector(network, 1, n_steps=20, descriptors=0.0)
     expected, _ = projector.fit(target)
-    path = projector._kept_path(target, None)
+    path = projector._saved_path(target, None)
     path.write_bytes(b"PK\x03\x04 cut")
     np.testing.assert_array_equal(projector.fit(target)[0], expected)
-    utils.save_arrays(path, {name: np.zeros(3) for name in (*projection.MOVING, "rows")})
+    utils.save_arrays(path, {name: np.zeros(3) for name in (*projection._MOVING, "rows")})
     np.testing.assert_array_equal(projector.fit(target)[0], expected)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_steps": 0}, "at least one step"),
-        ({"n_steps": 2.5}, "n_steps must be a whole number"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1"),
+        ({"n_steps": 2.5}, "n_steps must be an integer"),
         ({"seed": -1}, "seed"),
-        ({"step": 0.0}, "at least one step"),
+        ({"step": 0.0}, "step must be a number above 0"),
         ({"noise": float("nan")}, "noise"),
         ({"pull": -1.0}, "pull"),
-        ({"pixels": 0, "descriptors": 0}, "matched"),
+        ({"pixels": 0, "descriptors": 0}, "must have a weight"),
         ({"batch": 0}, "batch"),
         ({"batch": True}, "batch"),
     ],
@@ -438,12 +437,12 @@ def test_settings_out_of_range_are_refused(network, options, message):
 
 
 def test_unknown_settings_are_named(network):
-    with pytest.raises(TypeError, match=r"unknown settings steps; there is n_steps"):
+    with pytest.raises(TypeError, match="unknown setting 'steps'; choose from 'n_steps'"):
         projection.Projector(network, steps=3)
 
 
 def test_batches_shrink_with_resolution():
-    assert [projection.default_batch(r) for r in (8, 128, 256, 512, 1024)] == [16, 16, 4, 1, 1]
+    assert [projection._default_batch(r) for r in (8, 128, 256, 512, 1024)] == [16, 16, 4, 1, 1]
 
 
 # Photos
@@ -493,9 +492,9 @@ def test_start_from_an_encoder_or_given_codes(network, faces):
     np.testing.assert_allclose(codes, np.broadcast_to(network.average, codes.shape), atol=1e-6)
     with pytest.raises(ValueError, match="not both"):
         projection.project(network, photos, encoder=FixedEncoder(code), start=codes, **still)
-    with pytest.raises(ValueError, match="2 photos but 1 codes"):
+    with pytest.raises(ValueError, match="start must have the shape"):
         projection.project(network, photos, start=codes[:1], **still)
-    with pytest.raises(ValueError, match="not made for this network"):
+    with pytest.raises(ValueError, match="does not fit this network"):
         projection.project(network, photos, encoder=FixedEncoder(code[:2]), **still)
 
 
@@ -504,65 +503,65 @@ def test_start_from_an_encoder_or_given_codes(network, faces):
 
 def test_codes_are_written_kept_and_read(network, faces, tmp_path, monkeypatch):
     out = tmp_path / "codes"
-    report = projection.project_to_folder(network, faces, out, batch=2, **QUICK)
+    report = code_folder.project_to_folder(network, faces, out, batch=2, **QUICK)
     assert report.missed == [faces.names[2]] and report.kept == []
     assert report.written == [str(name) for name in faces.names[[0, 1, 3]]]
     assert sorted(set(report.trace["photo"])) == sorted(report.written)
     assert (out / faces.names[0]).with_suffix(".npy").is_file()
-    codes = projection.read_codes(out, report.written, network)
+    codes = code_folder.read_codes(out, report.written, network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = projection.project(network, faces, batch=2, **QUICK).codes[[0, 1, 3]]
     np.testing.assert_array_equal(codes, expected)
     with pytest.raises(FileNotFoundError, match="no codes for 1 of 4 photos"):
-        projection.read_codes(out, faces.names, network)
+        code_folder.read_codes(out, faces.names, network)
 
     (out / faces.names[1]).with_suffix(".npy").unlink()  # as if interrupted
-    report = projection.project_to_folder(network, faces, out, batch=2, **QUICK)
+    report = code_folder.project_to_folder(network, faces, out, batch=2, **QUICK)
     assert report.written == [faces.names[1]] and report.kept == [str(name) for name in faces.names[[0, 3]]]
 
     def fail(*arguments):
         raise AssertionError("everything was there")
 
     monkeypatch.setattr(projection.Projector, "fit", fail)
-    report = projection.project_to_folder(network, faces, out, batch=2, **QUICK)
+    report = code_folder.project_to_folder(network, faces, out, batch=2, **QUICK)
     assert report.written == [] and len(report.kept) == 3 and len(report.trace) == 0
 
 
 def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp_path):
     faces = faces.select([0])
-    path = projection.code_paths(faces.names, tmp_path)[0]
-    projection.project_to_folder(network, faces, tmp_path, **QUICK)
+    path = code_folder.code_paths(faces.names, tmp_path)[0]
+    code_folder.project_to_folder(network, faces, tmp_path, **QUICK)
     before = path.read_bytes()
     others = [(network, {**QUICK, "pull": 0.5}), (make_network(seed=1), QUICK), (make_network(32), QUICK)]
     for other, options in others:
         with pytest.raises(FileExistsError, match="overwrite"):
-            projection.project_to_folder(other, faces, tmp_path, **options)
+            code_folder.project_to_folder(other, faces, tmp_path, **options)
         assert path.read_bytes() == before
-    (tmp_path / projection.RECORD).unlink()  # codes from elsewhere are only checked by their shape
+    (tmp_path / code_folder._RECORD).unlink()  # codes from elsewhere are only checked by their shape
     with pytest.raises(FileExistsError, match="shape"):
-        projection.project_to_folder(make_network(32), faces, tmp_path, **QUICK)
-    assert projection.project_to_folder(make_network(seed=1), faces, tmp_path, **QUICK).written == []
-    report = projection.project_to_folder(make_network(seed=1), faces, tmp_path, overwrite=True, **QUICK)
+        code_folder.project_to_folder(make_network(32), faces, tmp_path, **QUICK)
+    assert code_folder.project_to_folder(make_network(seed=1), faces, tmp_path, **QUICK).written == []
+    report = code_folder.project_to_folder(make_network(seed=1), faces, tmp_path, overwrite=True, **QUICK)
     assert report.written == [faces.names[0]] and path.read_bytes() != before
-    assert json.loads((tmp_path / projection.RECORD).read_text())["settings"]["n_steps"] == 4
+    assert json.loads((tmp_path / code_folder._RECORD).read_text())["settings"]["n_steps"] == 4
     with pytest.raises(FileExistsError, match="is a file"):
-        projection.project_to_folder(network, faces, path, **QUICK)
+        code_folder.project_to_folder(network, faces, path, **QUICK)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a/1.jpg", "a/1.png"], "would both have their code"),
-        (["A.jpg", "a.jpg"], "would both have their code"),
-        (["same.jpg", "same.jpg"], "would both have their code"),
+        (["a/1.jpg", "a/1.png"], "would share the file"),
+        (["A.jpg", "a.jpg"], "would share the file"),
+        (["same.jpg", "same.jpg"], "would share the file"),
         (["../a.jpg"], "leads out"),
         (["/etc/a.jpg"], "leads out"),
     ],
 )
 def test_names_that_cannot_have_files_are_refused(names, message):
     with pytest.raises(ValueError, match=message):
-        projection.code_paths(names, "codes")
+        code_folder.code_paths(names, "codes")
 
 
 @given(
@@ -575,7 +574,7 @@ def test_names_that_cannot_have_files_are_refused(names, message):
 @settings(max_examples=60, deadline=None)
 def test_every_photo_has_its_own_file_in_the_folder(parts):
     names = [f"{person}/{photo}_.jpg" for person, photo in parts]
-    paths = projection.code_paths(names, "codes")
+    paths = code_folder.code_paths(names, "codes")
     assert len({str(path).casefold() for path in paths}) == len(names)
     assert all(
         path.parts[0] == "codes" and path.suffix == ".npy" and ".." not in path.parts for path in paths
@@ -585,12 +584,12 @@ def test_every_photo_has_its_own_file_in_the_folder(parts):
 def test_codes_are_found_under_their_published_names(network, tmp_path):
     codes = some_codes(network, 5)
     for i, name in enumerate(["s1/1.npy", "s2/1_01.npy", "2.npy", "3_01.npy"]):
-        projection.save_code(tmp_path / name, codes[i])
+        code_folder.save_code(tmp_path / name, codes[i])
     names = ["s1/1.pgm", "s2/1.pgm", "s1/2.pgm", "3.jpg"]
-    np.testing.assert_array_equal(projection.read_codes(tmp_path, names, network), codes[:4])
-    projection.save_code(tmp_path / "4.npy", codes[4])
+    np.testing.assert_array_equal(code_folder.read_codes(tmp_path, names, network), codes[:4])
+    code_folder.save_code(tmp_path / "4.npy", codes[4])
     with pytest.raises(FileNotFoundError, match="no codes for 2 of 2"):  # whose would 4.npy be?
-        projection.read_codes(tmp_path, ["s1/4.pgm", "s2/4.pgm"], network)
+        code_folder.read_codes(tmp_path, ["s1/4.pgm", "s2/4.pgm"], network)
 
 
 @pytest.mark.parametrize(
@@ -606,16 +605,16 @@ def test_codes_are_found_under_their_published_names(network, tmp_path):
 def test_unusable_codes_are_refused(network, tmp_path, array, message):
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
     with pytest.raises(ValueError, match=message):
-        projection.read_codes(tmp_path, ["a.jpg"], network)
+        code_folder.read_codes(tmp_path, ["a.jpg"], network)
 
 
 def test_missing_codes_are_named(network, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        projection.read_codes(tmp_path / "codes", ["a.jpg"], network)
+        code_folder.read_codes(tmp_path / "codes", ["a.jpg"], network)
     with pytest.raises(FileNotFoundError, match=r"no codes for 2 of 2 photos, the first is a\.npy"):
-        projection.read_codes(tmp_path, ["a.jpg", "b.jpg"], network)
-    with pytest.raises(ValueError, match="no photo"):
-        projection.read_codes(tmp_path, [], network)
+        code_folder.read_codes(tmp_path, ["a.jpg", "b.jpg"], network)
+    with pytest.raises(ValueError, match="at least one photo"):
+        code_folder.read_codes(tmp_path, [], network)
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published codes are not here")
@@ -625,7 +624,7 @@ def test_published_codes_are_read():
     class Official:
         num_layers, w_dim = 18, 512
 
-    codes = projection.read_codes(PUBLISHED, names, Official)
+    codes = code_folder.read_codes(PUBLISHED, names, Official)
     assert codes.shape == (len(names), 18, 512) and codes.dtype == np.float32
 
 
@@ -634,8 +633,8 @@ def test_published_codes_are_read():
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    projection.add_arguments(parser)
-    projection.run(parser.parse_args([str(argument) for argument in arguments]))
+    code_folder.add_arguments(parser)
+    code_folder.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def test_command_projects_a_folder_of_loose_photos(network, faces, tmp_path, capsys):
@@ -647,12 +646,12 @@ def test_command_projects_a_folder_of_loose_photos(network, faces, tmp_path, cap
     options = ["--network", weights, "--steps", 3, "--descriptors", 0]
     run(photos, out, *options, "--trace", tmp_path / "trace.csv")
     printed = capsys.readouterr().out
-    assert "3 codes written, 0 were there already" in printed and "1 photos show no face" in printed
+    assert "3 codes written, 0 already there" in printed and "no face was found" in printed
     assert "2.png" in printed
-    assert projection.read_codes(out, ["0.png", "1.png", "3.png"], network).shape == (3, 6, 8)
+    assert code_folder.read_codes(out, ["0.png", "1.png", "3.png"], network).shape == (3, 6, 8)
     assert (tmp_path / "trace.csv").read_text().startswith("photo,step,loss")
     run(photos, out, *options)
-    assert "0 codes written, 3 were there already" in capsys.readouterr().out
+    assert "0 codes written, 3 already there" in capsys.readouterr().out
 
 
 def test_command_refuses_what_it_cannot_do(network, tmp_path):

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import anonymizer
 import embedding
 import stylegan
 import utils
-from stylegan import autodecoding, measuring, training
+from stylegan import augmentation, measuring, refining, training
 from stylegan import encoder as encoding
-from stylegan import photos as preparation
 from stylegan.architecture import Synthesis
+from stylegan.augmentation import prepare_squares
+from training.loop import _LOG_COLUMNS, different_people
+from training.training_set import prepare
 
-SMALL = training.Settings(
+SMALL = training.AutoencoderSettings(
     images=32, grow_at=8, mix_at=12, features_at=10**6, batch=4, variants=1, evaluate_every=8, decay_at=24
 )
 
@@ -32,11 +35,11 @@ def few(orl):
 
 @pytest.fixture(scope="module")
 def photos(few):
-    return preparation.prepare(few, resolution=32, held_out=1)
+    return prepare_squares(few, resolution=32, held_out=1)
 
 
 def make_trainer(photos, chosen=SMALL):
-    return training.Trainer(photos, chosen, (8, 8, 8, 8), 8, (4, 6, 8))
+    return training.AutoencoderTrainer(photos, chosen, (8, 8, 8, 8), 8, (4, 6, 8))
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +52,15 @@ def trained(photos):
 
 @pytest.fixture
 def small_encoder():
-    sizes = encoding.Sizes(32, 1, 8, 6, (4, 5, 6), 7)
-    return encoding.Encoder(sizes, encoding.build(sizes), {"dataset": "none"})
+    sizes = encoding.EncoderSizes(32, 1, 8, 6, (4, 5, 6), 7)
+    return encoding.Encoder(sizes, encoding.build_encoder(sizes), {"dataset": "none"})
 
 
 # Photos
 
 
 def test_prepare_keeps_photos_of_fitting_size_pixel_for_pixel(few):
-    import CNN.photos
-
-    photos, plain = preparation.prepare(few, held_out=2), CNN.photos.prepare(few, held_out=2)
+    photos, plain = prepare_squares(few, held_out=2), prepare(few, held_out=2)
     top, left, height, width = photos.frame
     assert photos.frame == (8, 18, 112, 92)
     np.testing.assert_array_equal(photos.pictures[:, top : top + height, left : left + width], plain.pictures)
@@ -77,18 +78,16 @@ def test_prepare_shrinks_photos_that_are_too_large(photos):
 
 def test_on_square_continues_the_border():
     flat = np.full((4, 2, 1), 77, dtype=np.uint8)
-    np.testing.assert_array_equal(
-        preparation.on_square(flat, preparation.centred((4, 2), 8), 8), np.full((8, 8, 1), 77)
-    )
+    np.testing.assert_array_equal(augmentation.on_square(flat, (2, 3, 4, 2), 8), np.full((8, 8, 1), 77))
     with pytest.raises(ValueError, match="4 x 2"):
-        preparation.on_square(flat[:3], preparation.centred((4, 2), 8), 8)
+        augmentation.on_square(flat[:3], (2, 3, 4, 2), 8)
 
 
 def test_weights_are_highest_on_the_face_and_lowest_in_the_padding(photos):
-    weights = photos.weights()[..., 0]
+    weights = photos.pixel_weights()[..., 0]
     x, y = np.rint(photos.landmarks[30]).astype(int)  # the nose
     assert weights[y, x] == pytest.approx(1, abs=0.05)
-    assert weights[16, 0] == pytest.approx(preparation.PADDING)
+    assert weights[16, 0] == pytest.approx(0.25)
     assert ((weights >= 0.049) & (weights <= 1.001)).all()
 
 
@@ -101,7 +100,7 @@ def test_varied_landmarks_stay_on_their_pixels():
         x, y = shape[30].astype(int)
         cv2.circle(picture, (x, y), 4, 255, -1)
     before = pictures.copy()
-    varied, moved, mirrored = preparation.vary(pictures, shapes, rng)
+    varied, moved, mirrored = augmentation.vary(pictures, shapes, rng)
     np.testing.assert_array_equal(pictures, before)
     assert 0 < mirrored.sum() < 6
     assert varied.min() >= -1 and varied.max() <= 1
@@ -111,14 +110,14 @@ def test_varied_landmarks_stay_on_their_pixels():
 
 
 def test_bent_photos_differ_from_theirs_and_lie_between_shapes(photos):
-    pictures, shapes = preparation.reshaped(photos, 2, random_state=0)
+    pictures, shapes = augmentation.bend(photos, 2, random_state=0)
     own = np.repeat(np.flatnonzero(~photos.held_out), 2)
     assert pictures.shape == (32, 32, 32, 1) and pictures.dtype == np.uint8
     assert not np.array_equal(pictures, photos.pictures[own])
     moved = np.linalg.norm(shapes - photos.shapes[own], axis=(1, 2))
     farthest = max(np.linalg.norm(a - b) for a in photos.shapes for b in photos.shapes)
-    assert (moved > 0).all() and (moved < preparation.MOST_RESHAPED * farthest).all()
-    again = preparation.reshaped(photos, 2, random_state=0)[0]
+    assert (moved > 0).all() and (moved < augmentation._MOST_BENT * farthest).all()
+    again = augmentation.bend(photos, 2, random_state=0)[0]
     np.testing.assert_array_equal(pictures, again)
 
 
@@ -140,7 +139,7 @@ def test_encoder_files_keep_every_weight(small_encoder, tmp_path):
 def test_encoding_many_photos_is_encoding_each(small_encoder, monkeypatch):
     pictures = np.random.default_rng(1).uniform(-1, 1, size=(5, 32, 32, 1))
     together = small_encoder.encode(pictures)
-    monkeypatch.setattr(encoding, "BATCH", 2)
+    monkeypatch.setattr(encoding, "_BATCH", 2)
     assert together.shape == (5, 8, 6) and together.dtype == np.float32
     np.testing.assert_allclose(small_encoder.encode(pictures), together, atol=1e-5)
     assert small_encoder.encode(pictures[:0]).shape == (0, 8, 6)
@@ -225,7 +224,7 @@ def test_cut_and_missing_encoder_files(small_encoder, tmp_path):
 
 @pytest.mark.parametrize("side", [32, 64, 128, 256])
 def test_usual_widths_fit_every_resolution(side):
-    assert encoding.Sizes(side, 1, 8, 6, encoding.usual_widths(side)).resolution == side
+    assert encoding.EncoderSizes(side, 1, 8, 6, encoding.default_widths(side)).resolution == side
 
 
 # Training
@@ -243,7 +242,7 @@ def test_strength_of_known_patterns():
 @given(st.integers(2, 24), st.integers(1, 9), st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
 def test_mixing_weights_are_means_of_2_to_10(batch, mixtures, seed):
-    weights = training.mixing_weights(batch, mixtures, np.random.default_rng(seed))
+    weights = training._mixing_weights(batch, mixtures, np.random.default_rng(seed))
     members = (weights > 0).sum(axis=1)
     assert weights.shape == (mixtures, batch)
     assert ((members >= 2) & (members <= min(10, batch))).all()
@@ -256,13 +255,13 @@ def test_batches_show_different_people_and_no_held_out_photo(trained):
     trainer, _ = trained
     shown = [trainer.photos.pictures[i] for i in np.flatnonzero(trainer.photos.held_out)]
     assert not any((picture == trainer.pictures).all(axis=(1, 2, 3)).any() for picture in shown)
-    rows = trainer._random_batch()[2] % len(trainer.pictures)
-    assert len(set(trainer.people[rows])) == 4
+    people = different_people(np.random.default_rng(0), 4, 10)
+    assert [len(set(people[part])) for part in (slice(0, 4), slice(4, 8), slice(8, 10))] == [4, 4, 2]
 
 
 def test_training_passes_through_its_phases(trained):
     trainer, losses = trained
-    assert list(trainer._steps) == [(16, False, False), (32, False, False), (32, True, False)]
+    assert list(trainer._compiled) == [(16, False, False), (32, False, False), (32, True, False)]
     assert np.isfinite(losses).all()
 
 
@@ -297,10 +296,10 @@ def test_training_learns_and_writes_network_encoder_log_and_sheet(photos, tmp_pa
     assert sorted(network.description["training"]["held_out"]) == sorted(
         name for name, apart in zip(photos.names, photos.held_out, strict=True) if apart
     )
-    pictures = measuring.draw(network, encoder.encode(preparation.to_signed(photos.pictures[:2])))
+    pictures = measuring.draw(network, encoder.encode(augmentation.to_signed(photos.pictures[:2])))
     assert pictures.shape == (2, 32, 26, 3)
     lines = (tmp_path / "small.csv").read_text().splitlines()
-    assert lines[0] == ",".join(training.LOG_COLUMNS) and len(lines) == 5
+    assert lines[0] == ",".join(_LOG_COLUMNS) and len(lines) == 5
     assert trainer.log[-1]["loss"] < 0.7 * trainer.log[0]["loss"]
     assert cv2.imread(str(tmp_path / "small.png")).shape == (4 * 32, 12 * 32, 3)
 
@@ -309,7 +308,7 @@ def test_training_learns_and_writes_network_encoder_log_and_sheet(photos, tmp_pa
 def test_features_count_in_the_last_phase(photos):
     trainer = make_trainer(photos, replace(SMALL, grow_at=0, mix_at=0, features_at=0))
     assert np.isfinite(trainer.step())
-    assert list(trainer._steps) == [(32, True, True)]
+    assert list(trainer._compiled) == [(32, True, True)]
     n = len(trainer.pictures)
     lengths = np.linalg.norm(trainer.descriptors, axis=1)
     assert trainer.descriptors.shape == (2 * n, 128)
@@ -333,10 +332,10 @@ def test_features_count_in_the_last_phase(photos):
 )
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        training.Settings(**wrong)
+        training.AutoencoderSettings(**wrong)
 
 
-def test_fitted_mapping_comes_near_the_moments_of_the_codes():
+def test_fitted_mapping_comes_near_the_moments_of_the_codes(monkeypatch):
     architecture = stylegan.Architecture(32, (4, 4, 4, 4), 8, 8, (32, 32, 8), 1)
     rng = np.random.default_rng(0)
     codes = (rng.normal(size=(500, 8)) * np.linspace(0.5, 1.5, 8) + np.linspace(-1, 1, 8)).astype(np.float32)
@@ -348,9 +347,10 @@ def test_fitted_mapping_comes_near_the_moments_of_the_codes():
         mean = np.linalg.norm(found.mean(axis=0) - codes.mean(axis=0))
         return mean, np.linalg.norm(np.cov(found.T) - np.cov(codes.T)) / np.linalg.norm(np.cov(codes.T))
 
+    monkeypatch.setattr(training, "_MAPPING_STEPS", 600)
     before, after = (
         errors(stylegan.architecture.Mapping(architecture)),
-        errors(training.fit_mapping(architecture, codes, steps=600)),
+        errors(training.fit_mapping(architecture, codes)),
     )
     assert after[0] < 0.2 * before[0] and after[0] < 0.6
     assert after[1] < 0.9 * before[1]
@@ -368,13 +368,17 @@ def test_sharpness_of_known_images():
 
 @pytest.fixture(scope="module")
 def mixtures(photos, few):
-    return preparation.mix_people(photos, few, 12, random_state=0)
+    return augmentation.mix_people(photos, teacher(photos, few), 12, random_state=0)
+
+
+def teacher(photos, few):
+    return anonymizer.load("aam", few.select(~photos.held_out))
 
 
 @pytest.mark.parametrize("resolution", [32, 128])
 def test_mixture_of_one_person_is_the_photo(few, resolution):
-    photos = preparation.prepare(few, resolution, held_out=1)
-    alone = preparation.mix_people(photos, few, 8, sizes=(1,), random_state=0)
+    photos = prepare_squares(few, resolution, held_out=1)
+    alone = augmentation.mix_people(photos, teacher(photos, few), 8, sizes=(1,), random_state=0)
     own = photos.pictures[~photos.held_out]
     own = np.concatenate([own, own[:, :, ::-1]]).astype(float)
     top, left, height, width = photos.frame
@@ -404,11 +408,16 @@ def test_mixtures_are_of_different_people_that_are_trained_on(photos, mixtures):
 
 def test_same_seed_same_mixtures(photos, few, mixtures, monkeypatch, tmp_path):
     monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))  # or they would come from the cache
-    again = preparation.mix_people(photos, few, 12, random_state=0)
+    again = augmentation.mix_people(photos, teacher(photos, few), 12, random_state=0)
     np.testing.assert_array_equal(again.members, mixtures.members)
     np.testing.assert_array_equal(again.pictures, mixtures.pictures)
-    others = preparation.mix_people(photos, few, 12, random_state=1)
+    others = augmentation.mix_people(photos, teacher(photos, few), 12, random_state=1)
     assert not np.array_equal(others.members, mixtures.members)
+
+
+def test_a_teacher_of_other_photos_is_refused(photos, few):
+    with pytest.raises(ValueError, match="16 training photos, got 20"):
+        augmentation.mix_people(photos, anonymizer.load("pixel", few), 12)
 
 
 # Free codes
@@ -421,12 +430,13 @@ def test_missing_and_surplus_strength_of_known_patterns(quantile, missing, surpl
         np.float32
     )  # strength 1, 0, 0
     flat, weights = np.zeros_like(checkers), np.ones_like(checkers)
-    assert float(autodecoding.missed_strength(flat, checkers, weights, quantile)) == pytest.approx(missing)
-    assert float(autodecoding.missed_strength(checkers, flat, weights, quantile)) == pytest.approx(surplus)
-    assert float(autodecoding.missed_strength(checkers, checkers, weights, quantile)) == pytest.approx(0)
+    none, some = training.strengths(flat), training.strengths(checkers)
+    assert float(training.strength_loss(none, some, weights, quantile)) == pytest.approx(missing)
+    assert float(training.strength_loss(some, none, weights, quantile)) == pytest.approx(surplus)
+    assert float(training.strength_loss(some, some, weights, quantile)) == pytest.approx(0)
 
 
-FREE = autodecoding.Settings(images=32, batch=6, mixed=2, mixtures=12, features_from=10**6)
+FREE = refining.AutoDecoderSettings(images=32, batch=6, mixed=2, mixtures=12, features_from=10**6)
 
 
 def make_decoder(photos, mixtures, chosen=FREE):
@@ -434,7 +444,7 @@ def make_decoder(photos, mixtures, chosen=FREE):
     architecture = stylegan.Architecture(32, (8, 8, 8, 8), 8, 8, (8, 8), 1)
     m = int((~photos.held_out).sum())
     codes = np.random.default_rng(0).normal(size=(2 * m, architecture.num_layers, 8)).astype(np.float32)
-    return autodecoding.AutoDecoder(photos, mixtures, Synthesis(architecture), codes, chosen)
+    return refining.AutoDecoder(photos, mixtures, Synthesis(architecture), codes, chosen)
 
 
 def test_codes_of_photos_mixtures_and_mirror_images(photos, mixtures):
@@ -454,7 +464,7 @@ def test_batches_hold_photos_of_different_people_and_mixtures(photos, mixtures):
     decoder = make_decoder(photos, mixtures)
     n = len(decoder.shapes)
     for seed in range(5):
-        rows = decoder.random_rows(np.random.default_rng(seed))
+        rows = decoder.random_rows(np.random.default_rng(seed), 2)
         assert (rows[:4] < n).all() and (rows[4:] >= n).all() and len(set(rows[4:])) == 2
         assert len(set(decoder.people[rows[:4]])) == 4
 
@@ -471,21 +481,32 @@ def test_free_codes_learn_and_a_resumed_training_is_the_same(photos, mixtures, t
     losses = [[one.step() for _ in range(2)] for one in (decoder, again)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     assert np.abs(decoder.codes.numpy() - before).max() > 0
-    assert decoder.sheet(4).shape == (5 * 32, 4 * 32)
+    assert decoder.sheet().shape == (5 * 32, 12 * 32)
+
+
+def test_codes_stay_fixed_while_pictures_are_sharpened(photos, mixtures):
+    decoder = make_decoder(photos, mixtures, replace(FREE, images=6, sharpen=12))
+    decoder.step()
+    codes, weights = decoder.codes.numpy(), decoder.synthesis.get_weights()
+    decoder.step()
+    assert list(decoder._compiled) == [(False, False), (False, True)]
+    assert decoder.total_images == 18 and decoder.rates()["codes"] == 0
+    np.testing.assert_array_equal(decoder.codes.numpy(), codes)
+    assert any((a != b).any() for a, b in zip(decoder.synthesis.get_weights(), weights, strict=True))
 
 
 @pytest.mark.full
 def test_free_codes_come_near_their_photos_and_are_written(photos, mixtures, tmp_path, monkeypatch):
-    monkeypatch.setattr(autodecoding, "FIT_STEPS", 3)
-    monkeypatch.setattr(autodecoding, "ENCODER_STEPS", 3)
+    monkeypatch.setattr(refining, "_FIT_STEPS", 3)
+    monkeypatch.setattr(refining, "_ENCODER_STEPS", 3)
     decoder = make_decoder(photos, mixtures, replace(FREE, images=600, features_from=580))
     losses = [decoder.step() for _ in range(100)]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
-    sizes = encoding.Sizes(32, 1, 8, 8, (4, 5, 6), 7)
-    encoder = encoding.Encoder(sizes, encoding.build(sizes), {})
-    place = {"landmarks": photos.landmarks.tolist(), "frame": list(photos.frame)}
-    autodecoding.finish(decoder, encoder, {"dataset": photos.source, **place}, tmp_path / "free.npz")
+    sizes = encoding.EncoderSizes(32, 1, 8, 8, (4, 5, 6), 7)
+    encoder = encoding.Encoder(sizes, encoding.build_encoder(sizes), {})
+    refining.finish(decoder, encoder, tmp_path / "free.npz")
     network = stylegan.load_network(tmp_path / "free.npz")
+    assert network.description["frame"] == list(photos.frame)
     kept = utils.load_arrays(tmp_path / "free-codes.npz")
     assert list(kept["names"]) == photos.names and kept["codes"].shape == (20, 8, 8)
     np.testing.assert_allclose(
@@ -503,11 +524,11 @@ def test_free_codes_come_near_their_photos_and_are_written(photos, mixtures, tmp
 
 def test_bundled_network_and_encoder_draw_the_people(orl):
     network = stylegan.load_network()
-    encoder = encoding.load_encoder(training.encoder_path(stylegan.BUNDLED))
+    encoder = encoding.load_encoder(encoding.encoder_path(stylegan.BUNDLED))
     assert (encoder.sizes.num_layers, encoder.sizes.w_dim) == (network.num_layers, network.w_dim)
-    photos = preparation.prepare(orl)
+    photos = prepare_squares(orl)
     rows = np.flatnonzero(photos.held_out)[::8]
-    drawn = measuring.draw(network, encoder.encode(preparation.to_signed(photos.pictures[rows])))
+    drawn = measuring.draw(network, encoder.encode(augmentation.to_signed(photos.pictures[rows])))
     found = embedding.embed(list(drawn), "dlib")
     wanted = embedding.embed([orl.images[i] for i in rows], "dlib")
     distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)

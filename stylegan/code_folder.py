@@ -1,0 +1,311 @@
+"""W+ codes of photos in a folder of ``.npy`` files, which ``python -m stylegan project`` makes and writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+import datasets
+import utils
+from datasets import Faces
+from datasets.faces import ImageFiles
+from datasets.sources import IMAGE_SUFFIXES
+from stylegan.encoder import load_encoder
+from stylegan.network import StyleNetwork
+from stylegan.projection import ProjectionSettings, Projector, detect_faces
+
+# Where codes are kept by default, a folder for each source of faces.
+CODES = Path(__file__).resolve().parents[1] / "datasets" / "stylegan_data" / "latent_vectors"
+
+# Tells which network and settings made the codes of a folder.
+_RECORD = "projection.json"
+
+# The settings that the command takes as options.
+_OPTIONS = {
+    "n_steps": ("--steps", "steps of the search"),
+    "pixels": ("--pixels", "weight of the pixels"),
+    "descriptors": ("--descriptors", "weight of the face descriptors, 0 for none"),
+    "pull": ("--pull", "weight of the pull towards the average"),
+    "seed": ("--seed", "of the noise"),
+}
+
+_ADVICE = "give another folder, or overwrite=True (--overwrite) to replace them"
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectionReport:
+    """The outcome for each photo, by name.
+
+    Attributes
+    ----------
+    written, kept, missed : list of str
+        Projected now; already there and left alone; without a face and so without a code.
+    trace : DataFrame
+        See `Projection`, with names in `photo`.
+    """
+
+    written: list[str]
+    kept: list[str]
+    missed: list[str]
+    trace: pd.DataFrame
+
+
+def project_to_folder(
+    network: StyleNetwork,
+    faces: Faces,
+    folder: str | Path | None = None,
+    *,
+    encoder=None,
+    overwrite: bool = False,
+    batch: int | None = None,
+    **settings,
+) -> ProjectionReport:
+    """Find W+ codes of photos and write each to a file; the same call resumes an interrupted one.
+
+    Parameters
+    ----------
+    network, faces, encoder, batch, **settings
+        See `projection.project`.
+    folder : str or Path, optional
+        Made if needed; by default ``datasets/stylegan_data/latent_vectors/SOURCE``. The photo ``s1/1.pgm`` gives
+        ``s1/1.npy``, float32 (num_layers, w_dim).
+    overwrite : bool, default False
+        Replace existing codes. By default they are left alone.
+
+    Returns
+    -------
+    ProjectionReport
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds codes of another network or other settings.
+    ValueError
+        If two photos would give one file, and as `projection.project`; nothing is computed in that case.
+    """
+    folder = CODES / faces.source if folder is None else Path(folder)
+    paths = np.array(code_paths(faces.names, folder))
+    projector = Projector(network, batch, **settings)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file; give a folder for the codes")
+    there = np.array([path.exists() for path in paths])
+    if there.any() and not overwrite:
+        _check_existing(folder, paths[there], projector)
+    detections = detect_faces(faces)
+    todo = detections.found & (overwrite | ~there)
+    kept = there & ~todo
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_text(folder / _RECORD, json.dumps(_record(projector), indent=1))
+    traces, rows = [pd.DataFrame()], np.flatnonzero(todo)
+    for chosen, codes, trace in projector.fit_photos(faces, detections.landmarks, rows, encoder):
+        for path, code in zip(paths[chosen], codes, strict=True):
+            save_code(path, code)
+        traces.append(trace.assign(photo=faces.names[trace["photo"]]))
+    return ProjectionReport(
+        written=faces.names[todo].tolist(),
+        kept=faces.names[kept].tolist(),
+        missed=faces.names[~todo & ~kept].tolist(),
+        trace=pd.concat(traces, ignore_index=True),
+    )
+
+
+def save_code(path: str | Path, code: np.ndarray) -> None:
+    """Write one code, (num_layers, w_dim), to a ``.npy`` file; its folder is made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    utils.save_atomic(path, lambda file: np.save(file, code.astype(np.float32), allow_pickle=False))
+
+
+def _write_text(path: Path, text: str) -> None:
+    utils.save_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def _record(projector: Projector) -> dict:
+    network = projector.network
+    return {
+        "network": utils.content_key(network.arrays()),
+        "dataset": network.description.get("dataset"),
+        "shape": [network.num_layers, network.w_dim],
+        "settings": asdict(projector.settings),
+    }
+
+
+def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -> None:
+    """Raise FileExistsError unless the existing codes were made like those to come."""
+    record = folder / _RECORD
+    if record.is_file():
+        try:
+            same = json.loads(record.read_text(encoding="utf-8")) == _record(projector)
+        except ValueError:
+            same = False
+        if not same:
+            raise FileExistsError(f"{folder}: holds codes of another network or other settings; {_ADVICE}")
+    try:
+        for path in paths:
+            _read_code(path, projector.network)
+    except ValueError as error:
+        raise FileExistsError(f"{error}; {_ADVICE}") from None
+
+
+def code_paths(names: Sequence[str], folder: str | Path) -> list[Path]:
+    """The file of each photo's code: the photo's name within the folder, ending in ``.npy``.
+
+    Raises
+    ------
+    ValueError
+        If two photos would share a file (also if only capitals differ), or a name leads out of the folder.
+    """
+    paths, seen = [], {}
+    for name in names:
+        relative = PurePosixPath(str(name))
+        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+            raise ValueError(f"the name of photo {name!r} leads out of the folder of codes")
+        path = relative.with_suffix(".npy")
+        key = str(path).casefold()
+        if key in seen:
+            raise ValueError(f"photos {seen[key]} and {name} would share the file {path}; rename one of them")
+        seen[key] = name
+        paths.append(Path(folder) / path)
+    return paths
+
+
+def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) -> np.ndarray:
+    """Read the W+ codes of photos.
+
+    Parameters
+    ----------
+    folder : str or Path
+        For the photo ``s1/1.pgm`` it holds ``s1/1.npy``, or ``1.npy`` if no other photo's name is ``1``; also
+        ``1_01.npy``, the name of the published codes of aligned photos.
+    names : sequence of n str
+        Names of the photos, as in ``faces.names``.
+    network : StyleNetwork
+
+    Returns
+    -------
+    ndarray of float32, shape (n, num_layers, w_dim)
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or the code of a photo is missing.
+    ValueError
+        If a file is damaged, does not hold finite real numbers, or does not fit the network.
+    """
+    folder, names = Path(folder), [str(name) for name in names]
+    advice = f"make them with: python -m stylegan project PHOTOS {folder}"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of codes; {advice}")
+    if not names:
+        raise ValueError("names must have at least one photo, got none")
+    stems = [PurePosixPath(name).stem for name in names]
+    paths, missing = [], []
+    for path, stem in zip(code_paths(names, folder), stems, strict=True):
+        folders = [path.parent, folder] if stems.count(stem) == 1 else [path.parent]
+        places = [place / f"{stem}{ending}.npy" for place in folders for ending in ("", "_01")]
+        found = [place for place in places if place.is_file()]
+        paths += found[:1]
+        if not found:
+            missing.append(path)
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no codes for {len(missing)} of {len(names)} photos, the first is {missing[0].name}; {advice}"
+        )
+    return np.stack([_read_code(path, network) for path in paths])
+
+
+def _read_code(path: Path, network: StyleNetwork) -> np.ndarray:
+    """Read one code: float32 (num_layers, w_dim)."""
+    code, wanted = utils.load_array(path), (network.num_layers, network.w_dim)
+    if code.shape not in (wanted, (1, *wanted)):
+        raise ValueError(f"{path}: must have the shape {wanted} to fit the network, got {code.shape}")
+    if code.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: must hold real numbers, got {code.dtype}")
+    with np.errstate(over="ignore"):
+        code = code.reshape(wanted).astype(np.float32)
+    if not np.isfinite(code).all():
+        raise ValueError(f"{path}: holds NaN or infinite values; make the code again")
+    return code
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Command line
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _load_photos(source: str) -> Faces:
+    """Load photos as `datasets.load_faces` does, or a folder of loose photos, whose people are not known."""
+    try:
+        return datasets.load_faces(source)
+    except ValueError:
+        folder = Path(source)
+        loose = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not loose:
+            raise
+    people, names = [path.stem for path in loose], [path.name for path in loose]
+    return Faces.of(ImageFiles(loose), people, names, source=folder.resolve().name)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``python -m stylegan project``."""
+    parser.add_argument("photos", help="'orl' or a folder of photos")
+    parser.add_argument(
+        "out", nargs="?", help="folder for the codes; default: datasets/stylegan_data/latent_vectors/NAME"
+    )
+    parser.add_argument("--network", help="a .npz or official .pkl; default: the bundled network")
+    parser.add_argument(
+        "--encoder", help="an encoder's file, to start from its codes; default: NETWORK-encoder.npz"
+    )
+    parser.add_argument("--no-encoder", action="store_true", help="start from the network's average face")
+    parser.add_argument("--batch", type=int, help="photos at once; default: by the network's resolution")
+    for name, (option, text) in _OPTIONS.items():
+        default = getattr(ProjectionSettings(), name)
+        text = f"{text}; default: {default}"
+        parser.add_argument(option, dest=name, type=type(default), default=default, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing codes")
+    parser.add_argument("--trace", help="write the course of the search to this .csv file")
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Find the W+ code of each photo and write it to OUT as NAME.npy; the same command resumes an interrupted one."""
+    from stylegan import BUNDLED, load_network
+
+    if chosen.trace and not (chosen.trace.endswith(".csv") and Path(chosen.trace).parent.is_dir()):
+        raise ValueError(f"--trace must be a .csv file in an existing folder, got {chosen.trace}")
+    if chosen.encoder and chosen.no_encoder:
+        raise ValueError("give --encoder or --no-encoder, not both")
+    weights = Path(chosen.network or BUNDLED)
+    network, encoder = load_network(weights), None
+    beside = weights.with_name(f"{weights.stem}-encoder.npz")
+    if chosen.encoder or (beside.is_file() and not chosen.no_encoder):
+        encoder = load_encoder(chosen.encoder or beside)
+    report = project_to_folder(
+        network,
+        _load_photos(chosen.photos),
+        chosen.out,
+        encoder=encoder,
+        overwrite=chosen.overwrite,
+        batch=chosen.batch,
+        **{name: getattr(chosen, name) for name in _OPTIONS},
+    )
+    if chosen.trace:
+        _write_text(Path(chosen.trace), report.trace.to_csv(index=False))
+    print(_summary(report))
+
+
+def _summary(report: ProjectionReport) -> str:
+    lines = [f"{len(report.written)} codes written, {len(report.kept)} already there"]
+    if len(report.trace):
+        last = report.trace.groupby("photo").tail(1)
+        lines.append(f"mean difference of pixels: {127.5 * last['pixels'].mean():.1f} of 255")
+        if last["descriptors"].notna().any():
+            lines.append(f"mean distance of descriptors: {last['descriptors'].mean():.3f}")
+    if report.missed:
+        lines.append("no face was found, so no code was written, for\n  " + "\n  ".join(report.missed))
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""What the command lines of all trainings share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+from training.loop import TrainingLoop, TrainingSettings
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[TrainingSettings], default: str) -> None:
+    """Add what every training takes to a command line: photos, files (with a default for ``--out``), settings."""
+    parser.add_argument("source", help="'orl' or a folder of photos, one folder for each person")
+    parser.add_argument("--out", type=Path, help=f"file of weights (default {default})")
+    parser.add_argument("--checkpoint", type=Path, help="file to resume from (default NAME.checkpoint.npz)")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    parser.add_argument(
+        "--held-out", type=int, default=2, help="photos of each person kept out of training (2)"
+    )
+    parser.add_argument("--sheet-seconds", type=float, default=240.0, help="time between checkpoints (240)")
+    add_settings(parser, kind)
+
+
+def add_settings(
+    parser: argparse.ArgumentParser,
+    kind: type[TrainingSettings],
+    prefix: str = "",
+    skip: Collection[str] = (),
+) -> None:
+    """Add an option ``--PREFIX-NAME`` for each setting of a class, except those to skip."""
+    hints = get_type_hints(kind, include_extras=True)
+    for setting in fields(kind):
+        if setting.name not in skip:
+            name = f"--{prefix}{setting.name}".replace("_", "-")
+            text = f"{hints[setting.name].__metadata__[-1]} (%(default)s)"
+            parser.add_argument(name, type=type(setting.default), default=setting.default, help=text)
+
+
+def read_settings(
+    options: argparse.Namespace, kind: type[TrainingSettings], prefix: str = ""
+) -> TrainingSettings:
+    """Make settings from the options that `add_settings` added; skipped ones are read without the prefix."""
+    values = vars(options) | {name.removeprefix(prefix): value for name, value in vars(options).items()}
+    return kind(**{setting.name: values[setting.name] for setting in fields(kind)})
+
+
+def output_file(options: argparse.Namespace, folder: Path, suffix: str) -> Path:
+    """File for the weights, in a folder that is created: by default ``FOLDER/SOURCE`` with the suffix.
+
+    Raises
+    ------
+    ValueError
+        If the name has another suffix.
+    FileExistsError
+        If no name is given, and the default file exists, unless a training is resumed.
+    """
+    out = options.out or folder / f"{Path(options.source).resolve().name}{suffix}"
+    if out.suffix != suffix:
+        raise ValueError(f"{out}: the name of a file of weights must end in {suffix}")
+    if options.out is None and out.exists() and not options.resume:
+        raise FileExistsError(f"{out} exists; name another file with --out, or --resume its training")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def run_training(trainer: TrainingLoop, out: Path, options: argparse.Namespace) -> None:
+    """Train as the options say, and print how it went."""
+    photos, checkpoint = trainer.photos, options.checkpoint or out.with_suffix(".checkpoint.npz")
+    if options.resume:
+        trainer.load_checkpoint(checkpoint)
+    n_held_out = int(photos.held_out.sum())
+    print(
+        f"{len(photos) - n_held_out} photos of {len(photos.identities)} people, {n_held_out} held out; "
+        f"{trainer.n_weights / 1e6:.1f} million weights"
+    )
+    trainer.train(out, checkpoint, options.sheet_seconds)
+    print(f"{out}: {trainer.seen} images in {trainer.seconds:.0f} s; log and samples are beside it")
