@@ -10,7 +10,7 @@
 import inspect
 
 from anonymizer.aam import ActiveAppearanceModel
-from anonymizer.base import Anonymizer, PhotoFilter, Surrogates
+from anonymizer.base import Anonymizer, PhotoFilter, Surrogates, person_weights
 from anonymizer.cnn import UpConvolution
 from anonymizer.filters import Blur, Mask, Pixelate, Unchanged
 from anonymizer.pixel import EigenMean, PixelMean
@@ -33,7 +33,17 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "stylegan_random_published": ("stylegan", {"mix": "random", "as_published": True}),
 }
 
-__all__ = ["ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "kind", "load", "options_of"]
+__all__ = [
+    "ANONYMIZERS",
+    "VARIANTS",
+    "Anonymizer",
+    "PhotoFilter",
+    "Surrogates",
+    "kind",
+    "load",
+    "options_of",
+    "person_weights",
+]
 
 
 def kind(name: str) -> type[Anonymizer]:

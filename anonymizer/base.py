@@ -116,19 +116,16 @@ class Surrogates(Anonymizer):
             raise ValueError(
                 "a photo is named twice among the members; give each row once and use weights instead"
             )
-        weights = (
-            self._person_weights(members) if weights is None else _checked_weights(weights, len(members))
-        )
+        if weights is None:
+            weights = person_weights(self.faces.identities[members])
+        else:
+            weights = _checked_weights(weights, len(members))
         order = np.argsort(members)  # sums depend on the order in the last bit, bytes must not
         return members[order], weights[order]
 
     def reconstruct(self, i: int) -> np.ndarray:
         """The face that this anonymizer makes of one photo alone: uint8 (h, w, 3)."""
         return self.surrogate([i])
-
-    def _person_weights(self, members: np.ndarray) -> np.ndarray:
-        _, person, photos = np.unique(self.faces.identities[members], return_inverse=True, return_counts=True)
-        return 1.0 / (photos[person] * len(photos))
 
     @abstractmethod
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -138,6 +135,25 @@ class Surrogates(Anonymizer):
         raise ValueError(
             f"the anonymizer {self.name!r} cannot follow the expression of a photo; leave out `like`"
         )
+
+
+def person_weights(identities: np.ndarray, shares: np.ndarray | float = 1.0) -> np.ndarray:
+    """Weights of photos that sum to 1: each person's share is divided over their photos.
+
+    Parameters
+    ----------
+    identities : ndarray, shape (m,)
+        Who is on each photo.
+    shares : ndarray, shape (m,), or float
+        The share of the person on each photo; equal for all by default.
+
+    Returns
+    -------
+    ndarray of float64, shape (m,)
+    """
+    _, person, photos = np.unique(identities, return_inverse=True, return_counts=True)
+    weights = shares / photos[person]
+    return weights / weights.sum()
 
 
 def _checked_weights(weights: Sequence[float], n: int) -> np.ndarray:
