@@ -65,6 +65,13 @@ if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython())
     _shell.display_formatter.formatters["image/png"].for_type(Figure, _notebook_png)
 
 
+def result(sentence: str) -> None:
+    """Show the result of a section of a notebook."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(f"**Result.** {sentence}"))
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG (300 dpi) and as PDF; the same figure gives the same bytes.
 
