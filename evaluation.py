@@ -251,12 +251,9 @@ def _in_parallel(
 
 def _registries() -> tuple[dict, ...]:
     return (
-        embedding.EMBEDDINGS,
-        partitioning.PARTITIONERS,
-        partitioning.VARIABLE_SIZE,
-        anonymizer.ANONYMIZERS,
+        embedding.EMBEDDINGS, partitioning.PARTITIONERS, partitioning.VARIABLE_SIZE, anonymizer.ANONYMIZERS,
         anonymizer.VARIANTS,
-    )
+    )  # fmt: skip
 
 
 def _run_task(entries: list[dict], function: Callable, arguments: tuple):

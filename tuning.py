@@ -248,10 +248,10 @@ def _average_of_others(faces: Faces, members: np.ndarray, random: np.random.Rand
     rows = np.arange(len(faces)) if len(rows) == 0 else rows
     if len(rows) > AVERAGE_OVER:
         rows = random.choice(rows, AVERAGE_OVER, replace=False)
-    return _mixture(faces, rows, np.ones(len(rows)))
+    return _mixture(faces, rows)
 
 
-def _mixture(faces: Faces, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def _mixture(faces: Faces, rows: np.ndarray, shares: np.ndarray | float = 1.0) -> np.ndarray:
     """Weights (n,) of a mixture of some photos, each person's share divided over their photos."""
     weights = np.zeros(len(faces))
     weights[rows] = anonymizer.person_weights(faces.identities[rows], shares)
@@ -261,11 +261,8 @@ def _mixture(faces: Faces, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def _measure(task: _Task, members: np.ndarray, weights: np.ndarray, strength: float, step: str) -> _Candidate:
     rows = np.flatnonzero(weights)
     image = task.model.surrogate(rows, weights[rows])
-    found, loss, hits = (
-        bool(detection.detect([image]).found[0]),
-        float("nan"),
-        np.ones(len(members), dtype=bool),
-    )
+    found = bool(detection.detect([image]).found[0])
+    loss, hits = float("nan"), np.ones(len(members), dtype=bool)
     if found:
         descriptor = task.clear.describe([image])[0]
         loss = float(np.linalg.norm(task.clear.descriptors[members] - descriptor, axis=1).mean())
@@ -442,14 +439,13 @@ def check_release(
         "re_identification", "re_identification_gallery", "rank1_cluster", "chance_cluster", "rank1_person",
         "stranger_share",
     )  # fmt: skip
-    columns = ("threshold", *kept, "clear_re_identification", "clear_rank1")
     rows = []
     for name in dict.fromkeys(names):
         row = {"recogniser": name, "role": "steered" if name == seen else "unseen", "note": ""}
         try:
             clear = ClearPhotos.of(faces, prepare_recogniser(name, photos))
         except (MissingRecogniserError, UnfitGalleryError) as error:
-            rows.append({**row, **dict.fromkeys(columns, np.nan), "note": str(error)})
+            rows.append({**row, "note": str(error)})
             continue
         limit = threshold
         if name != seen:
@@ -470,7 +466,8 @@ def check_release(
                 "clear_rank1": unchanged["rank1_person"],
             }
         )
-    return pd.DataFrame(rows)
+    columns = ("recogniser", "role", "note", "threshold", *kept, "clear_re_identification", "clear_rank1")
+    return pd.DataFrame(rows, columns=columns)
 
 
 def pareto_front(

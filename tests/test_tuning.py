@@ -159,7 +159,7 @@ def test_rank1_targets(line):
 
 
 def test_several_photos_of_a_person_count_once(orl):
-    weights = tuning._mixture(orl, np.array([0, 1, 2, 10]), np.ones(4))
+    weights = tuning._mixture(orl, np.array([0, 1, 2, 10]))
     assert weights[[0, 1, 2]].sum() == pytest.approx(weights[10]) == pytest.approx(0.5)
 
 
