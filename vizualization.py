@@ -27,7 +27,7 @@ from pictures import clusters_with_surrogates, contact_sheet, image_grid, people
 __all__ = [
     "attack_intervals", "attack_matrix", "cluster_map", "clusters_with_surrogates", "contact_sheet", "dendrogram",
     "distance_histogram", "identification", "image_grid", "label", "loss_against_time", "loss_and_reidentification",
-    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "save", "style_mixing", "trade_off",
+    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "result", "save", "style_mixing", "trade_off",
     "tuning_trace", "utility_dots",
 ]  # fmt: skip
 

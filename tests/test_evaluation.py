@@ -1,6 +1,8 @@
 """Measures worked out by hand and by brute force; the sweep, its baselines and its resumption."""
 
+import inspect
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import evaluation
 import experiments
 import measures
 import partitioning
+import storage
 from attacks import DescribedRelease, Gallery
 from datasets import Faces
 
@@ -678,6 +681,54 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     assert not resumed
     evaluation.sweep(faces, ["dlib"], ["ward"], ["pixel"], [4], threshold=0.5, n_jobs=1)
     assert len(resumed) == 3  # another threshold is another result
+
+
+@pytest.fixture
+def change(tmp_path, monkeypatch):
+    """Work on a copy of the project's code; returns a function that changes a file and says whether the key did."""
+    root = tmp_path.resolve()
+    for path in [*storage.ROOT.glob("*.py"), *storage.ROOT.glob("[!.]*/*.py")]:
+        copy = root / path.relative_to(storage.ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(storage, "ROOT", root)
+    times = itertools.count()
+
+    def changed(name, old=None, new="CHANGED = 1\n"):
+        before, path = evaluation._code_key(), root / name
+        text = path.read_text(encoding="utf-8")
+        assert old is None or old in text
+        path.write_text(text + new if old is None else text.replace(old, new), encoding="utf-8")
+        time = next(times)
+        os.utime(path, (time, time))  # a quick file system may give both versions one time
+        return evaluation._code_key() != before
+
+    return changed
+
+
+def test_code_that_computes_a_row_changes_its_key(change):
+    modules = ("detection", "embedding", "partitioning", "balancing", "measures")
+    files = [Path(sys.modules[name].__file__).relative_to(Path(measures.__file__).parent) for name in modules]
+    files += [Path(inspect.getfile(part)).relative_to(Path(measures.__file__).parent)
+              for part in (attacks.closed_set, attacks.members_of, attacks.calibrate_threshold)]  # fmt: skip
+    for file in files:
+        assert change(file), file
+
+
+def test_other_code_and_words_keep_the_key_of_a_row(change):
+    """Reports, tables, command lines and figures compute no row; an anonymizer has a key of its own."""
+    others = ["evaluation", "tuning", "experiments", "vizualization", "anonymizer/aam", "release/report"]
+    for name in [*others, "release/__init__", "utility/__init__", "checks", "commands"]:
+        assert not change(f"{name}.py"), name
+    assert not change("release/report.py", "<!DOCTYPE html>", "<!doctype html>")
+    assert not change("experiments.py", "processes (default: all cores)", "workers")
+    assert not change(
+        "measures.py", "Measure a release against the photos", "Compare a release with the photos"
+    )
+    assert not change(
+        "measures.py", "labels and descriptors must have one row per photo", "one row per photo"
+    )
+    assert change("measures.py", "_N_RECONSTRUCTIONS = 200", "_N_RECONSTRUCTIONS = 201")
 
 
 def test_processes_find_the_same(tiny, forget, monkeypatch):
