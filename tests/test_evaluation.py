@@ -414,7 +414,8 @@ def test_measure_leaves_its_input_alone():
 )
 def test_sizes_that_do_not_fit_are_refused(rel, descriptors, identities, gallery):
     with pytest.raises(
-        ValueError, match="labels|found|identities|one length|descriptors of shape|not in the gallery"
+        ValueError,
+        match="labels|found|identities|one length|must have descriptors|descriptors of shape|not in the gallery",
     ):
         measure(rel, descriptors, identities, gallery)
 
