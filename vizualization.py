@@ -27,7 +27,7 @@ from pictures import clusters_with_surrogates, contact_sheet, image_grid, people
 __all__ = [
     "attack_intervals", "attack_matrix", "cluster_map", "clusters_with_surrogates", "contact_sheet", "dendrogram",
     "distance_histogram", "identification", "image_grid", "label", "loss_against_time", "loss_and_reidentification",
-    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "save", "style_mixing", "trade_off",
+    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "result", "save", "style_mixing", "trade_off",
     "tuning_trace", "utility_dots",
 ]  # fmt: skip
 
@@ -63,6 +63,13 @@ def _notebook_png(figure: Figure) -> bytes:
 # A notebook can show figures only after pyplot was used, or if it is told how.
 if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()) is not None:
     _shell.display_formatter.formatters["image/png"].for_type(Figure, _notebook_png)
+
+
+def result(sentence: str) -> None:
+    """Show the result of a section of a notebook."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(f"**Result.** {sentence}"))
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -19,7 +19,7 @@ filters.py     ``blur``, ``pixelate``, ``mask`` and ``none``: one photo in, one 
 import inspect
 
 from anonymizer.aam import ActiveAppearanceModel
-from anonymizer.base import Anonymizer, PhotoFilter, Surrogates
+from anonymizer.base import Anonymizer, PhotoFilter, Surrogates, person_weights
 from anonymizer.cnn import UpConvolution
 from anonymizer.filters import Blur, Mask, Pixelate, Unchanged
 from anonymizer.pixel import EigenMean, PixelMean
@@ -50,6 +50,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
 
 __all__ = [
     "ANONYMIZERS", "VARIANTS", "Anonymizer", "PhotoFilter", "Surrogates", "check_options", "kind", "load", "options_of",
+    "person_weights",
 ]  # fmt: skip
 
 

@@ -14,20 +14,25 @@ from checks import ParameterError, check_number
 from datasets import Faces
 
 
-def person_weights(identities: Sequence) -> np.ndarray:
-    """Weights of photos that sum to 1 and count each person equally, however many photos they have.
+def person_weights(identities: Sequence, shares: np.ndarray | None = None) -> np.ndarray:
+    """Weights of photos that sum to 1: each person's share is divided among their photos.
 
     Parameters
     ----------
     identities : sequence, shape (n,)
         The person on each photo.
+    shares : ndarray, shape (n,), optional
+        The share of the person on each photo; by default every person counts equally.
 
     Returns
     -------
     ndarray of float64, shape (n,)
     """
     _, person, n_photos = np.unique(identities, return_inverse=True, return_counts=True)
-    return 1.0 / (n_photos[person] * len(n_photos))
+    if shares is None:
+        return 1.0 / (n_photos[person] * len(n_photos))
+    weights = shares / n_photos[person]
+    return weights / weights.sum()
 
 
 class Anonymizer(ABC):

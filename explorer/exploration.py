@@ -11,14 +11,14 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 import anonymizer
+import attacks
 import checks
 import detection
 import embedding
-import evaluation
+import measures
 import partitioning
 import tuning
 import utils
-from anonymizer.base import person_weights
 from datasets import Faces
 
 #: Surrogates are measured by this recogniser, whatever people are clustered by, as in `evaluation.sweep`.
@@ -167,7 +167,7 @@ class Exploration:
     8
     """
 
-    def __init__(self, faces: Faces, *, threshold: float = evaluation.DLIB_THRESHOLD, random_state: int = 0):
+    def __init__(self, faces: Faces, *, threshold: float = attacks.PAPER_THRESHOLD, random_state: int = 0):
         if not isinstance(faces, Faces):
             raise TypeError(f"faces must be Faces from datasets.load_faces, got {type(faces).__name__}")
         if faces.n_people < 2:
@@ -233,16 +233,16 @@ class Exploration:
         return name in self._descriptors
 
     @cached_property
-    def gallery(self) -> evaluation.Gallery:
+    def gallery(self) -> attacks.Gallery:
         """The adversary's gallery."""
-        return evaluation.clear_gallery(self.faces, RECOGNISER)
+        return measures.clear_photos(self.faces, RECOGNISER).gallery
 
     def _partition(self, selection: Selection, quick: bool) -> tuple[np.ndarray, bool]:
         """Return labels (n,), and whether they come from the full form of the partition, which are kept."""
         key = (selection.embedding, selection.partitioner, selection.k)
         if key in self._labels:
             return self._labels[key], True
-        partition = evaluation.partitioner(selection.partitioner)
+        partition = measures.partitioner(selection.partitioner)
         quick = quick and selection.partitioner in _QUICK_PARTITIONS and self.faces.n_people > _QUICK_PEOPLE
         if quick:
             partition = _QUICK_PARTITIONS[selection.partitioner]
@@ -260,12 +260,12 @@ class Exploration:
         """
         members = np.flatnonzero(labels == label)
         if shrinkage == 0:
-            return members, person_weights(self._person[members])
+            return members, anonymizer.person_weights(self._person[members])
         others = self._order[labels[self._order] != label]
         others = np.sort((others if len(others) else self._order)[: tuning.AVERAGE_OVER])
         weights = np.zeros(len(labels))
-        weights[members] = (1 - shrinkage) * person_weights(self._person[members])
-        weights[others] += shrinkage * person_weights(self._person[others])
+        weights[members] = (1 - shrinkage) * anonymizer.person_weights(self._person[members])
+        weights[others] += shrinkage * anonymizer.person_weights(self._person[others])
         rows = np.flatnonzero(weights)
         return rows, weights[rows]
 
@@ -296,8 +296,8 @@ class Exploration:
         return View(selection, labels, clusters, mixed, found, scores, settled=settled)
 
     def _measure(self, descriptors: np.ndarray, found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        release = evaluation.DescribedRelease(descriptors, found, labels, self.faces.identities)
-        return evaluation.measure(release, self.descriptors(), self.gallery, self.threshold)
+        release = attacks.DescribedRelease(descriptors, found, labels, self.faces.identities)
+        return measures.measure(release, self.descriptors(), self.gallery, self.threshold)
 
     def cluster(self, view: View, label: int) -> Cluster:
         """Measure one cluster of a view, with its image if that is already drawn."""

@@ -9,8 +9,8 @@ import cv2
 import jinja2
 import numpy as np
 
+import attacks
 import detection
-import evaluation
 from explorer.exploration import RECOGNISER, Cluster, Exploration, View
 from labels import COLOURS, label
 
@@ -88,9 +88,7 @@ def alert_html(error: Exception, doing: str) -> str:
     return render("alert", doing, str(error) or type(error).__name__)
 
 
-def numbers_html(
-    simulated: View, confirmed: View | None, gallery: evaluation.Gallery, threshold: float
-) -> str:
+def numbers_html(simulated: View, confirmed: View | None, gallery: attacks.Gallery, threshold: float) -> str:
     """Return the table of numbers: simulated, confirmed, and values to compare with."""
     current = confirmed or simulated
     bound, scores = 1 / current.selection.k, current.scores

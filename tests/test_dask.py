@@ -35,7 +35,7 @@ def test_sweep_on_dask_equals_that_in_this_process(cluster, tmp_path, monkeypatc
     grid = {"partitioners": ["ward"], "anonymizers": ["pixel"], "k_values": [8, 10, 13, 20]}
     here = evaluation.sweep(faces, **grid, n_jobs=1)
     monkeypatch.setattr(evaluation, "_code_key", lambda: "another")  # nothing of the sweep is cached
-    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1)
+    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
     with joblib.parallel_config(backend="dask"):
         there = evaluation.sweep(faces, **grid)
     assert here.equals(there)

@@ -1,6 +1,9 @@
 """Measures worked out by hand and by brute force; the sweep, its baselines and its resumption."""
 
+import inspect
 import itertools
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import anonymizer
+import attacks
 import datasets
 import detection
 import embedding
 import evaluation
+import experiments
+import measures
 import partitioning
+import storage
+from attacks import DescribedRelease, Gallery
 from datasets import Faces
-from evaluation import DescribedRelease, Gallery
 
 SHARES = [
     "re_identification",
@@ -54,7 +61,7 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANONFACES_QUIET", "1")
         patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(evaluation, "PARALLEL_COMBINATIONS", 10**6)  # starting processes takes seconds
+        patch.setattr(evaluation, "_PARALLEL_TASKS", 10**6)  # starting processes takes seconds
         yield
 
 
@@ -138,7 +145,7 @@ def release(values, labels, found=None):
     return Images(line(*values), found, np.array(labels))
 
 
-def measure(images, descriptors, identities, photos, threshold=evaluation.DLIB_THRESHOLD):
+def measure(images, descriptors, identities, photos, threshold=attacks.PAPER_THRESHOLD):
     return evaluation.measure(DescribedRelease(*images, identities), descriptors, Gallery(*photos), threshold)
 
 
@@ -407,7 +414,8 @@ def test_measure_leaves_its_input_alone():
 )
 def test_sizes_that_do_not_fit_are_refused(rel, descriptors, identities, gallery):
     with pytest.raises(
-        ValueError, match="labels|found|identities|shapes|descriptors of shape|not in the gallery"
+        ValueError,
+        match="labels|found|identities|one length|must have descriptors|descriptors of shape|not in the gallery",
     ):
         measure(rel, descriptors, identities, gallery)
 
@@ -417,14 +425,14 @@ def test_sizes_that_do_not_fit_are_refused(rel, descriptors, identities, gallery
 
 def test_gallery_of_a_set_without_others_is_the_set(tiny):
     descriptors = embedding.embed(tiny)
-    gallery = evaluation.clear_gallery(tiny)
+    gallery = measures.clear_photos(tiny).gallery
     assert gallery.kind == "same photos"
     assert np.array_equal(gallery.descriptors, descriptors)
     assert np.array_equal(gallery.identities, tiny.identities)
 
 
 def test_gallery_of_others(faces):
-    gallery = evaluation.clear_gallery(faces)
+    gallery = measures.clear_photos(faces).gallery
     assert gallery.kind == "other photos" and len(gallery.identities) == 24
     assert np.array_equal(gallery.descriptors, embedding.embed(faces.others))
 
@@ -432,7 +440,7 @@ def test_gallery_of_others(faces):
 def test_gallery_where_some_people_have_no_others(orl):
     faces = orl.select([0, 1, 10, 20]).split(1, random_state=0)  # two photos of one person, one of two others
     descriptors = embedding.embed(faces)
-    gallery = evaluation.clear_gallery(faces)
+    gallery = measures.clear_photos(faces).gallery
     assert gallery.kind == "mixed"
     assert sorted(gallery.identities) == ["s1", "s2", "s3"]
     for person in ("s2", "s3"):
@@ -509,7 +517,7 @@ def test_anonymizer_made_for_other_photos_is_refused(tiny, pixel, labels):
 
 def test_images_that_are_not_shared_as_labelled_are_noticed():
     with pytest.raises(AssertionError, match="above 1/2"):
-        evaluation._assert_person_bound(
+        measures._assert_person_bound(
             {"rank1_person": 0.8, "rank1_person_worst": 0.8}, np.array([0, 0, 1, 1]), people("abcd")
         )
 
@@ -529,19 +537,20 @@ def test_cluster_distances_of_images_without_a_face_are_nan(faces, labels):
 
 
 def test_reconstruction_scores(faces, pixel, monkeypatch):
-    scores = evaluation.reconstruction_scores(faces, pixel)
+    clear = measures.clear_photos(faces)
+    scores = measures.reconstruction_scores(clear, pixel)
     images = [pixel.reconstruct(i) for i in range(12)]
     distance = np.linalg.norm(embedding.embed(images) - embedding.embed(faces), axis=1)
     assert scores["reconstruction_loss"] == pytest.approx(distance.mean(), rel=1e-5)
     assert scores["reconstruction_rank1"] >= 0.9 and scores["reconstruction_detection_rate"] == 1
-    lost = evaluation.reconstruction_scores(faces, Noise(faces))
+    lost = measures.reconstruction_scores(clear, Noise(faces))
     assert np.isnan(lost["reconstruction_loss"])
     assert lost["reconstruction_rank1"] == lost["reconstruction_detection_rate"] == 0
-    none = evaluation.reconstruction_scores(faces, anonymizer.load("blur", faces))
+    none = measures.reconstruction_scores(clear, anonymizer.load("blur", faces))
     assert set(none) == set(scores) and all(np.isnan(value) for value in none.values())
-    monkeypatch.setattr(evaluation, "N_RECONSTRUCTIONS", 4)
-    few = evaluation.reconstruction_scores(faces, pixel, random_state=3)
-    assert few == evaluation.reconstruction_scores(faces, pixel, random_state=3)
+    monkeypatch.setattr(measures, "_N_RECONSTRUCTIONS", 4)
+    few = measures.reconstruction_scores(clear, pixel, random_state=3)
+    assert few == measures.reconstruction_scores(clear, pixel, random_state=3)
     assert few["reconstruction_loss"] != scores["reconstruction_loss"]
 
 
@@ -609,7 +618,7 @@ def test_workers_know_what_the_caller_has_registered(tiny, monkeypatch):
         return np.minimum(np.arange(len(X)) // cluster_size, len(X) // cluster_size - 1)
 
     monkeypatch.setitem(partitioning.PARTITIONERS, "in_order", in_order)
-    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1)
+    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
     table = evaluation.sweep(tiny, ["dlib"], ["in_order"], ["pixel"], [2], n_jobs=2)
     own = table[table["partitioner"] == "in_order"].iloc[0]
     expected = evaluation.evaluate(tiny, anonymizer.load("pixel", tiny), in_order(np.zeros(len(tiny)), 2))
@@ -618,7 +627,7 @@ def test_workers_know_what_the_caller_has_registered(tiny, monkeypatch):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(np.arange, "cluster of 1 people for k = 2"), (lambda n: np.zeros(3), "need one each")],
+    [(np.arange, "cluster of 1 people for k = 2"), (lambda n: np.zeros(3), "got shape \\(3,\\)")],
 )
 def test_a_partition_that_breaks_its_sizes_is_refused(tiny, monkeypatch, labels, message):
     monkeypatch.setitem(partitioning.PARTITIONERS, "broken", lambda X, k, **options: labels(len(X)))
@@ -649,11 +658,11 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     arguments = (faces, ["dlib"], ["ward"], ["pixel"], [4, 6])
     compute, started = evaluation._measure_combination, []
 
-    def interrupted(faces, combination, *rest):
+    def interrupted(key, *rest):
         if len(started) == 3:
             raise KeyboardInterrupt
-        started.append(combination["key"])
-        return compute(faces, combination, *rest)
+        started.append(key)
+        return compute(key, *rest)
 
     monkeypatch.setattr(evaluation, "_measure_combination", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -661,9 +670,9 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     assert len(started) == 3
     resumed = []
 
-    def counted(faces, combination, *rest):
-        resumed.append(combination["key"])
-        return compute(faces, combination, *rest)
+    def counted(key, *rest):
+        resumed.append(key)
+        return compute(key, *rest)
 
     monkeypatch.setattr(evaluation, "_measure_combination", counted)
     table = evaluation.sweep(*arguments, n_jobs=1)
@@ -675,15 +684,63 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     assert len(resumed) == 3  # another threshold is another result
 
 
+@pytest.fixture
+def change(tmp_path, monkeypatch):
+    """Work on a copy of the project's code; returns a function that changes a file and says whether the key did."""
+    root = tmp_path.resolve()
+    for path in [*storage.ROOT.glob("*.py"), *storage.ROOT.glob("[!.]*/*.py")]:
+        copy = root / path.relative_to(storage.ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(storage, "ROOT", root)
+    times = itertools.count()
+
+    def changed(name, old=None, new="CHANGED = 1\n"):
+        before, path = evaluation._code_key(), root / name
+        text = path.read_text(encoding="utf-8")
+        assert old is None or old in text
+        path.write_text(text + new if old is None else text.replace(old, new), encoding="utf-8")
+        time = next(times)
+        os.utime(path, (time, time))  # a quick file system may give both versions one time
+        return evaluation._code_key() != before
+
+    return changed
+
+
+def test_code_that_computes_a_row_changes_its_key(change):
+    modules = ("detection", "embedding", "partitioning", "balancing", "measures")
+    files = [Path(sys.modules[name].__file__).relative_to(Path(measures.__file__).parent) for name in modules]
+    files += [Path(inspect.getfile(part)).relative_to(Path(measures.__file__).parent)
+              for part in (attacks.closed_set, attacks.members_of, attacks.calibrate_threshold)]  # fmt: skip
+    for file in files:
+        assert change(file), file
+
+
+def test_other_code_and_words_keep_the_key_of_a_row(change):
+    """Reports, tables, command lines and figures compute no row; an anonymizer has a key of its own."""
+    others = ["evaluation", "tuning", "experiments", "vizualization", "anonymizer/aam", "release/report"]
+    for name in [*others, "release/__init__", "utility/__init__", "checks", "commands"]:
+        assert not change(f"{name}.py"), name
+    assert not change("release/report.py", "<!DOCTYPE html>", "<!doctype html>")
+    assert not change("experiments.py", "processes (default: all cores)", "workers")
+    assert not change(
+        "measures.py", "Measure a release against the photos", "Compare a release with the photos"
+    )
+    assert not change(
+        "measures.py", "labels and descriptors must have one row per photo", "one row per photo"
+    )
+    assert change("measures.py", "_N_RECONSTRUCTIONS = 200", "_N_RECONSTRUCTIONS = 201")
+
+
 def test_processes_find_the_same(tiny, forget, monkeypatch):
-    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1)
+    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
     arguments = (tiny, ["dlib"], ["ward"], ["pixel"], [3])
     forget()
     serial = evaluation.sweep(*arguments, n_jobs=1)
     forget()
     here = []
-    compute = evaluation._model_scores
-    monkeypatch.setattr(evaluation, "_model_scores", lambda *rest: here.append(rest) or compute(*rest))
+    compute = measures.measure_row
+    monkeypatch.setattr(measures, "measure_row", lambda *rest: here.append(rest) or compute(*rest))
     parallel = evaluation.sweep(*arguments, n_jobs=2)
     assert not here  # it was computed elsewhere
     pd.testing.assert_frame_equal(parallel, serial)
@@ -703,19 +760,19 @@ def test_processes_find_the_same(tiny, forget, monkeypatch):
         ({"anonymizers": ["zzz"]}, ValueError, "'zzz'.*'pixel'"),
         ({"anonymizers": "pixel"}, TypeError, "anonymizers must be a list"),
         ({"anonymizers": []}, TypeError, "anonymizers must be a list"),
-        ({"k_values": [1]}, ValueError, "k = 1"),
-        ({"k_values": [2, 13]}, ValueError, "between 2 and 12"),
-        ({"k_values": [0]}, ValueError, "k = 0"),
-        ({"k_values": [-3]}, ValueError, "k = -3"),
-        ({"k_values": [True]}, TypeError, "whole number"),
-        ({"k_values": [2.0]}, TypeError, "whole number"),
-        ({"k_values": "23"}, TypeError, "whole number"),
-        ({"k_values": []}, ValueError, "empty"),
-        ({"k_values": 5}, TypeError, "list or range of whole numbers, not 5"),
-        ({"random_state": []}, ValueError, "seed"),
-        ({"random_state": 1.5}, TypeError, "whole number"),
-        ({"random_state": [0, 1.5]}, TypeError, "whole number"),
-        ({"random_state": None}, TypeError, "whole number"),
+        ({"k_values": [1]}, ValueError, "at least 2 and at most 12, got 1"),
+        ({"k_values": [2, 13]}, ValueError, "at most 12, got 13"),
+        ({"k_values": [0]}, ValueError, "got 0"),
+        ({"k_values": [-3]}, ValueError, "got -3"),
+        ({"k_values": [True]}, TypeError, "an integer"),
+        ({"k_values": [2.0]}, TypeError, "an integer"),
+        ({"k_values": "23"}, TypeError, "list or range of at least one integer"),
+        ({"k_values": []}, ValueError, "at least one integer"),
+        ({"k_values": 5}, TypeError, "list or range of at least one integer, got 5"),
+        ({"random_state": []}, ValueError, "random_state"),
+        ({"random_state": 1.5}, TypeError, "an integer"),
+        ({"random_state": [0, 1.5]}, TypeError, "an integer"),
+        ({"random_state": None}, TypeError, "an integer"),
         ({"recogniser": "zzz"}, ValueError, "zzz"),
     ],
 )
@@ -775,7 +832,7 @@ def test_compare_fixes_two_things_and_keeps_both_baselines(swept):
     ],
 )
 def test_compare_refuses_what_is_not_there(swept, by, fixed):
-    with pytest.raises(ValueError, match="name each|no row"):
+    with pytest.raises(ValueError, match="must be one of|no row"):
         evaluation.compare(swept, by, **fixed)
 
 
@@ -788,7 +845,7 @@ def tiny_grid(embeddings, k_values):
     return [{**one, "partitioners": ["ward"]}, {**one, "partitioners": ["random"]}]
 
 
-@pytest.mark.parametrize("grid", [evaluation.quick_grid, evaluation.full_grid])
+@pytest.mark.parametrize("grid", [experiments.GRIDS["quick"], experiments.GRIDS["full"]])
 def test_grids_name_what_there_is(grid):
     sweeps = grid(["dlib", "pca"], range(2, 5))
     assert all(set(one) == {"embeddings", "partitioners", "anonymizers", "k_values"} for one in sweeps)
@@ -800,12 +857,12 @@ def test_grids_name_what_there_is(grid):
 
 
 def test_run_grid_has_no_doubles_and_leaves_out_large_k(tiny, monkeypatch):
-    monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
-    table = evaluation.run_grid(tiny, "tiny", k_values=[4, 50])
+    monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
+    table = experiments.run_grid(tiny, "tiny", k_values=[4, 50])
     assert table["partitioner"].tolist() == ["ward", "random", "-"]
     assert table.index.tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="unknown grid 'huge'; there is 'tiny'"):
-        evaluation.run_grid(tiny, "huge")
+    with pytest.raises(ValueError, match="unknown grid 'huge'; choose from 'tiny'"):
+        experiments.run_grid(tiny, "huge")
 
 
 def test_run_grid_varies_over_what_is_chosen(tiny, monkeypatch):
@@ -818,7 +875,7 @@ def test_run_grid_varies_over_what_is_chosen(tiny, monkeypatch):
         return pd.DataFrame([{**row, "k": 2, "seed": random_state}])
 
     monkeypatch.setattr(evaluation, "sweep", remember)
-    evaluation.run_grid(
+    experiments.run_grid(
         tiny, embeddings=["pca"], partitioners=["mdav", "random"], anonymizers=["eigen", "pixel"]
     )
     assert asked == [
@@ -827,24 +884,24 @@ def test_run_grid_varies_over_what_is_chosen(tiny, monkeypatch):
         (["pca"], ["mdav"], ["eigen", "pixel"]),
     ]
     asked.clear()
-    evaluation.run_grid(tiny, embeddings=["pca", "dlib"], partitioners=["mdav", "ward"])
+    experiments.run_grid(tiny, embeddings=["pca", "dlib"], partitioners=["mdav", "ward"])
     assert [one[0] for one in asked] == [["dlib"], ["pca", "dlib"], ["dlib"]]
     assert [one[1] for one in asked] == [["mdav", "ward"], ["ward"], ["ward"]]
     assert asked[0][2] == ["aam"]
     for wrong in ({"partitioners": ["ward", "x"]}, {"anonymizers": ["x"]}):
         with pytest.raises(ValueError, match="unknown"):
-            evaluation.run_grid(tiny, **wrong)
+            experiments.run_grid(tiny, **wrong)
 
 
 def test_named_releases_of_what_is_chosen():
     of = evaluation.Combination
     named = [of("dlib", "ward", "aam", 5), of("-", "-", "none", 1), of("dlib", "random", "aam", 5)]
     named += [of("dlib", "ward", "pixel", 5), of("-", "-", "blur", 1)]
-    assert evaluation.restrict(named) == named
-    assert evaluation.restrict(named, ["pca"], ["mdav"], ["aam"]) == [
+    assert experiments.restrict(named) == named
+    assert experiments.restrict(named, ["pca"], ["mdav"], ["aam"]) == [
         of("pca", "mdav", "aam", 5), of("-", "-", "none", 1), of("pca", "random", "aam", 5)
     ]  # fmt: skip
-    assert evaluation.restrict(named, None, ["mdav", "ward"], ["pixel", "blur"]) == [
+    assert experiments.restrict(named, None, ["mdav", "ward"], ["pixel", "blur"]) == [
         of("-", "-", "none", 1), of("dlib", "ward", "pixel", 5), of("-", "-", "blur", 1)
     ]  # fmt: skip
 
@@ -860,12 +917,12 @@ def test_what_is_held_fixed_is_in_the_table():
 
 
 def test_names_and_seeds_from_text():
-    assert evaluation.parse_names("") is None and evaluation.parse_names("all") is None
-    assert evaluation.parse_names("pca, dlib,pca") == ["pca", "dlib"]
-    assert evaluation.parse_seeds(3) == [3] and evaluation.parse_seeds("0, 2,0") == [0, 2]
+    assert experiments.parse_names("") is None and experiments.parse_names("all") is None
+    assert experiments.parse_names("pca, dlib,pca") == ["pca", "dlib"]
+    assert experiments.parse_seeds(3) == [3] and experiments.parse_seeds("0, 2,0") == [0, 2]
     for text in ("", "a", "1.5", "-1", "0,,1"):
         with pytest.raises(ValueError, match="seeds must look like"):
-            evaluation.parse_seeds(text)
+            experiments.parse_seeds(text)
 
 
 @pytest.fixture(scope="module")
@@ -880,11 +937,12 @@ def folder(orl, tmp_path_factory):
 
 
 def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
+    monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
     looked_into = [evaluation.Combination("dlib", "ward", "pixel", 2)]
-    monkeypatch.setattr(evaluation, "LOOKED_INTO", {"tiny": lambda faces, k_values: looked_into})
+    monkeypatch.setattr(experiments, "LOOKED_INTO", {"tiny": lambda faces, k_values: looked_into})
     output = tmp_path / "results"
-    evaluation.main([str(folder), "--grid", "tiny", "--k", "2:4", "--jobs", "1", "--output", str(output)])
+    asked = [str(folder), "--grid", "tiny", "--k", "2:4", "--jobs", "1", "--output", str(output)]
+    assert experiments.main(asked) == 0
     path = output / "office_tiny.csv"
     assert str(path) in capsys.readouterr().out
     table = evaluation.load_table(path)
@@ -985,14 +1043,14 @@ def test_calibrated_threshold_stands_beside_the_papers(faces, pixel, labels, mon
     assert np.isnan([few["threshold_calibrated"], few["re_identification_calibrated"]]).all()
     monkeypatch.setattr(evaluation.attacks.running, "_CALIBRATED_RATE", 0.05)
     scores = evaluation.evaluate(faces, pixel, labels)
-    limit = evaluation.calibrated_threshold(faces)
+    limit = measures.clear_photos(faces).threshold
     everything = np.concatenate([embedding.embed(faces), embedding.embed(faces.others)])
     who = np.concatenate([faces.identities, faces.others.identities])
     _, different = evaluation.pair_distances(everything, who)
     assert len(different) == 594 and np.mean(different < limit.value) == pytest.approx(0.05, abs=0.005)
     assert scores["threshold_calibrated"] == limit.value
     assert scores["threshold_low"] <= limit.value <= scores["threshold_high"]
-    images = pixel.surrogates(evaluation.clusters_of(faces, pixel, labels))
+    images = pixel.surrogates(measures.clusters_of(faces, pixel, labels))
     own = np.linalg.norm(embedding.embed(images)[labels] - embedding.embed(faces), axis=1)
     assert scores["re_identification_calibrated"] == pytest.approx(np.mean(own < limit.value))
 
@@ -1011,12 +1069,12 @@ def test_named_combinations_fit_or_are_left_out(tiny):
     assert all(c.k <= tiny.n_people for c in kept) and {c.anonymizer for c in kept} >= {"aam", "blur", "none"}
     for c in named:
         anonymizer.kind(c.anonymizer)
-        assert c.partitioner == "-" or evaluation.partitioner(c.partitioner)
-    everything = evaluation.all_combinations(tiny, [6])
+        assert c.partitioner == "-" or measures.partitioner(c.partitioner)
+    everything = experiments._every_combination(tiny, [6])
     assert {c.anonymizer for c in everything} == {
         n for n, k in anonymizer.ANONYMIZERS.items() if k.fits(tiny)
     }
-    with pytest.raises(ValueError, match="no combination"):
+    with pytest.raises(ValueError, match="at least one combination"):
         evaluation.attack_table(tiny, [])
     with pytest.raises(ValueError, match="unknown partitioner"):
         evaluation.attack_table(tiny, [("dlib", "wards", "aam", 5)])
@@ -1024,9 +1082,9 @@ def test_named_combinations_fit_or_are_left_out(tiny):
 
 def test_an_embedding_fitted_anew_is_no_recogniser(tiny):
     model = anonymizer.load("blur", tiny)
-    with pytest.raises(ValueError, match="fitted anew"):
+    with pytest.raises(ValueError, match="fitted to the photos"):
         evaluation.evaluate(tiny, model, recogniser="pca")
-    with pytest.raises(ValueError, match="fitted anew"):
+    with pytest.raises(ValueError, match="fitted to the photos"):
         evaluation.sweep(tiny, ["dlib"], ["ward"], ["pixel"], [6], recogniser="pca")
 
 
@@ -1043,49 +1101,65 @@ def no_sweep(monkeypatch, tmp_path):
         raise AssertionError("nothing should have been measured")
 
     monkeypatch.setattr(evaluation, "sweep", never)
-    monkeypatch.setattr(evaluation, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(experiments, "_OUTPUTS", tmp_path)
     monkeypatch.setattr(evaluation, "save_table", never)
 
 
 @pytest.mark.usefixtures("no_sweep")
 @pytest.mark.parametrize("k", ["2", "a:b", "2:3:4:5", "", ":", "2:-1", "4:2", "2:9:0", "1.5:3", "²:9"])
-def test_command_refuses_cluster_sizes_that_it_cannot_read(folder, k):
-    with pytest.raises(SystemExit, match="error: cluster sizes must look like"):
-        evaluation.main([str(folder), "--k", k])
+def test_command_refuses_cluster_sizes_that_it_cannot_read(folder, k, capsys):
+    assert experiments.main([str(folder), "--k", k]) == 2
+    assert "error: cluster sizes must look like" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "sizes"), [("2:5", [2, 3, 4]), ("2:10:3", [2, 5, 8]), ("7:8", [7])])
 def test_cluster_sizes_are_read_like_a_range(text, sizes):
-    assert list(evaluation.parse_k(text)) == sizes
+    assert list(experiments.parse_k(text)) == sizes
 
 
 @pytest.mark.usefixtures("no_sweep")
-@pytest.mark.parametrize("arguments", [["--grid", "huge"], ["--seed", "x"], ["--jobs", "x"], ["--what"]])
+@pytest.mark.parametrize("arguments", [["--grid", "huge"], ["--jobs", "x"], ["--what"]])
 def test_command_refuses_unknown_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
-        evaluation.main(arguments)
+        experiments.main(arguments)
     assert stop.value.code == 2 and "error" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_sweep")
-def test_command_says_which_names_are_unknown(folder):
-    for option in ("--partitioners", "--anonymizers"):
-        with pytest.raises(SystemExit, match="error: unknown"):
-            evaluation.main([str(folder), option, "ward,x" if option == "--partitioners" else "x"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--partitioners", "ward,x", "unknown partitioner 'x'"),
+        ("--anonymizers", "x", "unknown anonymizer 'x'"),
+        ("--seed", "x", "seeds must look like"),
+    ],
+)
+def test_command_says_what_it_does_not_know(folder, option, value, message, capsys):
+    assert experiments.main([str(folder), option, value]) == 2
+    assert f"python -m evaluation: error: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("k", ["1:3", "5:9"])
-def test_command_says_which_k_do_not_fit(folder, tmp_path, monkeypatch, k):
-    monkeypatch.setattr(evaluation, "GRIDS", {"tiny": tiny_grid})
-    with pytest.raises(SystemExit, match="error: .*4 people"):
-        evaluation.main([str(folder), "--grid", "tiny", "--k", k, "--output", str(tmp_path)])
+def test_command_says_which_k_do_not_fit(folder, tmp_path, monkeypatch, k, capsys):
+    monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
+    assert experiments.main([str(folder), "--grid", "tiny", "--k", k, "--output", str(tmp_path)]) == 2
+    assert re.search("error: .*(4 people|at most 4)", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("no_sweep")
-def test_command_says_that_a_folder_is_missing(tmp_path):
-    with pytest.raises(SystemExit, match="no such folder"):
-        evaluation.main([str(tmp_path / "nowhere")])
+def test_command_says_that_a_folder_is_missing(tmp_path, capsys):
+    assert experiments.main([str(tmp_path / "nowhere")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_command_resumes_after_an_interruption(folder, tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "run_grid", interrupt)
+    assert experiments.main([str(folder), "--output", str(tmp_path)]) == 130
+    assert "to resume" in capsys.readouterr().err
 
 
 def test_detection_is_done_once(tiny, pixel, monkeypatch):

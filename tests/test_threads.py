@@ -7,6 +7,7 @@ import anonymizer
 import datasets
 import detection
 import evaluation
+import measures
 import utils
 from storage import cache
 
@@ -52,8 +53,8 @@ def test_rows_are_not_parallel_inside_a_worker(own_cache):
 
 def test_sweep_of_many_photos_with_an_empty_cache(own_cache, monkeypatch):
     """More images in a worker than are otherwise computed in parallel."""
-    monkeypatch.setattr(evaluation, "PARALLEL_COMBINATIONS", 1)
-    monkeypatch.setattr(evaluation, "N_RECONSTRUCTIONS", 10)
+    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
+    monkeypatch.setattr(measures, "_N_RECONSTRUCTIONS", 10)
     faces = datasets.load_faces("orl").select(slice(0, 140))
     table = evaluation.sweep(faces, ["dlib"], ["random"], ["blur"], [7], n_jobs=2)
     assert set(table["anonymizer"]) == {"blur", "none"}

@@ -1,5 +1,7 @@
 """Tuning: an anonymizer and a recogniser whose arithmetic is known, so that the best answer is, too."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import anonymizer
+import attacks
+import datasets
+import detection
 import embedding
-import evaluation
+import intervals
 import partitioning
 import tuning
 
@@ -42,15 +47,22 @@ def line(orl, monkeypatch):
 
     def make(points, blind=()):
         photos = np.asarray(points, float)[:, None]
-        monkeypatch.setattr(embedding, "embed", lambda some, name="dlib": photos[: len(some)])
-        monkeypatch.setattr(
-            tuning,
-            "_describe",
-            lambda images, name: (
-                np.array([[read(image)] for image in images]),
-                np.array([not image[1].any() for image in images]),
-            ),
-        )
+
+        def embed(some, name="dlib"):
+            if isinstance(some, datasets.Faces):
+                return photos[: len(some)]
+            return np.array([[read(image)] for image in some])
+
+        find_all = detection.detect
+
+        def detect(some):
+            if isinstance(some, datasets.Faces):
+                return find_all(some)
+            return SimpleNamespace(found=np.array([not image[1].any() for image in some]))
+
+        monkeypatch.setattr(embedding, "embed", embed)
+        monkeypatch.setattr(detection, "detect", detect)
+        monkeypatch.setattr(tuning, "check_release", lambda *arguments: pd.DataFrame())
         return faces, Points(faces, points, blind)
 
     return make
@@ -64,7 +76,7 @@ def test_nothing_is_changed_where_the_target_holds_already(line):
     result = tuning.tune(faces, LABELS, model, bound=1.0, threshold=0.6, checks=[])
     assert np.allclose(result.weights, [[1 / 3] * 3 + [0] * 3, [0] * 3 + [1 / 3] * 3])
     assert result.loss == pytest.approx(2 / 3) and result.privacy == pytest.approx(2 / 6)
-    assert (result.clusters["strength"] == 1).all() and result.reason == tuning.MET
+    assert (result.clusters["strength"] == 1).all() and result.reason == tuning._MET
     assert [read(image) for image in result.images] == [1, 101]
 
 
@@ -109,9 +121,9 @@ def test_members_who_are_recognised_count_for_less(line):
 def test_best_is_kept_where_nothing_meets_the_target(line):
     faces, model = line([0, 0, 0, 0, 0, 0])
     result = tuning.tune(faces, LABELS, model, bound=0.5, threshold=0.6, checks=[])
-    assert result.reason == tuning.NOT_MET.format(2, 2)
+    assert result.reason == tuning._NOT_MET.format(2, 2)
     assert result.privacy == 1 and result.upper == 1 and not result.clusters["met"].any()
-    assert len(result.trace) <= 2 * 2 * (len(tuning.STRENGTHS) + tuning.REFINEMENTS + tuning.REWEIGHTINGS)
+    assert len(result.trace) <= 2 * 2 * (len(tuning.STRENGTHS) + tuning._REFINEMENTS + tuning._REWEIGHTINGS)
 
 
 def test_a_picture_without_a_face_is_no_success(line):
@@ -132,7 +144,7 @@ def test_upper_bound_over_the_release_asks_for_more(line):
     loose = tuning.tune(faces, LABELS, model, bound=0.67, threshold=4, checks=[], confidence=0.5)
     strict = tuning.tune(faces, LABELS, model, bound=0.67, threshold=4, checks=[], confidence=0.99)
     assert loose.privacy > strict.privacy and loose.loss < strict.loss
-    assert strict.upper <= 0.67 and strict.reason == tuning.MET
+    assert strict.upper <= 0.67 and strict.reason == tuning._MET
 
 
 def test_rank1_targets(line):
@@ -147,35 +159,25 @@ def test_rank1_targets(line):
 
 
 def test_several_photos_of_a_person_count_once(orl):
-    weights = tuning._own_weights(orl, np.array([0, 1, 2, 10]), np.ones(4))
+    weights = tuning._mixture(orl, np.array([0, 1, 2, 10]))
     assert weights[[0, 1, 2]].sum() == pytest.approx(weights[10]) == pytest.approx(0.5)
-
-
-@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.99))
-@settings(max_examples=60, deadline=None)
-def test_upper_bound_is_the_exact_binomial_one(counts, confidence):
-    successes, n = counts
-    upper = tuning.upper_bound(successes, n, confidence)
-    assert successes / n <= upper <= 1
-    if successes < n:  # so few successes would be this rare at the bound
-        assert stats.binom.cdf(successes, n, upper) == pytest.approx(1 - confidence, abs=1e-9)
-    with pytest.raises(ValueError, match="no rate"):
-        tuning.upper_bound(n + 1, n)
 
 
 def test_clusters_that_fall_as_a_whole_are_counted_as_one():
     none, whole = np.zeros(5, bool), np.ones(5, bool)
     one = np.array([True, False, False, False, False])
-    assert tuning.release_upper_bound([none] * 8) == pytest.approx(tuning.upper_bound(0, 40))
-    assert tuning.release_upper_bound([none] * 8, largest=1.0) == pytest.approx(tuning.upper_bound(0, 8))
+    assert tuning.release_upper_bound([none] * 8) == pytest.approx(intervals.upper_bound(0, 40))
+    assert tuning.release_upper_bound([none] * 8, largest=1.0) == pytest.approx(intervals.upper_bound(0, 8))
     assert tuning.release_upper_bound([one] * 8, largest=0.2) == pytest.approx(
         0.2
     )  # never more than one in five
-    assert tuning.release_upper_bound([one] * 8) == pytest.approx(tuning.upper_bound(8, 40))  # clusters agree
+    assert tuning.release_upper_bound([one] * 8) == pytest.approx(
+        intervals.upper_bound(8, 40)
+    )  # clusters agree
     assert tuning.release_upper_bound([whole] * 8) == 1
     # 2 of 8 clusters, whole: by the spread between clusters about as much as 7 trials, not 40
     clustered = tuning.release_upper_bound([whole] * 2 + [none] * 6)
-    assert tuning.upper_bound(10, 40) < clustered < 1
+    assert intervals.upper_bound(10, 40) < clustered < 1
     assert clustered == pytest.approx(stats.beta.ppf(0.95, 0.25 * 7 + 1, 0.75 * 7))
 
 
@@ -210,7 +212,7 @@ def test_bad_input(line, orl):
             tuning.tune(faces, LABELS, model, checks=[], **options)
     with pytest.raises(ValueError, match="labels"):
         tuning.tune(faces, LABELS[:3], model)
-    with pytest.raises(ValueError, match="mixes nobody"):
+    with pytest.raises(ValueError, match="does not mix"):
         tuning.tune(faces, LABELS, anonymizer.load("blur", faces))
     with pytest.raises(ValueError, match="other photos"):
         tuning.tune(orl.select([0, 10, 20, 30, 40, 51]), LABELS, model)
@@ -225,40 +227,11 @@ def test_on_faces(orl_people, own_cache):
     result = tuning.tune(faces, labels, model, checks=["dlib"], strengths=[1, 0.5, 0])
     drawn = embedding.embed(result.images, "dlib")
     distance = np.linalg.norm(drawn[labels] - descriptors, axis=1)
-    assert result.privacy == pytest.approx((distance < evaluation.DLIB_THRESHOLD).mean())
+    assert result.privacy == pytest.approx((distance < attacks.PAPER_THRESHOLD).mean())
     assert result.loss == pytest.approx(distance.mean(), abs=1e-5)
     for row in result.clusters.itertuples():
-        rate = (distance[labels == row.label] < evaluation.DLIB_THRESHOLD).mean()
+        rate = (distance[labels == row.label] < attacks.PAPER_THRESHOLD).mean()
         assert rate == pytest.approx(row.success) and row.met == (rate <= result.bound)
     again = model.surrogate(np.flatnonzero(result.weights[0]), result.weights[0][result.weights[0] > 0])
     assert np.array_equal(again, result.images[0])
     assert result.checks["re_identification"][0] == pytest.approx(result.privacy)
-
-
-def test_strengths_trade_privacy_for_loss(orl):
-    faces = orl.select(slice(0, 60)).split(1, 0)
-    table = tuning.strength_grid(faces, ["dlib"], ["ward"], ["pixel"], [2], strengths=(1.0, 0.5, 0.0))
-    assert table["strength"].tolist() == [1.0, 0.5, 0.0]
-    labels = partitioning.PARTITIONERS["ward"](
-        embedding.embed(faces, "dlib"), 2, identities=faces.identities, random_state=0
-    )
-    plain = evaluation.evaluate(faces, anonymizer.load("pixel", faces), labels)
-    for measure in (
-        "information_loss",
-        "rank1_cluster",
-        "re_identification",
-    ):  # at full strength: the surrogates
-        assert table[measure].iloc[0] == pytest.approx(plain[measure], abs=1e-6)
-    assert table["information_loss"].is_monotonic_increasing  # away from the members
-    best = table.sort_values(["information_loss", "rank1_cluster"]).iloc[0]
-    assert best["front"]  # nothing loses less
-    for _, row in table.iterrows():  # by brute force: on the front is what no other row beats
-        beaten = (
-            (table["information_loss"] <= row["information_loss"])
-            & (table["rank1_cluster"] <= row["rank1_cluster"])
-            & (
-                (table["information_loss"] < row["information_loss"])
-                | (table["rank1_cluster"] < row["rank1_cluster"])
-            )
-        )
-        assert row["front"] == (not beaten.any())

@@ -1,0 +1,273 @@
+"""Named experiments and grids, choices from text, and the command line of ``python -m evaluation``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+import anonymizer
+import datasets
+import embedding
+import evaluation
+import partitioning
+from checks import ParameterError, check_known
+from commands import EXIT_CODES, run_command
+from datasets import Faces
+from evaluation import NO_ANONYMIZATION, NOT_APPLICABLE, RANDOM_PARTITION, Combination
+
+_OUTPUTS = Path(__file__).resolve().parent / "outputs"
+
+_ALL_K = range(2, 20)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Choices from text
+# ----------------------------------------------------------------------------------------------------------
+
+
+def parse_k(text: str) -> range:
+    """Read cluster sizes from text such as ``"2:20"`` or ``"2:20:3"``: first, last (not included), step.
+
+    Raises
+    ------
+    ValueError
+        If the text has another form, or names no size.
+    """
+    parts = [part.strip() for part in text.split(":")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    step_is_zero = 0 in numbers[2:]
+    if len(parts) not in (2, 3) or len(numbers) != len(parts) or step_is_zero or not range(*numbers):
+        raise ParameterError(
+            f"cluster sizes must look like 2:20 or 2:20:3 and name at least one, got {text!r}"
+        )
+    return range(*numbers)
+
+
+def parse_names(text: str) -> list[str] | None:
+    """Read names from text such as ``"dlib,pca"``; None, which means all, from an empty text or ``"all"``."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return None if names in ([], ["all"]) else list(dict.fromkeys(names))
+
+
+def parse_seeds(text: str | int) -> list[int]:
+    """Read seeds from text such as ``"0"`` or ``"0,1,2"``.
+
+    Raises
+    ------
+    ValueError
+        If the text has another form.
+    """
+    parts = [part.strip() for part in str(text).split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ParameterError(f"seeds must look like 0 or 0,1,2, got {text!r}")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Grids
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _quick_grid(embeddings: Sequence[str], k_values: Iterable[int]) -> list[dict]:
+    """The sweeps of ``make experiments``: one thing varied at a time, every k.
+
+    All partitioners with dlib, all embeddings with Ward, every anonymizer once.
+    """
+    kinds = anonymizer.ANONYMIZERS.items()
+    surrogates = [name for name, kind in kinds if kind.k_anonymous]
+    filters = [name for name, kind in kinds if not kind.k_anonymous]
+    fixed = {
+        "embeddings": ["dlib"], "partitioners": ["ward"], "anonymizers": ["aam"], "k_values": list(k_values),
+    }  # fmt: skip
+    return [
+        {**fixed, "partitioners": list(partitioning.PARTITIONERS)},
+        {**fixed, "embeddings": list(embeddings)},
+        {**fixed, "anonymizers": [*surrogates, *filters]},
+    ]
+
+
+def _full_grid(embeddings: Sequence[str], k_values: Iterable[int]) -> list[dict]:
+    """The sweep of ``make experiments-full``: every combination, published forms of the algorithms included."""
+    return [
+        {
+            "embeddings": list(embeddings),
+            "partitioners": [*partitioning.PARTITIONERS, *partitioning.VARIABLE_SIZE],
+            "anonymizers": list(anonymizer.ANONYMIZERS),
+            "k_values": list(k_values),
+        }
+    ]
+
+
+#: Grids by name: embeddings and cluster sizes -> options of several calls of `evaluation.sweep`.
+GRIDS: dict[str, Callable[[Sequence[str], Iterable[int]], list[dict]]] = {
+    "quick": _quick_grid,
+    "full": _full_grid,
+}
+
+
+def run_grid(
+    faces: Faces,
+    grid: str = "quick",
+    *,
+    embeddings: Sequence[str] | None = None,
+    partitioners: Sequence[str] | None = None,
+    anonymizers: Sequence[str] | None = None,
+    k_values: Iterable[int] = _ALL_K,
+    random_state=0,
+    **options,
+) -> pd.DataFrame:
+    """Run all sweeps of a grid and return one table without duplicates.
+
+    Anonymizers that need further files for these faces are left out: see `Anonymizer.fits`.
+
+    Parameters
+    ----------
+    faces : Faces
+    grid : str, default "quick"
+        A name in `GRIDS`.
+    embeddings, partitioners, anonymizers : sequence of str, optional
+        Vary over these; by default over all that the grid names. If the grid fixes one that is not among them, the
+        first of them replaces it.
+    k_values : iterable of int, default 2 to 19
+        Those above the number of people are left out.
+    random_state : int or sequence of int
+    **options
+        Passed to `evaluation.sweep`.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, if no cluster size fits, or if none of the anonymizers can be made for these faces.
+    """
+    check_known("grid", grid, GRIDS)
+    for name in partitioners or ():
+        evaluation.partitioner(name)
+    k_values = list(k_values)
+    fitting = [k for k in k_values if k <= faces.n_people]
+    if not fitting:
+        raise ParameterError(
+            f"k must be from 2 to {faces.n_people} for {faces.n_people} people, got {k_values}"
+        )
+    unfit = {name for name in anonymizers or anonymizer.ANONYMIZERS if not anonymizer.kind(name).fits(faces)}
+    if anonymizers is not None and unfit >= set(anonymizers):
+        raise ValueError(f"for these faces {', '.join(sorted(unfit))} need further files or options")
+    if unfit:
+        warnings.warn(
+            f"left out because they need further files or options for these faces: {', '.join(sorted(unfit))}",
+            stacklevel=2,
+        )
+    fit = None if anonymizers is None else [name for name in anonymizers if name not in unfit]
+    chosen = {"embeddings": embeddings, "partitioners": partitioners, "anonymizers": fit}
+    tables = []
+    for one in GRIDS[grid](embeddings or embedding.available(), fitting):
+        for part, names in chosen.items():
+            if names is not None:
+                fixed = one[part] if len(one[part]) == 1 else []
+                one[part] = fixed if set(fixed) & set(names) else list(names[:1] if fixed else names)
+        one["anonymizers"] = [name for name in one["anonymizers"] if name not in unfit]
+        tables.append(evaluation.sweep(faces, **one, random_state=random_state, **options))
+    return pd.concat(tables, ignore_index=True).drop_duplicates(
+        ["embedding", "partitioner", "anonymizer", "k", "seed"], ignore_index=True
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Releases that are attacked
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _every_combination(faces: Faces, k_values: Iterable[int]) -> list[Combination]:
+    """Every partition with every anonymizer, on dlib, at every k that fits; and those that take no partition."""
+    kinds = {name: kind for name, kind in anonymizer.ANONYMIZERS.items() if kind.fits(faces)}
+    shared = [name for name, kind in kinds.items() if kind.k_anonymous]
+    single = [name for name, kind in kinds.items() if not kind.k_anonymous]
+    k_values = [k for k in k_values if k <= faces.n_people]
+    grid = itertools.product(["dlib"], partitioning.PARTITIONERS, shared, k_values)
+    return [Combination(*c) for c in grid] + [
+        Combination(NOT_APPLICABLE, NOT_APPLICABLE, name, 1) for name in single
+    ]
+
+
+#: Releases that are attacked and measured for utility, by the name of the grid: faces, cluster sizes -> combinations.
+LOOKED_INTO: dict[str, Callable[[Faces, Iterable[int]], list[Combination]]] = {
+    "quick": lambda faces, k_values: evaluation.fitting(faces),
+    "full": _every_combination,
+}
+
+
+def restrict(
+    combinations: Iterable[Combination],
+    embeddings: Sequence[str] | None = None,
+    partitioners: Sequence[str] | None = None,
+    anonymizers: Sequence[str] | None = None,
+) -> list[Combination]:
+    """Restrict combinations to what was chosen; None chooses everything.
+
+    The first chosen embedding or partition replaces one that is not chosen. Anonymizers that are not chosen are left
+    out. The baselines, random partition and no anonymization, stay.
+    """
+    kept = []
+    for c in combinations:
+        if anonymizers is not None and c.anonymizer not in [*anonymizers, NO_ANONYMIZATION]:
+            continue
+        if embeddings is not None and c.embedding not in [*embeddings, NOT_APPLICABLE]:
+            c = c._replace(embedding=embeddings[0])
+        baselines = [RANDOM_PARTITION, NOT_APPLICABLE]
+        if partitioners is not None and c.partitioner not in [*partitioners, *baselines]:
+            c = c._replace(partitioner=partitioners[0])
+        kept.append(c)
+    return list(dict.fromkeys(kept))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# The command line
+# ----------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a grid, attack the releases that stand out, and write the tables to outputs/."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation",
+        description=main.__doc__,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
+    parser.add_argument("--grid", choices=GRIDS, default="quick")
+    parser.add_argument(
+        "--k", default="2:20", metavar="FROM:TO[:STEP]", help="cluster sizes, TO not included (2:20)"
+    )
+    for part in ("embeddings", "partitioners", "anonymizers"):
+        parser.add_argument(f"--{part}", default="all", metavar="NAMES", help="separated by commas (all)")
+    parser.add_argument("--seed", default="0", metavar="SEEDS", help="one or several, such as 0,1,2 (0)")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--output", type=Path, default=_OUTPUTS, help="folder for the tables (default: outputs)"
+    )
+    return run_command(parser, arguments, _run)
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    k_values, seeds = parse_k(chosen.k), parse_seeds(chosen.seed)
+    names = {
+        part: parse_names(getattr(chosen, part)) for part in ("embeddings", "partitioners", "anonymizers")
+    }
+    how = {"random_state": seeds[0], "n_jobs": chosen.jobs}  # of the photos, and of what is attacked
+    faces = datasets.load_faces(chosen.source, per_identity=1, random_state=seeds[0])
+    print(faces)
+    table = run_grid(faces, chosen.grid, **names, k_values=k_values, random_state=seeds, n_jobs=chosen.jobs)
+    released = restrict(LOOKED_INTO[chosen.grid](faces, k_values), **names)
+    tables = {
+        chosen.grid: table,
+        f"{chosen.grid}_attacks": evaluation.attack_table(faces, released, **how),
+        f"{chosen.grid}_utility": evaluation.utility_table(faces, released, **how),
+    }
+    for name, table in tables.items():
+        path = chosen.output / f"{faces.source}_{name}.csv"
+        evaluation.save_table(table, path)
+        print(f"{len(table)} rows -> {path}")
