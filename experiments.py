@@ -151,7 +151,7 @@ def run_grid(
     fitting = [k for k in k_values if k <= faces.n_people]
     if not fitting:
         raise ParameterError(
-            f"k must be from 2 to {faces.n_people} for {faces.n_people} people, got {k_values}"
+            f"no cluster size of {k_values} fits {faces.n_people} people; choose from 2 to {faces.n_people}"
         )
     unfit = {name for name in anonymizers or anonymizer.ANONYMIZERS if not anonymizer.kind(name).fits(faces)}
     if anonymizers is not None and unfit >= set(anonymizers):

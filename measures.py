@@ -1,7 +1,7 @@
 """One release of one set of faces -> what it costs and what it protects.
 
-The code in this file and what it imports is what a row of `evaluation.sweep` depends on, besides the anonymizer: the
-cache key of a row covers exactly that. Keep sweeps, tables and command lines elsewhere.
+A row of `evaluation.sweep` depends on the code in this file, on what it imports, and on the anonymizer: its cache key
+covers exactly that. So import only what computes a row; sweeps, tables and command lines belong elsewhere.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-import attacks
 import checks
 import detection
 import embedding
 import partitioning
 import utils
-from attacks import DescribedRelease, Gallery
+from attacks.cases import DescribedRelease, Gallery, distances, gallery_faces, members_of
+from attacks.running import clear_threshold
+from attacks.search import blind_chance, closed_set
+from attacks.thresholds import PAPER_THRESHOLD, Threshold, stranger_share
 from datasets import Faces
 
 if TYPE_CHECKING:  # a model comes with a cache key of its own
@@ -58,18 +60,18 @@ class ClearPhotos:
     @classmethod
     def of(cls, faces: Faces, describe: Callable[[Faces | Sequence[np.ndarray]], np.ndarray]) -> ClearPhotos:
         """Describe the photos and the gallery, each once."""
-        photos, kind = attacks.gallery_faces(faces)
+        photos, kind = gallery_faces(faces)
         own = describe(faces)
         held = own if photos is faces else describe(photos)
         return cls(faces, describe, own, Gallery(held, photos.identities, kind))
 
     @cached_property
-    def threshold(self) -> attacks.Threshold:
+    def threshold(self) -> Threshold:
         """The distance below which 1 % of the pairs of different people lie among all clear photos; kept on disk."""
         n_others = (
             0 if self.faces.others is None else len(self.faces.others)
         )  # the rest of a gallery is in `faces`
-        return attacks.clear_threshold(
+        return clear_threshold(
             np.concatenate([self.descriptors, self.gallery.descriptors[:n_others]]),
             np.concatenate([self.faces.identities, self.gallery.identities[:n_others]]),
         )
@@ -111,7 +113,7 @@ def measure(
     release: DescribedRelease,
     descriptors: np.ndarray,
     gallery: Gallery,
-    threshold: float = attacks.PAPER_THRESHOLD,
+    threshold: float = PAPER_THRESHOLD,
 ) -> dict[str, float]:
     """Measure a release against the photos it was made from and a gallery.
 
@@ -170,11 +172,11 @@ def measure(
     own = np.linalg.norm(release.descriptors[release.labels] - descriptors, axis=1)
     shown = found[release.labels]
     # Search the gallery by each image: one row per image and person behind it.
-    cases = attacks.closed_set(release, gallery)
-    failed, n_people = cases["failed"], len(np.unique(gallery.identities))
+    cases = closed_set(release, gallery)
+    failed, n_people = cases["failed"], len(gallery.people)
     # Measure from each image with a face to the gallery photos of its members. (c, g)
-    known = attacks.members_of(cases, gallery.identities, len(found)) & found[:, None]
-    to_members = attacks.distances(release.descriptors, gallery.descriptors)[known]
+    known = members_of(cases, gallery.identities, len(found)) & found[:, None]
+    to_members = distances(release.descriptors, gallery.descriptors)[known]
     # In the worst case an image without a face leads to one of the people who share it.
     share = 1 / cases.groupby("image")["person"].transform("size")
     return {
@@ -186,11 +188,11 @@ def measure(
         "re_identification_gallery": _mean(to_members < threshold),
         "rank1_cluster": _mean(cases["hit_cluster"][~failed]),
         "rank1_cluster_worst": _mean(cases["hit_cluster"].where(~failed, 1.0)),
-        "chance_cluster": attacks.blind_chance(cases, n_people, "cluster"),
+        "chance_cluster": blind_chance(cases, n_people, "cluster"),
         "rank1_person": _mean(cases["hit_person"][~failed]),
         "rank1_person_worst": _mean(cases["hit_person"].where(~failed, share)),
-        "chance_person": attacks.blind_chance(cases, n_people, "person"),
-        "stranger_share": attacks.stranger_share(release, gallery, threshold),
+        "chance_person": blind_chance(cases, n_people, "person"),
+        "stranger_share": stranger_share(release, gallery, threshold),
         "detection_rate": float(found.mean()),
         "n_failed": int((~found).sum()),
     }
@@ -211,7 +213,7 @@ def evaluate(
     labels: np.ndarray | None = None,
     *,
     recogniser: str = "dlib",
-    threshold: float = attacks.PAPER_THRESHOLD,
+    threshold: float = PAPER_THRESHOLD,
 ) -> dict[str, float | int | str]:
     """Anonymize faces and measure the release.
 
@@ -435,7 +437,7 @@ def reconstruction_scores(clear: ClearPhotos, model: Anonymizer, random_state=0)
         rows = np.sort(utils.check_random_state(random_state).choice(rows, _N_RECONSTRUCTIONS, replace=False))
     images = [model.reconstruct(i) for i in rows]
     drawn, found = clear.describe(images), detection.detect(images).found
-    nearest = gallery.identities[attacks.distances(drawn, gallery.descriptors).argmin(axis=1)]
+    nearest = gallery.identities[distances(drawn, gallery.descriptors).argmin(axis=1)]
     own = np.linalg.norm(drawn - clear.descriptors[rows], axis=1)
     return {
         "reconstruction_loss": _mean(own[found]),
