@@ -309,16 +309,11 @@ def partition_people(
     """
     labels = partitioner(name)(descriptors, k, identities=faces.identities, random_state=random_state)
     if name in partitioning.PARTITIONERS:
-        if np.shape(labels) != (len(faces),):
+        fits = np.shape(labels) == (len(faces),)
+        if not fits or _people_per_cluster(labels, faces.identities).min() < k:
             raise ValueError(
-                f"the partitioner {name!r} must return {len(faces)} labels, one per photo, "
-                f"got shape {np.shape(labels)}"
-            )
-        smallest = _people_per_cluster(labels, faces.identities).min()
-        if smallest < k:
-            raise ValueError(
-                f"the partitioner {name!r} made a cluster of {smallest} people for k = {k}; register one that does "
-                "not keep its sizes in partitioning.VARIABLE_SIZE"
+                f"the partitioner {name!r} must return {len(faces)} labels and clusters of at least {k} people; "
+                "register it in partitioning.VARIABLE_SIZE if it does not keep its sizes"
             )
     return labels
 

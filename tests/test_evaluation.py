@@ -625,13 +625,10 @@ def test_workers_know_what_the_caller_has_registered(tiny, monkeypatch):
     assert own["information_loss"] == pytest.approx(expected["information_loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [(np.arange, "cluster of 1 people for k = 2"), (lambda n: np.zeros(3), "got shape \\(3,\\)")],
-)
-def test_a_partition_that_breaks_its_sizes_is_refused(tiny, monkeypatch, labels, message):
+@pytest.mark.parametrize("labels", [np.arange, lambda n: np.zeros(3)])
+def test_a_partition_that_breaks_its_sizes_is_refused(tiny, monkeypatch, labels):
     monkeypatch.setitem(partitioning.PARTITIONERS, "broken", lambda X, k, **options: labels(len(X)))
-    with pytest.raises(ValueError, match=f"'broken'.*{message}"):
+    with pytest.raises(ValueError, match="'broken' must return 12 labels and clusters of at least 2 people"):
         evaluation.sweep(tiny, ["dlib"], ["broken"], ["pixel"], [2], n_jobs=1)
 
 
