@@ -230,7 +230,7 @@ def restrict(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a grid, attack the releases that stand out, and write the tables to outputs/."""
+    """Run a grid, attack selected releases and measure their utility, and write the tables to outputs/."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation",
         description=main.__doc__,

@@ -88,7 +88,7 @@ def test_every_experiment_gives_its_result_in_a_sentence(experiments):
         "embedding",
         "partition",
         "generator",
-        "distances inside",
+        "distances within",
         "versions",
         "adversary",
         "still tell",
