@@ -88,16 +88,10 @@ class UpConvolutionTrainer(TrainingLoop):
         self.held_out_optimizer = keras.optimizers.Adam(0.05 / _CODE_SPEED)
         self.held_out_optimizer.build([self.codes])
         self._held_out_step = tf.function(self._fit_held_out)
-        weights = [weight.value for weight in self.network.weights]
-        self.average = [tf.Variable(weight, trainable=False) for weight in weights]
         trained = [weight.value for weight in self.network.trainable_variables]
-        super().__init__(
-            photos,
-            settings,
-            {"plain": (trained if photos.conditions else [*trained, self.codes], settings.learning_rate)},
-            zip(self.average, weights, strict=True),
-            _CONSTANT_SHARE * settings.images,
-        )
+        groups = {"plain": (trained if photos.conditions else [*trained, self.codes], settings.learning_rate)}
+        averaged = [(tf.Variable(weight.value, trainable=False), weight) for weight in self.network.weights]
+        super().__init__(photos, settings, groups, averaged, _CONSTANT_SHARE * settings.images)
 
     def batch(self, random: np.random.Generator) -> tuple:
         """Draw training photos, from n on mirrored ones, and noise for their codes."""
@@ -105,7 +99,7 @@ class UpConvolutionTrainer(TrainingLoop):
         rows = random.choice(self.training_rows, s.batch)
         rows = rows + len(self.photos) * (random.random(len(rows)) < s.mirror)
         noise = random.normal(size=(len(rows), s.nuisance)) * s.code_noise
-        return rows, self._pictures(rows), self._conditions(rows), noise.astype(np.float32)
+        return rows, *self._shown(rows), noise.astype(np.float32)
 
     def loss(self, phase, rows, pictures, conditions, noise) -> tuple[tf.Tensor, tf.Tensor]:
         """Compare drawn pictures with photos; to minimise, add the penalty on codes."""
@@ -121,27 +115,22 @@ class UpConvolutionTrainer(TrainingLoop):
         drawn = self.network(inputs | (conditions or {"nuisance": codes}), training=training)
         return pyramid_loss(tf.cast(drawn, tf.float32) - pictures, self.weights)
 
-    def _pictures(self, rows: np.ndarray) -> np.ndarray:
-        """Photos, from n on mirrored: float32 (b, h, w, c) in 0..1."""
-        n = len(self.photos)
-        pictures = self.photos.pictures[rows % n].astype(np.float32) / 255
-        pictures[rows >= n] = pictures[rows >= n, :, ::-1]
-        return pictures
-
-    def _conditions(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Known codes; a mirrored photo faces the other way."""
-        n = len(self.photos)
-        conditions = {name: values[rows % n] for name, values in self.photos.conditions.items()}
-        if "orientation" in conditions:
-            conditions["orientation"][rows >= n, 0] *= -1
-        return conditions
+    def _shown(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Photos, from n on mirrored, as float32 (b, h, w, c) in 0..1, and their known codes (b, length)."""
+        places, mirrored = rows % len(self.photos), rows >= len(self.photos)
+        pictures = self.photos.pictures[places].astype(np.float32) / 255
+        pictures[mirrored] = pictures[mirrored, :, ::-1]
+        conditions = {name: values[places] for name, values in self.photos.conditions.items()}
+        if "orientation" in conditions:  # a mirrored face looks the other way
+            conditions["orientation"][mirrored, 0] *= -1
+        return pictures, conditions
 
     def held_out_loss(self) -> float:
         """Fit the codes of some held-out photos a little further; return their loss, NaN without such photos."""
         if len(self.held_out_rows) == 0:
             return float("nan")
         rows = self.held_out_rows[:: max(1, len(self.held_out_rows) // _HELD_OUT_PHOTOS)][:_HELD_OUT_PHOTOS]
-        batch = tf.nest.map_structure(tf.constant, (rows, self._pictures(rows), self._conditions(rows)))
+        batch = tf.nest.map_structure(tf.constant, (rows, *self._shown(rows)))
         return [float(self._held_out_step(*batch)) for _ in range(_HELD_OUT_STEPS)][-1]
 
     def _fit_held_out(self, rows, pictures, conditions):
@@ -158,7 +147,7 @@ class UpConvolutionTrainer(TrainingLoop):
         """Make the network with its averaged weights, and the codes of the training photos."""
         photos = self.photos
         network = build(self.architecture)
-        network.set_weights([weight.numpy() for weight in self.average])
+        network.set_weights([average.numpy() for average, _ in self.averaged])
         rows = self.training_rows[:0] if photos.conditions else self.training_rows
         codes = self._codes(rows).numpy()
         return FaceNetwork(
@@ -182,12 +171,11 @@ class UpConvolutionTrainer(TrainingLoop):
         """Draw training photos, reconstructions, the same people at nuisance 0, and averages of 2, 3, ... people."""
         photos, model = self.photos, self.result()
         random = np.random.default_rng(self.settings.seed)
-        rows = np.sort(
-            random.choice(self.training_rows, min(_COLUMNS, len(self.training_rows)), replace=False)
-        )
+        columns = min(_COLUMNS, len(self.training_rows))
+        rows = np.sort(random.choice(self.training_rows, columns, replace=False))
         n = len(photos.identities)
         identity = np.eye(n, dtype=np.float32)[photos.people[rows]]
-        own = self._conditions(rows) or {"nuisance": self._codes(rows).numpy()}
+        own = self._shown(rows)[1] or {"nuisance": self._codes(rows).numpy()}
         mixtures = np.zeros((len(rows), n), dtype=np.float32)
         for number, mixture in enumerate(mixtures):
             members = random.choice(n, min(n, number + 2), replace=False)
@@ -197,9 +185,4 @@ class UpConvolutionTrainer(TrainingLoop):
 
     def state(self) -> dict[str, list]:
         """Variables that a checkpoint keeps."""
-        return super().state() | {
-            "network": self.network.weights,
-            "average": self.average,
-            "codes": [self.codes],
-            "adam_held_out": self.held_out_optimizer.variables,
-        }
+        return super().state() | {"codes": [self.codes], "adam_held_out": self.held_out_optimizer.variables}

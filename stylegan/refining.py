@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,7 +29,14 @@ from stylegan.augmentation import Mixtures, to_signed, vary
 from stylegan.encoder import Encoder, build_encoder, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
 from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
-from training.loop import LARGEST_NORM, TrainingLoop, TrainingSettings, different_people, half_cosine
+from training.loop import (
+    LARGEST_NORM,
+    TrainingLoop,
+    TrainingSettings,
+    different_people,
+    half_cosine,
+    minimise,
+)
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -46,8 +52,8 @@ _SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
 
 # Codes of photos that the network was not trained on: steps, learning rate, weight of the features.
 _FIT_STEPS, _FIT_RATE, _FIT_FEATURES, _FIT_BATCH = 40, 0.05, 0.2, 16
-# The encoder: steps, pictures in a batch, the share of mixtures among them, learning rate.
-_ENCODER_STEPS, _ENCODER_BATCH, _ENCODER_MIXED, _ENCODER_RATE = 1200, 16, 0.5, 1e-3
+# The encoder: steps, pictures in a batch, half of them mixtures, and learning rate.
+_ENCODER_STEPS, _ENCODER_BATCH, _ENCODER_RATE = 1200, 16, 1e-3
 # Pictures of each batch that are drawn from the encoder's codes, and the weight of their difference from the photos
 # against that of codes, in units of the codes' spread.
 _ENCODER_DRAWN, _ENCODER_PIXELS = 4, 1.0
@@ -238,11 +244,7 @@ class AutoDecoder(TrainingLoop):
 
     def state(self) -> dict[str, list]:
         """Variables that a checkpoint keeps."""
-        return super().state() | {
-            "codes": [self.codes],
-            "average": self.average_synthesis.trainable_variables,
-            "weight": self.synthesis.trainable_variables,
-        }
+        return super().state() | {"codes": [self.codes]}
 
 
 def codes_path(network: Path) -> Path:
@@ -306,29 +308,24 @@ def _fit_codes(synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, star
     """Fit the codes of some photos to a fixed network, from codes (len(rows), num_layers, w_dim): the same shape."""
     weights, noise = tf.constant(photos.pixel_weights()[None]), synthesis.stored_noise()
 
-    @tf.function(reduce_retracing=True)
-    def gradient(codes, pictures, transforms, wanted):
-        with tf.GradientTape() as tape:
-            tape.watch(codes)
-            drawn = synthesis(codes, noise)
-            loss = tf.cast(tf.shape(codes)[0], tf.float32) * pyramid_loss(drawn - pictures, weights)
-            found = features.describe((drawn + 1) * 127.5, transforms)
-            loss += _FIT_FEATURES * tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
-        return tape.gradient(loss, codes)
-
-    result = np.empty_like(start, dtype=np.float32)
+    rates = _FIT_RATE * half_cosine(np.arange(_FIT_STEPS) / _FIT_STEPS)
+    result = []
     for first in utils.progress(range(0, len(rows), _FIT_BATCH), "fitting codes"):
-        batch = slice(first, first + _FIT_BATCH)
-        pictures = tf.constant(to_signed(photos.pictures[rows[batch]]))
-        transforms = tf.constant(features.chip_transforms(photos.shapes[rows[batch]]))
+        batch = rows[first : first + _FIT_BATCH]
+        codes = tf.Variable(start[first : first + _FIT_BATCH], dtype=tf.float32)
+        pictures = tf.constant(to_signed(photos.pictures[batch]))
+        transforms = tf.constant(features.chip_transforms(photos.shapes[batch]))
         wanted = features.describe((pictures + 1) * 127.5, transforms)
-        codes = tf.Variable(start[batch], dtype=tf.float32)
-        optimizer = keras.optimizers.Adam(_FIT_RATE, beta_2=0.99)
-        for step in range(_FIT_STEPS):
-            optimizer.learning_rate.assign(_FIT_RATE * half_cosine(step / _FIT_STEPS))
-            optimizer.apply_gradients([(gradient(codes.value(), pictures, transforms, wanted), codes)])
-        result[batch] = codes.numpy()
-    return result
+
+        def loss(codes=codes, pictures=pictures, transforms=transforms, wanted=wanted):
+            drawn = synthesis(codes, noise)
+            found = features.describe((drawn + 1) * 127.5, transforms)
+            distance = tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
+            return len(codes) * pyramid_loss(drawn - pictures, weights) + _FIT_FEATURES * distance
+
+        minimise(loss, [codes], rates)
+        result.append(codes.numpy())
+    return np.concatenate(result)
 
 
 def _learn_encoder(encoder: Encoder, synthesis: Synthesis, trainer: AutoDecoder) -> None:
@@ -339,29 +336,23 @@ def _learn_encoder(encoder: Encoder, synthesis: Synthesis, trainer: AutoDecoder)
     model = build_encoder(encoder.sizes, trainer.settings.precision)
     model.set_weights(encoder.model.get_weights())
     variables = [v.value for v in model.trainable_variables]
-    optimizer = keras.optimizers.Adam(_ENCODER_RATE, beta_2=0.99)
-    optimizer.build(variables)
 
-    @tf.function
-    def step(pictures, wanted):
-        with tf.GradientTape() as tape:
-            base, offsets = (tf.cast(part, tf.float32) for part in model(pictures, training=True))
-            found = base[:, None] + offsets  # (n, layers, w_dim)
-            loss = tf.reduce_mean(tf.abs(found - wanted)) / spread
-            drawn = synthesis(found[:_ENCODER_DRAWN], noise)
-            loss += _ENCODER_PIXELS * pyramid_loss(drawn - pictures[:_ENCODER_DRAWN], weights)
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), LARGEST_NORM)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    def loss(pictures, wanted):
+        base, offsets = (tf.cast(part, tf.float32) for part in model(pictures, training=True))
+        found = base[:, None] + offsets  # (n, layers, w_dim)
+        drawn = synthesis(found[:_ENCODER_DRAWN], noise)
+        difference = pyramid_loss(drawn - pictures[:_ENCODER_DRAWN], weights)
+        return tf.reduce_mean(tf.abs(found - wanted)) / spread + _ENCODER_PIXELS * difference
 
-    mixed = int(_ENCODER_MIXED * _ENCODER_BATCH)
-    for number in utils.progress(range(_ENCODER_STEPS), "teaching the encoder"):
-        random = np.random.default_rng([trainer.settings.seed, number])
-        rows = np.concatenate(
-            [random.choice(n, _ENCODER_BATCH - mixed), random.integers(n, len(trainer.pictures), mixed)]
-        )
+    def batch(number):
+        random, mixed = np.random.default_rng([trainer.settings.seed, number]), _ENCODER_BATCH // 2
+        photos, mixtures = random.choice(n, mixed), random.integers(n, len(trainer.pictures), mixed)
+        rows = np.concatenate([photos, mixtures])
         unused = np.zeros((len(rows), 68, 2))  # in place of landmarks
         pictures, _, mirrored = vary(trainer.pictures[rows], unused, random)
-        rate = 0.01 + 0.99 * half_cosine(number / _ENCODER_STEPS)
-        optimizer.learning_rate.assign(_ENCODER_RATE * rate)
-        step(tf.constant(pictures), tf.constant(trainer.codes_of(rows, mirrored)))
+        return pictures, trainer.codes_of(rows, mirrored)
+
+    rates = _ENCODER_RATE * (0.01 + 0.99 * half_cosine(np.arange(_ENCODER_STEPS) / _ENCODER_STEPS))
+    batches = map(batch, utils.progress(range(_ENCODER_STEPS), "teaching the encoder"))
+    minimise(loss, variables, rates, batches, LARGEST_NORM)
     encoder.model.set_weights(model.get_weights())

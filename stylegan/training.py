@@ -26,7 +26,7 @@ from stylegan.architecture import MAPPING_RATE, Architecture, Mapping, Synthesis
 from stylegan.augmentation import to_signed
 from stylegan.encoder import Encoder, EncoderSizes, build_encoder, default_widths, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
-from training.loop import TrainingLoop, TrainingSettings, different_people, half_cosine
+from training.loop import TrainingLoop, TrainingSettings, different_people, half_cosine, minimise
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -327,12 +327,9 @@ class AutoencoderTrainer(TrainingLoop):
 
     def state(self) -> dict[str, list]:
         """Variables that a checkpoint keeps."""
-        return super().state() | {
-            "synthesis": self.synthesis.weights,
-            "encoder": self.encoder.weights,
-            "average_synthesis": self.average_synthesis.weights,
-            "average_encoder": self.average_encoder.weights,
-        }
+        networks = (self.synthesis, self.average_synthesis)
+        noise = [variable for network in networks for variable in network.non_trainable_variables]
+        return super().state() | {"noise": noise}
 
 
 def describe_training(trainer: TrainingLoop) -> tuple[dict, dict]:
@@ -372,29 +369,23 @@ def fit_mapping(architecture: Architecture, codes: np.ndarray, seed: int = 0) ->
     root = tf.constant(spreads[:, None] / np.sqrt(max(1, len(codes) - 1)) * basis, tf.float32)  # (m, w_dim)
     scale = float(np.sqrt(np.square(codes - mean).mean()) + 1e-12)
     variables = [variable.value for variable in mapping.trainable_variables]
-    optimizer = keras.optimizers.Adam(1e-3 / MAPPING_RATE, beta_2=0.99)
-    optimizer.build(variables)
     sizes = (architecture.z_dim, len(spreads))
 
-    @tf.function
-    def step(seed):
+    def loss(seed):
         # Draw latent vectors, points of the normal distribution, and directions.
         z, points = (
             tf.random.stateless_normal((_MAPPING_BATCH, size), seed + [0, i]) for i, size in enumerate(sizes)
         )
         directions = tf.random.stateless_normal((architecture.w_dim, _DIRECTIONS), seed + [0, 2])
         directions = tf.linalg.normalize(directions, axis=0)[0]
-        wanted = tf.matmul(points, root)
-        with tf.GradientTape() as tape:
-            # Compare the sorted projections onto each direction. (batch, directions)
-            found = mapping(z) - mean
-            ours, theirs = (tf.sort(tf.matmul(w, directions), axis=0) for w in (found, wanted))
-            loss = tf.reduce_mean(tf.square(ours - theirs)) / scale**2
-            loss += tf.reduce_mean(tf.square(tf.reduce_mean(found, axis=0))) / scale**2
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        # Compare their sorted projections onto each direction. (batch, directions)
+        found, wanted = mapping(z) - mean, tf.matmul(points, root)
+        ours, theirs = (tf.sort(tf.matmul(w, directions), axis=0) for w in (found, wanted))
+        difference = tf.reduce_mean(tf.square(ours - theirs)) / scale**2
+        return difference + tf.reduce_mean(tf.square(tf.reduce_mean(found, axis=0))) / scale**2
 
-    for number in range(_MAPPING_STEPS):
-        rate = 1e-3 / MAPPING_RATE * (0.01 + half_cosine(number / _MAPPING_STEPS))
-        optimizer.learning_rate.assign(rate)
-        step(tf.constant([seed, 3 * number], tf.int32))
+    steps = np.arange(_MAPPING_STEPS)
+    rates = 1e-3 / MAPPING_RATE * (0.01 + half_cosine(steps / _MAPPING_STEPS))
+    seeds = np.column_stack([np.full_like(steps, seed), 3 * steps]).astype(np.int32)
+    minimise(loss, variables, rates, seeds[:, None])
     return mapping

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from PIL import Image
 
@@ -161,30 +161,29 @@ class TrainingLoop(ABC):
         return float(loss)
 
     def _compile(self, phase: tuple):
-        variables = [variable for group, _ in self.groups.values() for variable in group]
+        variables = {name: group for name, (group, _) in self.groups.items()}
 
         @tf.function
         def step(decay, *batch):
             with tf.GradientTape() as tape:
                 loss, total = self.loss(phase, *batch)
+            # Step down the gradient of each group.
             gradients = tape.gradient(total, variables, unconnected_gradients="zero")
-            parts = self.clip(self._by_group(map(tf.convert_to_tensor, gradients)))
-            for name, (group, _) in self.groups.items():
-                self.optimizers[name].apply_gradients(zip(parts[name], group, strict=True))
+            gradients = self.clip(tf.nest.map_structure(tf.convert_to_tensor, gradients))
+            for name, group in variables.items():
+                self.optimizers[name].apply_gradients(zip(gradients[name], group, strict=True))
+            # Move the averages towards the weights.
             for average, weight in self.averaged:
                 average.assign(decay * average + (1 - decay) * weight)
             return loss
 
         return step
 
-    def _by_group(self, values: Iterable[tf.Tensor]) -> dict[str, list[tf.Tensor]]:
-        values = iter(values)
-        return {name: list(islice(values, len(group))) for name, (group, _) in self.groups.items()}
-
     def clip(self, gradients: dict[str, list[tf.Tensor]]) -> dict[str, list[tf.Tensor]]:
         """Limit the norm of all gradients together."""
         joined = [gradient for part in gradients.values() for gradient in part]
-        return self._by_group(tf.clip_by_global_norm(joined, LARGEST_NORM)[0])
+        limited = iter(tf.clip_by_global_norm(joined, LARGEST_NORM)[0])
+        return {name: list(islice(limited, len(part))) for name, part in gradients.items()}
 
     # The whole training
 
@@ -238,13 +237,8 @@ class TrainingLoop(ABC):
 
     def _evaluate(self, losses: list[float]) -> None:
         """Add a row to the log."""
-        values = (
-            self.seen,
-            round(self.seconds, 1),
-            float(f"{self.rates()['plain']:.3g}"),
-            round(float(np.mean(losses)), 5),
-            round(self.held_out_loss(), 5),
-        )
+        rate, loss = float(f"{self.rates()['plain']:.3g}"), round(float(np.mean(losses)), 5)
+        values = (self.seen, round(self.seconds, 1), rate, loss, round(self.held_out_loss(), 5))
         self.log.append(dict(zip(_LOG_COLUMNS, values, strict=True)))
 
     def _evaluations_without_gain(self) -> int:
@@ -253,11 +247,11 @@ class TrainingLoop(ABC):
 
     def _write(self, out: Path, checkpoint: Path) -> None:
         self.save_checkpoint(checkpoint)
-        with out.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, _LOG_COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.log)
+        self._log_table().to_csv(out.with_suffix(".csv"), index=False)
         Image.fromarray(self.sheet()).save(out.with_suffix(".png"))
+
+    def _log_table(self) -> pd.DataFrame:
+        return pd.DataFrame(self.log, columns=_LOG_COLUMNS)
 
     def sheet(self) -> np.ndarray:
         """Rows of samples in one picture: uint8 (height, width), or (height, width, 3) in colour."""
@@ -268,7 +262,9 @@ class TrainingLoop(ABC):
 
     def state(self) -> dict[str, Sequence]:
         """Variables that a checkpoint keeps, by part."""
-        return {f"adam_{name}": optimizer.variables for name, optimizer in self.optimizers.items()}
+        averages, weights = zip(*self.averaged, strict=True)
+        adam = {f"adam_{name}": optimizer.variables for name, optimizer in self.optimizers.items()}
+        return {"average": averages, "weight": weights, **adam}
 
     def _variables(self) -> dict:
         return {
@@ -287,9 +283,9 @@ class TrainingLoop(ABC):
     def save_checkpoint(self, path: Path) -> None:
         """Write all that is needed to resume."""
         arrays = {name: np.asarray(variable) for name, variable in self._variables().items()}
-        log = np.array([list(row.values()) for row in self.log], dtype=float).reshape(-1, len(_LOG_COLUMNS))
-        counts = np.array([self.seen, self.steps, self.seconds], dtype=float)
-        utils.save_arrays(path, {**arrays, "log": log, "counts": counts, "key": np.array(self._key())})
+        arrays["log"] = self._log_table().to_numpy(float)
+        arrays["counts"] = np.array([self.seen, self.steps, self.seconds], dtype=float)
+        utils.save_arrays(path, {**arrays, "key": np.array(self._key())})
 
     def load_checkpoint(self, path: Path) -> None:
         """Resume from a checkpoint; ValueError if it is of another training."""
@@ -303,12 +299,50 @@ class TrainingLoop(ABC):
             variable.assign(arrays[name])
         seen, steps, self.seconds = arrays["counts"].tolist()
         self.seen, self.steps = int(seen), int(steps)
-        self.log = [dict(zip(_LOG_COLUMNS, row, strict=True)) for row in arrays["log"].tolist()]
+        self.log = pd.DataFrame(arrays["log"], columns=_LOG_COLUMNS).to_dict("records")
 
 
-def half_cosine(share: float) -> float:
-    """Fall from 1 at share 0 to 0 at share 1."""
+def half_cosine(share):
+    """Fall from 1 at share 0 to 0 at share 1; share is a number or an array."""
     return 0.5 * (1 + np.cos(np.pi * share))
+
+
+def minimise(
+    loss: Callable[..., tf.Tensor],
+    variables: Sequence[tf.Variable],
+    rates: Sequence[float],
+    batches: Iterable[tuple] | None = None,
+    largest_norm: float | None = None,
+) -> None:
+    """Move variables down the gradient of a loss by Adam.
+
+    Parameters
+    ----------
+    loss : callable
+        Takes the tensors of a batch and returns a scalar tensor.
+    variables : sequence of tf.Variable
+    rates : sequence of float
+        Learning rate of each step.
+    batches : iterable of tuples of arrays, optional
+        One batch for each step; by default the loss takes no arguments.
+    largest_norm : float, optional
+        Larger gradients are shortened to this norm.
+    """
+    optimizer = keras.optimizers.Adam(beta_2=0.99)
+    optimizer.build(variables)
+
+    @tf.function
+    def step(*batch):
+        with tf.GradientTape() as tape:
+            value = loss(*batch)
+        gradients = tape.gradient(value, variables)
+        if largest_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, largest_norm)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    for rate, batch in zip(rates, [()] * len(rates) if batches is None else batches, strict=True):
+        optimizer.learning_rate.assign(rate)
+        step(*map(tf.constant, batch))
 
 
 def different_people(random: np.random.Generator, n_people: int, count: int) -> np.ndarray:
