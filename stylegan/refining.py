@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -308,7 +309,16 @@ def _fit_codes(synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, star
     """Fit the codes of some photos to a fixed network, from codes (len(rows), num_layers, w_dim): the same shape."""
     weights, noise = tf.constant(photos.pixel_weights()[None]), synthesis.stored_noise()
 
-    rates = _FIT_RATE * half_cosine(np.arange(_FIT_STEPS) / _FIT_STEPS)
+    @tf.function(reduce_retracing=True)
+    def gradient(codes, pictures, transforms, wanted):
+        with tf.GradientTape() as tape:
+            tape.watch(codes)
+            drawn = synthesis(codes, noise)
+            loss = tf.cast(tf.shape(codes)[0], tf.float32) * pyramid_loss(drawn - pictures, weights)
+            found = features.describe((drawn + 1) * 127.5, transforms)
+            loss += _FIT_FEATURES * tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
+        return tape.gradient(loss, codes)
+
     result = []
     for first in utils.progress(range(0, len(rows), _FIT_BATCH), "fitting codes"):
         batch = rows[first : first + _FIT_BATCH]
@@ -316,14 +326,10 @@ def _fit_codes(synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, star
         pictures = tf.constant(to_signed(photos.pictures[batch]))
         transforms = tf.constant(features.chip_transforms(photos.shapes[batch]))
         wanted = features.describe((pictures + 1) * 127.5, transforms)
-
-        def loss(codes=codes, pictures=pictures, transforms=transforms, wanted=wanted):
-            drawn = synthesis(codes, noise)
-            found = features.describe((drawn + 1) * 127.5, transforms)
-            distance = tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
-            return len(codes) * pyramid_loss(drawn - pictures, weights) + _FIT_FEATURES * distance
-
-        minimise(loss, [codes], rates)
+        optimizer = keras.optimizers.Adam(_FIT_RATE, beta_2=0.99)
+        for step in range(_FIT_STEPS):
+            optimizer.learning_rate.assign(_FIT_RATE * half_cosine(step / _FIT_STEPS))
+            optimizer.apply_gradients([(gradient(codes.value(), pictures, transforms, wanted), codes)])
         result.append(codes.numpy())
     return np.concatenate(result)
 
