@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
 from CNN.training import UpConvolutionSettings, UpConvolutionTrainer
 from datasets import Faces
+from training.command import output_file
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import mirror_landmarks, prepare
 
@@ -744,6 +746,19 @@ def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, 
     assert len(list((tmp_path / "frames").iterdir())) == 1
     assert main(["generate", str(out), "--out", str(tmp_path / "a.avi")]) == 2
     assert "a .gif file" in capsys.readouterr().err
+
+
+def test_weights_go_to_a_default_file_that_is_never_overwritten(tmp_path):
+    options = Namespace(source=str(tmp_path / "people"), out=None, resume=False)
+    out = output_file(options, tmp_path / "output", ".keras")
+    assert out == tmp_path / "output" / "people.keras" and out.parent.is_dir()
+    out.touch()
+    with pytest.raises(FileExistsError, match="people.keras exists"):
+        output_file(options, tmp_path / "output", ".keras")
+    for wanted in ({"resume": True}, {"out": out}):
+        assert output_file(Namespace(**{**vars(options), **wanted}), tmp_path / "output", ".keras") == out
+    with pytest.raises(ValueError, match=r"must end in \.keras"):
+        output_file(Namespace(**{**vars(options), "out": tmp_path / "a.npz"}), tmp_path, ".keras")
 
 
 # Surrogates
