@@ -12,7 +12,7 @@ import detection
 from CNN.model import EMOTIONS, FaceNetwork
 from datasets import Faces
 from frame import warp_photo
-from training.loop import half_cosine, minimise
+from training.descent import half_cosine, minimise
 from training.losses import pyramid_loss
 from training.training_set import face_weights
 

@@ -1,10 +1,10 @@
 """Train the network on aligned photos: identity codes are given, nuisance codes are learnt.
 
-Free codes for each photo, learnt together with the network, follow Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing
-the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0, so that 0
-means the same for all people. The first part of a code is not learnt: it says how the photo's landmarks differ from
-those of the person's calm photo. So pose and expression mean the same for all people, too, and can be taken over from
-one person to another.
+Learning a free code for each photo together with the network follows Bojanowski, Joulin, Lopez-Paz and Szlam,
+"Optimizing the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0, so
+that 0 means the same for all people. The first part of a code is not learnt: it describes how the photo's landmarks
+differ from those of the person's calm photo. Pose and expression therefore mean the same for all people, too, and can be
+transferred from one person to another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tensorflow as tf
 from checks import Number
 from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
-from training.loop import TrainingLoop, TrainingSettings
+from training.loop import Natural, Positive, TrainingLoop, TrainingSettings, Weight
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet
 
@@ -38,19 +38,11 @@ _COLUMNS = 10
 class UpConvolutionSettings(TrainingSettings):
     """How to train the up-convolutional network; see `TrainingSettings`."""
 
-    nuisance: Annotated[int, Number(int, at_least=1), "length of the nuisance codes"] = 16
-    landmark_codes: Annotated[
-        int,
-        Number(int, at_least=0),
-        "nuisance codes given by the landmarks and not learnt, at most half of them",
-    ] = 8
+    nuisance: Annotated[Positive, "length of the nuisance codes"] = 16
+    landmark_codes: Annotated[Natural, "nuisance codes given by the landmarks, at most half of all"] = 8
     mirror: Annotated[float, Number(at_least=0, at_most=0.9), "share of images shown mirrored"] = 0.2
-    code_noise: Annotated[float, Number(at_least=0, at_most=10), "standard deviation of noise on codes"] = (
-        0.05
-    )
-    code_penalty: Annotated[
-        float, Number(at_least=0, at_most=10), "weight of the mean square of the codes in the loss"
-    ] = 1e-3
+    code_noise: Annotated[Weight, "standard deviation of noise on nuisance codes"] = 0.05
+    code_penalty: Annotated[Weight, "weight of the nuisance codes' mean square in the loss"] = 1e-3
 
 
 class UpConvolutionTrainer(TrainingLoop):
@@ -59,7 +51,7 @@ class UpConvolutionTrainer(TrainingLoop):
     Parameters
     ----------
     photos : TrainingSet
-        With ``conditions``, these codes take the place of nuisance codes.
+        Its ``conditions``, if any, replace the nuisance codes.
     settings : UpConvolutionSettings
     capacity : float, default 1.0
         Factor on the channels of the network.
@@ -102,7 +94,7 @@ class UpConvolutionTrainer(TrainingLoop):
         return rows, *self._shown(rows), noise.astype(np.float32)
 
     def loss(self, phase, rows, pictures, conditions, noise) -> tuple[tf.Tensor, tf.Tensor]:
-        """Compare drawn pictures with photos; to minimise, add the penalty on codes."""
+        """Compare drawn pictures with photos; the loss to minimise includes a penalty on codes."""
         codes = self._codes(rows)
         loss = self._compare(rows, codes + noise, pictures, conditions, training=True)
         return loss, loss + self.settings.code_penalty * tf.reduce_mean(tf.square(codes))

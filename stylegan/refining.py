@@ -1,4 +1,4 @@
-"""Refine a trained network with a free W+ code for each photo; the codes are learnt with it.
+"""Refine a trained network with a free W+ code for each photo, learnt together with the network.
 
 Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent space of generative networks", ICML 2018. With an
 encoder in place of free codes (`stylegan.training`) the pictures stay blurred: codes optimised one by one for such a
@@ -30,14 +30,8 @@ from stylegan.augmentation import Mixtures, to_signed, vary
 from stylegan.encoder import Encoder, build_encoder, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
 from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
-from training.loop import (
-    LARGEST_NORM,
-    TrainingLoop,
-    TrainingSettings,
-    different_people,
-    half_cosine,
-    minimise,
-)
+from training.descent import LARGEST_NORM, half_cosine, minimise
+from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -61,36 +55,28 @@ _ENCODER_DRAWN, _ENCODER_PIXELS = 4, 1.0
 # Random w spread this many times as widely as the photos' codes, before truncation by 0.7 draws them together.
 _SPREAD = 1.3
 
-_Count = Annotated[int, Number(int, at_least=0)]
-_Weight = Annotated[float, Number(at_least=0)]
-_Share = Annotated[float, Number(at_least=0, at_most=1)]
-
 
 @dataclass(frozen=True)
 class AutoDecoderSettings(TrainingSettings):
     """How to refine a network; weights are relative to that of the pyramid loss. See `TrainingSettings`."""
 
-    images: Annotated[int, Number(int, at_least=1), "number of images to train on, photos and mixtures"] = (
-        34_000
-    )
-    batch: Annotated[int, Number(int, at_least=1), "images in a batch"] = 8
-    learning_rate: Annotated[float, Number(above=0, at_most=1), "largest learning rate of most weights"] = (
-        2e-3
-    )
+    images: Annotated[Positive, "number of images to train on, photos and mixtures"] = 34_000
+    batch: Annotated[Positive, "images in a batch"] = 8
+    learning_rate: Annotated[float, Number(above=0, at_most=1), "largest rate of most weights"] = 2e-3
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.995
-    evaluate_every: Annotated[int, Number(int, at_least=1), "images between two lines of the log"] = 1_000
-    mixed: Annotated[_Count, "mixtures in a batch; the rest are photos"] = 4
-    mixtures: Annotated[int, Number(int, at_least=1), "number of groups of people to mix"] = 4_000
-    scaled_rate: Annotated[_Weight, "largest learning rate of weights stored with variance 1"] = 0.01
-    code_rate: Annotated[_Weight, "largest learning rate of codes"] = 0.005
+    evaluate_every: Annotated[Positive, "images between two lines of the log"] = 1_000
+    mixed: Annotated[Natural, "mixtures in a batch; the rest are photos"] = 4
+    mixtures: Annotated[Positive, "number of groups of people to mix"] = 4_000
+    scaled_rate: Annotated[Weight, "largest learning rate of weights stored with variance 1"] = 0.01
+    code_rate: Annotated[Weight, "largest learning rate of codes"] = 0.005
     constant: Annotated[float, Number(at_least=0, below=1), "share of images before the rates fall"] = 0.25
-    features_from: Annotated[_Count, "images shown before a recogniser's features count"] = 24_000
-    features: Annotated[_Weight, "weight of the features of photos"] = 0.2
-    strength: Annotated[_Weight, "weight of the strength of detail"] = 3.0
-    quantile: Annotated[_Share, "quantile of strength to aim at where it is uncertain"] = 0.5
-    single: Annotated[_Share, "share of mixtures drawn from one w, the mean over layers"] = 0.3
-    noise: Annotated[_Weight, "standard deviation of noise on codes, relative to theirs"] = 0.05
-    sharpen: Annotated[_Count, "further images at the end that sharpen the pictures with all codes fixed"] = 0
+    features_from: Annotated[Natural, "images shown before a recogniser's features count"] = 24_000
+    features: Annotated[Weight, "weight of the features of photos"] = 0.2
+    strength: Annotated[Weight, "weight of the strength of detail"] = 3.0
+    quantile: Annotated[Share, "quantile of strength to aim at where it is uncertain"] = 0.5
+    single: Annotated[Share, "share of mixtures drawn from one w, the mean over layers"] = 0.3
+    noise: Annotated[Weight, "standard deviation of noise on codes, relative to theirs"] = 0.05
+    sharpen: Annotated[Natural, "further images at the end that sharpen, with all codes fixed"] = 0
 
     def __post_init__(self):
         super().__post_init__()

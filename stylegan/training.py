@@ -26,7 +26,8 @@ from stylegan.architecture import MAPPING_RATE, Architecture, Mapping, Synthesis
 from stylegan.augmentation import to_signed
 from stylegan.encoder import Encoder, EncoderSizes, build_encoder, default_widths, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
-from training.loop import TrainingLoop, TrainingSettings, different_people, half_cosine, minimise
+from training.descent import half_cosine, minimise
+from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -48,32 +49,27 @@ _COLUMNS = 12
 # Fitting the mapping network: steps, latent vectors in each, directions in which distributions are compared.
 _MAPPING_STEPS, _MAPPING_BATCH, _DIRECTIONS = 1500, 512, 128
 
-_Count = Annotated[int, Number(int, at_least=0)]
-_Weight = Annotated[float, Number(at_least=0)]
-
 
 @dataclass(frozen=True)
 class AutoencoderSettings(TrainingSettings):
     """How to train network and encoder; see `TrainingSettings`."""
 
-    images: Annotated[int, Number(int, at_least=1), "number of images to train on"] = 160_000
+    images: Annotated[Positive, "number of images to train on"] = 160_000
     batch: Annotated[int, Number(int, at_least=2), "images in a batch"] = 16
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.998
-    grow_at: Annotated[_Count, "images shown at half the side"] = 45_000
-    mix_at: Annotated[_Count, "images shown before mixtures count"] = 80_000
-    features_at: Annotated[_Count, "images shown before a recogniser's features count"] = 110_000
-    decay_at: Annotated[_Count, "images shown before the learning rates fall"] = 100_000
-    scaled_rate: Annotated[_Weight, "largest learning rate of weights stored with variance 1"] = 2e-2
-    variants: Annotated[_Count, "bent variants of each photo, shown half of the time"] = 6
-    noise: Annotated[_Weight, "standard deviation of noise on codes"] = 0.01
-    prior: Annotated[_Weight, "weight of the mean square of codes in the loss"] = 1e-5
-    offset_penalty: Annotated[_Weight, "weight of the mean square of offsets in the loss"] = 1e-3
-    without_offsets: Annotated[
-        float, Number(at_least=0, at_most=1), "share of photos drawn from the single w"
-    ] = 0.25
-    strength: Annotated[_Weight, "weight of the strength of detail of mixtures"] = 0.5
-    blurred: Annotated[_Weight, "weight of blurred mixtures"] = 1.0
-    features: Annotated[_Weight, "weight of a recogniser's features"] = 0.5
+    grow_at: Annotated[Natural, "images shown at half the side"] = 45_000
+    mix_at: Annotated[Natural, "images shown before mixtures count"] = 80_000
+    features_at: Annotated[Natural, "images shown before a recogniser's features count"] = 110_000
+    decay_at: Annotated[Natural, "images shown before the learning rates fall"] = 100_000
+    scaled_rate: Annotated[Weight, "largest learning rate of weights stored with variance 1"] = 2e-2
+    variants: Annotated[Natural, "bent variants of each photo, shown half of the time"] = 6
+    noise: Annotated[Weight, "standard deviation of noise on codes"] = 0.01
+    prior: Annotated[Weight, "weight of the mean square of codes in the loss"] = 1e-5
+    offset_penalty: Annotated[Weight, "weight of the mean square of offsets in the loss"] = 1e-3
+    without_offsets: Annotated[Share, "share of photos drawn from the single w"] = 0.25
+    strength: Annotated[Weight, "weight of the strength of detail of mixtures"] = 0.5
+    blurred: Annotated[Weight, "weight of blurred mixtures"] = 1.0
+    features: Annotated[Weight, "weight of a recogniser's features"] = 0.5
 
 
 def strengths(pictures: tf.Tensor) -> list[tf.Tensor]:

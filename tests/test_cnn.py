@@ -486,7 +486,7 @@ def test_one_identity_can_be_trained(faces):
 def test_emotions_and_poses_can_be_trained(faces):
     attributes = pd.DataFrame({"expression": ["happy", "neutral"] * 2, "pose": [90, 45, 135, 90]})
     named = Faces(list(faces.images[:4]), faces.identities[:4], faces.names[:4], attributes, "rafd")
-    prepared = prepare(named, 1, (32, 26), conditions=fitting.conditions_of(named))
+    prepared = replace(prepare(named, 1, (32, 26)), conditions=fitting.conditions_of(named))
     np.testing.assert_allclose(
         prepared.conditions["orientation"][[0, 2]], [[0, 1], [0.5**0.5, 0.5**0.5]], atol=1e-6
     )

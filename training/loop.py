@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,36 +18,34 @@ from PIL import Image
 
 import utils
 from checks import Choice, Number, check_fields
+from training.descent import LARGEST_NORM, half_cosine
 from training.training_set import TrainingSet
 
-# Larger gradients are shortened to this norm.
-LARGEST_NORM = 5.0
 # The learning rates fall to this share of their largest value.
 _LEAST_RATE = 0.01
 
+_PRECISIONS = ("float32", "mixed_bfloat16")
 _LOG_COLUMNS = ("images", "seconds", "learning_rate", "loss", "held_out_loss")
+
+#: Rules of settings: integers from 0 or from 1, numbers from 0, and shares from 0 to 1.
+Natural = Annotated[int, Number(int, at_least=0)]
+Positive = Annotated[int, Number(int, at_least=1)]
+Weight = Annotated[float, Number(at_least=0)]
+Share = Annotated[float, Number(at_least=0, at_most=1)]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. The meaning of each setting stands beside it; the command line shows it, too."""
+    """How to train. The text beside each setting is also its help on the command line."""
 
-    images: Annotated[int, Number(int, at_least=1), "number of images to train on"] = 100_000
-    batch: Annotated[int, Number(int, at_least=1), "images in a batch"] = 16
+    images: Annotated[Positive, "number of images to train on"] = 100_000
+    batch: Annotated[Positive, "images in a batch"] = 16
     learning_rate: Annotated[float, Number(above=0, at_most=1), "largest learning rate"] = 1e-3
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.999
-    precision: Annotated[
-        str,
-        Choice(("float32", "mixed_bfloat16")),
-        "float32, or mixed_bfloat16: faster where computed natively",
-    ] = "float32"
-    evaluate_every: Annotated[int, Number(int, at_least=1), "images between two lines of the log"] = 4_000
-    patience: Annotated[
-        int,
-        Number(int, at_least=0),
-        "stop after this many evaluations without a lower held-out loss; 0: never",
-    ] = 0
-    seed: Annotated[int, Number(int, at_least=0), "seed of everything random"] = 0
+    precision: Annotated[str, Choice(_PRECISIONS), "mixed_bfloat16 is faster where it is native"] = "float32"
+    evaluate_every: Annotated[Positive, "images between two lines of the log"] = 4_000
+    patience: Annotated[Natural, "evaluations without a lower held-out loss before it stops; 0: never"] = 0
+    seed: Annotated[Natural, "seed of everything random"] = 0
 
     def __post_init__(self):
         check_fields(self)
@@ -56,26 +54,26 @@ class TrainingSettings:
 class TrainingLoop(ABC):
     """A training that can be stopped and resumed.
 
-    A step shows one batch, which depends on seed and number of the step alone, so that a resumed training continues
-    exactly where it was stopped. Subclasses give the networks, the batches, the loss and the samples.
+    Each step trains on one batch, which depends only on the seed and the number of the step, so a resumed training
+    continues exactly where it stopped. Subclasses provide the networks, the batches, the loss and the samples.
 
     Parameters
     ----------
     photos : TrainingSet
     settings : TrainingSettings
     groups : dict
-        By name, variables that share a learning rate, and its largest value. That of ``"plain"`` is logged.
+        Variables that share a learning rate, and its largest value, by name. The rate of ``"plain"`` is logged.
     averaged : sequence of pairs of variables
-        Moving average of a weight, and the weight.
+        The moving average of a weight, and the weight.
     constant : int or float
         Number of images before the learning rates start to fall.
 
     Attributes
     ----------
-    seen : int
-        Images shown so far.
-    steps : int
+    seen, steps : int
+        Images and batches so far.
     seconds : float
+        Time spent on them.
     log : list of dict
         A row per evaluation: images, seconds, learning_rate, loss, held_out_loss.
     """
@@ -102,19 +100,19 @@ class TrainingLoop(ABC):
         self.log: list[dict] = []
         self._compiled: dict = {}
 
-    # What subclasses give
+    # What subclasses provide
 
     def phase(self) -> tuple:
-        """What changes in the course of the training; a step is compiled for each phase."""
+        """Return what changes in the course of the training; a step is compiled for each phase."""
         return ()
 
     @abstractmethod
     def batch(self, random: np.random.Generator, *phase) -> tuple:
-        """Draw the arrays that one step gets."""
+        """Draw the arrays for one step."""
 
     @abstractmethod
     def loss(self, phase: tuple, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the loss to log, and the one to minimise."""
+        """Compute the loss to log, and the loss to minimise."""
 
     @abstractmethod
     def samples(self) -> list[np.ndarray]:
@@ -129,25 +127,20 @@ class TrainingLoop(ABC):
 
     @property
     def total_images(self) -> int:
-        """Images to show."""
+        """Images to train on."""
         return self.settings.images
-
-    @property
-    def n_weights(self) -> int:
-        """Number of weights that are trained."""
-        return sum(int(np.prod(weight.shape)) for _, weight in self.averaged)
 
     # One step
 
     def rates(self) -> dict[str, float]:
-        """Learning rate of each group: it rises, stays constant, and falls by a half cosine."""
+        """Return the learning rate of each group: it rises, stays constant, and falls by a half cosine."""
         fall = (self.seen - self.constant) / max(self.settings.images - self.constant, 1e-9)
         rate = _LEAST_RATE + (1 - _LEAST_RATE) * half_cosine(np.clip(fall, 0, 1))
         rate *= min(1.0, (self.steps + 1) / self.warm_up)
         return {name: largest * rate for name, (_, largest) in self.groups.items()}
 
     def step(self) -> float:
-        """Show one batch; return its loss."""
+        """Train on one batch; return its loss."""
         phase = self.phase()
         if phase not in self._compiled:
             self._compiled[phase] = self._compile(phase)
@@ -188,22 +181,22 @@ class TrainingLoop(ABC):
     # The whole training
 
     def train(self, out: Path, checkpoint: Path, sheet_seconds: float = 240.0) -> None:
-        """Train until enough images are shown, or the held-out loss no longer falls.
+        """Train until all images are shown, or the held-out loss stops falling.
 
         Parameters
         ----------
         out : Path
-            File of the network, written at the end and on Ctrl-C; the log (``.csv``) and a sheet of samples
+            File of the network, written at the end and on Ctrl-C. The log (``.csv``) and a sheet of samples
             (``.png``) are written beside it.
         checkpoint : Path
             ``.npz`` file with all that is needed to resume.
         sheet_seconds : float, default 240
-            Time after which log, sheet and checkpoint are written again.
+            Time between two versions of log, sheet and checkpoint.
 
         Raises
         ------
         KeyboardInterrupt
-            After Ctrl-C, when all files are written.
+            After Ctrl-C, once all files are written.
         """
         losses, written = [], time.monotonic()
         bar = utils.progress(None, "training", total=self.total_images)
@@ -272,7 +265,7 @@ class TrainingLoop(ABC):
         }
 
     def _key(self) -> str:
-        """Changes with all that a resumed training must share with the stopped one."""
+        """Key of all that a resumed training must share with the stopped one."""
         settings = {n: value for n, value in asdict(self.settings).items() if n not in self.open_settings}
         shapes = [list(variable.shape) for variable in self._variables().values()]
         photos = self.photos
@@ -288,12 +281,12 @@ class TrainingLoop(ABC):
         utils.save_arrays(path, {**arrays, "key": np.array(self._key())})
 
     def load_checkpoint(self, path: Path) -> None:
-        """Resume from a checkpoint; ValueError if it is of another training."""
+        """Resume from a checkpoint; raise ValueError if another training wrote it."""
         arrays = utils.load_arrays(path)
         if str(arrays.get("key")) != self._key():
             raise ValueError(
-                f"{path}: is the checkpoint of a training with other photos or settings; only "
-                f"{' and '.join(self.open_settings)} may change"
+                f"{path} is the checkpoint of a training with other photos or settings; "
+                f"only {' and '.join(self.open_settings)} may change"
             )
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
@@ -302,50 +295,7 @@ class TrainingLoop(ABC):
         self.log = pd.DataFrame(arrays["log"], columns=_LOG_COLUMNS).to_dict("records")
 
 
-def half_cosine(share):
-    """Fall from 1 at share 0 to 0 at share 1; share is a number or an array."""
-    return 0.5 * (1 + np.cos(np.pi * share))
-
-
-def minimise(
-    loss: Callable[..., tf.Tensor],
-    variables: Sequence[tf.Variable],
-    rates: Sequence[float],
-    batches: Iterable[tuple] | None = None,
-    largest_norm: float | None = None,
-) -> None:
-    """Move variables down the gradient of a loss by Adam.
-
-    Parameters
-    ----------
-    loss : callable
-        Takes the tensors of a batch and returns a scalar tensor.
-    variables : sequence of tf.Variable
-    rates : sequence of float
-        Learning rate of each step.
-    batches : iterable of tuples of arrays, optional
-        One batch for each step; by default the loss takes no arguments.
-    largest_norm : float, optional
-        Larger gradients are shortened to this norm.
-    """
-    optimizer = keras.optimizers.Adam(beta_2=0.99)
-    optimizer.build(variables)
-
-    @tf.function
-    def step(*batch):
-        with tf.GradientTape() as tape:
-            value = loss(*batch)
-        gradients = tape.gradient(value, variables)
-        if largest_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, largest_norm)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-
-    for rate, batch in zip(rates, [()] * len(rates) if batches is None else batches, strict=True):
-        optimizer.learning_rate.assign(rate)
-        step(*map(tf.constant, batch))
-
-
 def different_people(random: np.random.Generator, n_people: int, count: int) -> np.ndarray:
-    """Draw people, indices (count,); none comes again before all came."""
+    """Draw indices of people, (count,); nobody is drawn twice before all are drawn once."""
     rounds = [random.permutation(n_people) for _ in range(-(-count // n_people))]
     return np.concatenate(rounds)[:count]
