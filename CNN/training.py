@@ -1,10 +1,10 @@
 """Train the network on aligned photos: identity codes are given, nuisance codes are learnt.
 
 Learning a free code for each photo together with the network follows Bojanowski, Joulin, Lopez-Paz and Szlam,
-"Optimizing the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0, so
-that 0 means the same for all people. The first part of a code is not learnt: it describes how the photo's landmarks
-differ from those of the person's calm photo. Pose and expression therefore mean the same for all people, too, and can be
-transferred from one person to another.
+"Optimizing the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0,
+so that 0 means the same for all people. The first part of a code is not learnt: it describes how the photo's landmarks
+differ from those of the person's calm photo. Pose and expression therefore mean the same for all people, too, and can
+be transferred from one person to another.
 """
 
 from __future__ import annotations
