@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import CNN
 import commands
@@ -22,8 +23,8 @@ def _train(options: argparse.Namespace) -> None:
     settings = read_settings(options, UpConvolutionSettings)
     out = output_file(options, CNN.BUNDLED.parent, ".keras")
     faces = datasets.load_faces(options.source)
-    conditions = conditions_of(faces) if options.attributes else None
-    photos = prepare(faces, options.held_out, options.size, settings.seed, conditions)
+    conditions = conditions_of(faces) if options.attributes else {}
+    photos = replace(prepare(faces, options.held_out, options.size, settings.seed), conditions=conditions)
     run_training(UpConvolutionTrainer(photos, settings, options.capacity), out, options)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import cv2
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ import detection
 from CNN.model import EMOTIONS, FaceNetwork
 from datasets import Faces
 from frame import warp_photo
-from training.loop import half_cosine
+from training.descent import half_cosine, minimise
 from training.losses import pyramid_loss
 from training.training_set import face_weights
 
@@ -128,21 +127,13 @@ def fit_nuisance(
     nearest = [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]
     start = np.stack(nearest)  # (n, m)
     codes = tf.Variable(start)
-    optimizer = keras.optimizers.Adam(_FIRST_STEP, beta_2=0.99)
-    optimizer.build([codes])
 
-    @tf.function
-    def step():
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(codes)
-            inputs = {"identity": tf.constant(identity), "nuisance": tf.convert_to_tensor(codes)}
-            drawn = model.network(inputs, training=False)
-            loss = pyramid_loss(drawn - pictures, weights) + prior * tf.reduce_mean(tf.square(codes - start))
-        optimizer.apply_gradients([(tape.gradient(loss, codes), codes)])
+    def loss() -> tf.Tensor:
+        inputs = {"identity": tf.constant(identity), "nuisance": tf.convert_to_tensor(codes)}
+        drawn = model.network(inputs, training=False)
+        return pyramid_loss(drawn - pictures, weights) + prior * tf.reduce_mean(tf.square(codes - start))
 
-    for number in range(steps):
-        optimizer.learning_rate.assign(_FIRST_STEP * half_cosine(number / steps))
-        step()
+    minimise(loss, [codes], _FIRST_STEP * half_cosine(np.arange(steps) / steps))
     return codes.numpy()
 
 

@@ -1,10 +1,10 @@
 """Train the network on aligned photos: identity codes are given, nuisance codes are learnt.
 
-Free codes for each photo, learnt together with the network, follow Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing
-the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0, so that 0
-means the same for all people. The first part of a code is not learnt: it says how the photo's landmarks differ from
-those of the person's calm photo. So pose and expression mean the same for all people, too, and can be taken over from
-one person to another.
+Learning a free code for each photo together with the network follows Bojanowski, Joulin, Lopez-Paz and Szlam,
+"Optimizing the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0,
+so that 0 means the same for all people. The first part of a code is not learnt: it describes how the photo's landmarks
+differ from those of the person's calm photo. Pose and expression therefore mean the same for all people, too, and can
+be transferred from one person to another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tensorflow as tf
 from checks import Number
 from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
-from training.loop import TrainingLoop, TrainingSettings
+from training.loop import Natural, Positive, TrainingLoop, TrainingSettings, Weight
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet
 
@@ -38,19 +38,11 @@ _COLUMNS = 10
 class UpConvolutionSettings(TrainingSettings):
     """How to train the up-convolutional network; see `TrainingSettings`."""
 
-    nuisance: Annotated[int, Number(int, at_least=1), "length of the nuisance codes"] = 16
-    landmark_codes: Annotated[
-        int,
-        Number(int, at_least=0),
-        "nuisance codes given by the landmarks and not learnt, at most half of them",
-    ] = 8
+    nuisance: Annotated[Positive, "length of the nuisance codes"] = 16
+    landmark_codes: Annotated[Natural, "nuisance codes given by the landmarks, at most half of all"] = 8
     mirror: Annotated[float, Number(at_least=0, at_most=0.9), "share of images shown mirrored"] = 0.2
-    code_noise: Annotated[float, Number(at_least=0, at_most=10), "standard deviation of noise on codes"] = (
-        0.05
-    )
-    code_penalty: Annotated[
-        float, Number(at_least=0, at_most=10), "weight of the mean square of the codes in the loss"
-    ] = 1e-3
+    code_noise: Annotated[Weight, "standard deviation of noise on nuisance codes"] = 0.05
+    code_penalty: Annotated[Weight, "weight of the nuisance codes' mean square in the loss"] = 1e-3
 
 
 class UpConvolutionTrainer(TrainingLoop):
@@ -59,7 +51,7 @@ class UpConvolutionTrainer(TrainingLoop):
     Parameters
     ----------
     photos : TrainingSet
-        With ``conditions``, these codes take the place of nuisance codes.
+        Its ``conditions``, if any, replace the nuisance codes.
     settings : UpConvolutionSettings
     capacity : float, default 1.0
         Factor on the channels of the network.
@@ -88,16 +80,10 @@ class UpConvolutionTrainer(TrainingLoop):
         self.held_out_optimizer = keras.optimizers.Adam(0.05 / _CODE_SPEED)
         self.held_out_optimizer.build([self.codes])
         self._held_out_step = tf.function(self._fit_held_out)
-        weights = [weight.value for weight in self.network.weights]
-        self.average = [tf.Variable(weight, trainable=False) for weight in weights]
         trained = [weight.value for weight in self.network.trainable_variables]
-        super().__init__(
-            photos,
-            settings,
-            {"plain": (trained if photos.conditions else [*trained, self.codes], settings.learning_rate)},
-            zip(self.average, weights, strict=True),
-            _CONSTANT_SHARE * settings.images,
-        )
+        groups = {"plain": (trained if photos.conditions else [*trained, self.codes], settings.learning_rate)}
+        averaged = [(tf.Variable(weight.value, trainable=False), weight) for weight in self.network.weights]
+        super().__init__(photos, settings, groups, averaged, _CONSTANT_SHARE * settings.images)
 
     def batch(self, random: np.random.Generator) -> tuple:
         """Draw training photos, from n on mirrored ones, and noise for their codes."""
@@ -105,10 +91,10 @@ class UpConvolutionTrainer(TrainingLoop):
         rows = random.choice(self.training_rows, s.batch)
         rows = rows + len(self.photos) * (random.random(len(rows)) < s.mirror)
         noise = random.normal(size=(len(rows), s.nuisance)) * s.code_noise
-        return rows, self._pictures(rows), self._conditions(rows), noise.astype(np.float32)
+        return rows, *self._shown(rows), noise.astype(np.float32)
 
     def loss(self, phase, rows, pictures, conditions, noise) -> tuple[tf.Tensor, tf.Tensor]:
-        """Compare drawn pictures with photos; to minimise, add the penalty on codes."""
+        """Compare drawn pictures with photos; the loss to minimise includes a penalty on codes."""
         codes = self._codes(rows)
         loss = self._compare(rows, codes + noise, pictures, conditions, training=True)
         return loss, loss + self.settings.code_penalty * tf.reduce_mean(tf.square(codes))
@@ -121,27 +107,22 @@ class UpConvolutionTrainer(TrainingLoop):
         drawn = self.network(inputs | (conditions or {"nuisance": codes}), training=training)
         return pyramid_loss(tf.cast(drawn, tf.float32) - pictures, self.weights)
 
-    def _pictures(self, rows: np.ndarray) -> np.ndarray:
-        """Photos, from n on mirrored: float32 (b, h, w, c) in 0..1."""
-        n = len(self.photos)
-        pictures = self.photos.pictures[rows % n].astype(np.float32) / 255
-        pictures[rows >= n] = pictures[rows >= n, :, ::-1]
-        return pictures
-
-    def _conditions(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Known codes; a mirrored photo faces the other way."""
-        n = len(self.photos)
-        conditions = {name: values[rows % n] for name, values in self.photos.conditions.items()}
-        if "orientation" in conditions:
-            conditions["orientation"][rows >= n, 0] *= -1
-        return conditions
+    def _shown(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Photos, from n on mirrored, as float32 (b, h, w, c) in 0..1, and their known codes (b, length)."""
+        places, mirrored = rows % len(self.photos), rows >= len(self.photos)
+        pictures = self.photos.pictures[places].astype(np.float32) / 255
+        pictures[mirrored] = pictures[mirrored, :, ::-1]
+        conditions = {name: values[places] for name, values in self.photos.conditions.items()}
+        if "orientation" in conditions:  # a mirrored face looks the other way
+            conditions["orientation"][mirrored, 0] *= -1
+        return pictures, conditions
 
     def held_out_loss(self) -> float:
         """Fit the codes of some held-out photos a little further; return their loss, NaN without such photos."""
         if len(self.held_out_rows) == 0:
             return float("nan")
         rows = self.held_out_rows[:: max(1, len(self.held_out_rows) // _HELD_OUT_PHOTOS)][:_HELD_OUT_PHOTOS]
-        batch = tf.nest.map_structure(tf.constant, (rows, self._pictures(rows), self._conditions(rows)))
+        batch = tf.nest.map_structure(tf.constant, (rows, *self._shown(rows)))
         return [float(self._held_out_step(*batch)) for _ in range(_HELD_OUT_STEPS)][-1]
 
     def _fit_held_out(self, rows, pictures, conditions):
@@ -158,7 +139,7 @@ class UpConvolutionTrainer(TrainingLoop):
         """Make the network with its averaged weights, and the codes of the training photos."""
         photos = self.photos
         network = build(self.architecture)
-        network.set_weights([weight.numpy() for weight in self.average])
+        network.set_weights([average.numpy() for average, _ in self.averaged])
         rows = self.training_rows[:0] if photos.conditions else self.training_rows
         codes = self._codes(rows).numpy()
         return FaceNetwork(
@@ -182,12 +163,11 @@ class UpConvolutionTrainer(TrainingLoop):
         """Draw training photos, reconstructions, the same people at nuisance 0, and averages of 2, 3, ... people."""
         photos, model = self.photos, self.result()
         random = np.random.default_rng(self.settings.seed)
-        rows = np.sort(
-            random.choice(self.training_rows, min(_COLUMNS, len(self.training_rows)), replace=False)
-        )
+        columns = min(_COLUMNS, len(self.training_rows))
+        rows = np.sort(random.choice(self.training_rows, columns, replace=False))
         n = len(photos.identities)
         identity = np.eye(n, dtype=np.float32)[photos.people[rows]]
-        own = self._conditions(rows) or {"nuisance": self._codes(rows).numpy()}
+        own = self._shown(rows)[1] or {"nuisance": self._codes(rows).numpy()}
         mixtures = np.zeros((len(rows), n), dtype=np.float32)
         for number, mixture in enumerate(mixtures):
             members = random.choice(n, min(n, number + 2), replace=False)
@@ -197,9 +177,4 @@ class UpConvolutionTrainer(TrainingLoop):
 
     def state(self) -> dict[str, list]:
         """Variables that a checkpoint keeps."""
-        return super().state() | {
-            "network": self.network.weights,
-            "average": self.average,
-            "codes": [self.codes],
-            "adam_held_out": self.held_out_optimizer.variables,
-        }
+        return super().state() | {"codes": [self.codes], "adam_held_out": self.held_out_optimizer.variables}

@@ -1,4 +1,4 @@
-"""Refine a trained network with a free W+ code for each photo; the codes are learnt with it.
+"""Refine a trained network with a free W+ code for each photo, learnt together with the network.
 
 Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent space of generative networks", ICML 2018. With an
 encoder in place of free codes (`stylegan.training`) the pictures stay blurred: codes optimised one by one for such a
@@ -30,7 +30,8 @@ from stylegan.augmentation import Mixtures, to_signed, vary
 from stylegan.encoder import Encoder, build_encoder, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
 from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
-from training.loop import LARGEST_NORM, TrainingLoop, TrainingSettings, different_people, half_cosine
+from training.descent import LARGEST_NORM, half_cosine, minimise
+from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -46,44 +47,36 @@ _SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
 
 # Codes of photos that the network was not trained on: steps, learning rate, weight of the features.
 _FIT_STEPS, _FIT_RATE, _FIT_FEATURES, _FIT_BATCH = 40, 0.05, 0.2, 16
-# The encoder: steps, pictures in a batch, the share of mixtures among them, learning rate.
-_ENCODER_STEPS, _ENCODER_BATCH, _ENCODER_MIXED, _ENCODER_RATE = 1200, 16, 0.5, 1e-3
+# The encoder: steps, pictures in a batch, half of them mixtures, and learning rate.
+_ENCODER_STEPS, _ENCODER_BATCH, _ENCODER_RATE = 1200, 16, 1e-3
 # Pictures of each batch that are drawn from the encoder's codes, and the weight of their difference from the photos
 # against that of codes, in units of the codes' spread.
 _ENCODER_DRAWN, _ENCODER_PIXELS = 4, 1.0
 # Random w spread this many times as widely as the photos' codes, before truncation by 0.7 draws them together.
 _SPREAD = 1.3
 
-_Count = Annotated[int, Number(int, at_least=0)]
-_Weight = Annotated[float, Number(at_least=0)]
-_Share = Annotated[float, Number(at_least=0, at_most=1)]
-
 
 @dataclass(frozen=True)
 class AutoDecoderSettings(TrainingSettings):
     """How to refine a network; weights are relative to that of the pyramid loss. See `TrainingSettings`."""
 
-    images: Annotated[int, Number(int, at_least=1), "number of images to train on, photos and mixtures"] = (
-        34_000
-    )
-    batch: Annotated[int, Number(int, at_least=1), "images in a batch"] = 8
-    learning_rate: Annotated[float, Number(above=0, at_most=1), "largest learning rate of most weights"] = (
-        2e-3
-    )
+    images: Annotated[Positive, "number of images to train on, photos and mixtures"] = 34_000
+    batch: Annotated[Positive, "images in a batch"] = 8
+    learning_rate: Annotated[float, Number(above=0, at_most=1), "largest rate of most weights"] = 2e-3
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.995
-    evaluate_every: Annotated[int, Number(int, at_least=1), "images between two lines of the log"] = 1_000
-    mixed: Annotated[_Count, "mixtures in a batch; the rest are photos"] = 4
-    mixtures: Annotated[int, Number(int, at_least=1), "number of groups of people to mix"] = 4_000
-    scaled_rate: Annotated[_Weight, "largest learning rate of weights stored with variance 1"] = 0.01
-    code_rate: Annotated[_Weight, "largest learning rate of codes"] = 0.005
+    evaluate_every: Annotated[Positive, "images between two lines of the log"] = 1_000
+    mixed: Annotated[Natural, "mixtures in a batch; the rest are photos"] = 4
+    mixtures: Annotated[Positive, "number of groups of people to mix"] = 4_000
+    scaled_rate: Annotated[Weight, "largest learning rate of weights stored with variance 1"] = 0.01
+    code_rate: Annotated[Weight, "largest learning rate of codes"] = 0.005
     constant: Annotated[float, Number(at_least=0, below=1), "share of images before the rates fall"] = 0.25
-    features_from: Annotated[_Count, "images shown before a recogniser's features count"] = 24_000
-    features: Annotated[_Weight, "weight of the features of photos"] = 0.2
-    strength: Annotated[_Weight, "weight of the strength of detail"] = 3.0
-    quantile: Annotated[_Share, "quantile of strength to aim at where it is uncertain"] = 0.5
-    single: Annotated[_Share, "share of mixtures drawn from one w, the mean over layers"] = 0.3
-    noise: Annotated[_Weight, "standard deviation of noise on codes, relative to theirs"] = 0.05
-    sharpen: Annotated[_Count, "further images at the end that sharpen the pictures with all codes fixed"] = 0
+    features_from: Annotated[Natural, "images shown before a recogniser's features count"] = 24_000
+    features: Annotated[Weight, "weight of the features of photos"] = 0.2
+    strength: Annotated[Weight, "weight of the strength of detail"] = 3.0
+    quantile: Annotated[Share, "quantile of strength to aim at where it is uncertain"] = 0.5
+    single: Annotated[Share, "share of mixtures drawn from one w, the mean over layers"] = 0.3
+    noise: Annotated[Weight, "standard deviation of noise on codes, relative to theirs"] = 0.05
+    sharpen: Annotated[Natural, "further images at the end that sharpen, with all codes fixed"] = 0
 
     def __post_init__(self):
         super().__post_init__()
@@ -238,11 +231,7 @@ class AutoDecoder(TrainingLoop):
 
     def state(self) -> dict[str, list]:
         """Variables that a checkpoint keeps."""
-        return super().state() | {
-            "codes": [self.codes],
-            "average": self.average_synthesis.trainable_variables,
-            "weight": self.synthesis.trainable_variables,
-        }
+        return super().state() | {"codes": [self.codes]}
 
 
 def codes_path(network: Path) -> Path:
@@ -316,19 +305,19 @@ def _fit_codes(synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, star
             loss += _FIT_FEATURES * tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
         return tape.gradient(loss, codes)
 
-    result = np.empty_like(start, dtype=np.float32)
+    result = []
     for first in utils.progress(range(0, len(rows), _FIT_BATCH), "fitting codes"):
-        batch = slice(first, first + _FIT_BATCH)
-        pictures = tf.constant(to_signed(photos.pictures[rows[batch]]))
-        transforms = tf.constant(features.chip_transforms(photos.shapes[rows[batch]]))
+        batch = rows[first : first + _FIT_BATCH]
+        codes = tf.Variable(start[first : first + _FIT_BATCH], dtype=tf.float32)
+        pictures = tf.constant(to_signed(photos.pictures[batch]))
+        transforms = tf.constant(features.chip_transforms(photos.shapes[batch]))
         wanted = features.describe((pictures + 1) * 127.5, transforms)
-        codes = tf.Variable(start[batch], dtype=tf.float32)
         optimizer = keras.optimizers.Adam(_FIT_RATE, beta_2=0.99)
         for step in range(_FIT_STEPS):
             optimizer.learning_rate.assign(_FIT_RATE * half_cosine(step / _FIT_STEPS))
             optimizer.apply_gradients([(gradient(codes.value(), pictures, transforms, wanted), codes)])
-        result[batch] = codes.numpy()
-    return result
+        result.append(codes.numpy())
+    return np.concatenate(result)
 
 
 def _learn_encoder(encoder: Encoder, synthesis: Synthesis, trainer: AutoDecoder) -> None:
@@ -339,29 +328,23 @@ def _learn_encoder(encoder: Encoder, synthesis: Synthesis, trainer: AutoDecoder)
     model = build_encoder(encoder.sizes, trainer.settings.precision)
     model.set_weights(encoder.model.get_weights())
     variables = [v.value for v in model.trainable_variables]
-    optimizer = keras.optimizers.Adam(_ENCODER_RATE, beta_2=0.99)
-    optimizer.build(variables)
 
-    @tf.function
-    def step(pictures, wanted):
-        with tf.GradientTape() as tape:
-            base, offsets = (tf.cast(part, tf.float32) for part in model(pictures, training=True))
-            found = base[:, None] + offsets  # (n, layers, w_dim)
-            loss = tf.reduce_mean(tf.abs(found - wanted)) / spread
-            drawn = synthesis(found[:_ENCODER_DRAWN], noise)
-            loss += _ENCODER_PIXELS * pyramid_loss(drawn - pictures[:_ENCODER_DRAWN], weights)
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), LARGEST_NORM)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    def loss(pictures, wanted):
+        base, offsets = (tf.cast(part, tf.float32) for part in model(pictures, training=True))
+        found = base[:, None] + offsets  # (n, layers, w_dim)
+        drawn = synthesis(found[:_ENCODER_DRAWN], noise)
+        difference = pyramid_loss(drawn - pictures[:_ENCODER_DRAWN], weights)
+        return tf.reduce_mean(tf.abs(found - wanted)) / spread + _ENCODER_PIXELS * difference
 
-    mixed = int(_ENCODER_MIXED * _ENCODER_BATCH)
-    for number in utils.progress(range(_ENCODER_STEPS), "teaching the encoder"):
-        random = np.random.default_rng([trainer.settings.seed, number])
-        rows = np.concatenate(
-            [random.choice(n, _ENCODER_BATCH - mixed), random.integers(n, len(trainer.pictures), mixed)]
-        )
+    def batch(number):
+        random, mixed = np.random.default_rng([trainer.settings.seed, number]), _ENCODER_BATCH // 2
+        photos, mixtures = random.choice(n, mixed), random.integers(n, len(trainer.pictures), mixed)
+        rows = np.concatenate([photos, mixtures])
         unused = np.zeros((len(rows), 68, 2))  # in place of landmarks
         pictures, _, mirrored = vary(trainer.pictures[rows], unused, random)
-        rate = 0.01 + 0.99 * half_cosine(number / _ENCODER_STEPS)
-        optimizer.learning_rate.assign(_ENCODER_RATE * rate)
-        step(tf.constant(pictures), tf.constant(trainer.codes_of(rows, mirrored)))
+        return pictures, trainer.codes_of(rows, mirrored)
+
+    rates = _ENCODER_RATE * (0.01 + 0.99 * half_cosine(np.arange(_ENCODER_STEPS) / _ENCODER_STEPS))
+    batches = map(batch, utils.progress(range(_ENCODER_STEPS), "teaching the encoder"))
+    minimise(loss, variables, rates, batches, LARGEST_NORM)
     encoder.model.set_weights(model.get_weights())

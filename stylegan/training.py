@@ -26,7 +26,8 @@ from stylegan.architecture import MAPPING_RATE, Architecture, Mapping, Synthesis
 from stylegan.augmentation import to_signed
 from stylegan.encoder import Encoder, EncoderSizes, build_encoder, default_widths, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
-from training.loop import TrainingLoop, TrainingSettings, different_people, half_cosine
+from training.descent import half_cosine, minimise
+from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -48,32 +49,27 @@ _COLUMNS = 12
 # Fitting the mapping network: steps, latent vectors in each, directions in which distributions are compared.
 _MAPPING_STEPS, _MAPPING_BATCH, _DIRECTIONS = 1500, 512, 128
 
-_Count = Annotated[int, Number(int, at_least=0)]
-_Weight = Annotated[float, Number(at_least=0)]
-
 
 @dataclass(frozen=True)
 class AutoencoderSettings(TrainingSettings):
     """How to train network and encoder; see `TrainingSettings`."""
 
-    images: Annotated[int, Number(int, at_least=1), "number of images to train on"] = 160_000
+    images: Annotated[Positive, "number of images to train on"] = 160_000
     batch: Annotated[int, Number(int, at_least=2), "images in a batch"] = 16
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.998
-    grow_at: Annotated[_Count, "images shown at half the side"] = 45_000
-    mix_at: Annotated[_Count, "images shown before mixtures count"] = 80_000
-    features_at: Annotated[_Count, "images shown before a recogniser's features count"] = 110_000
-    decay_at: Annotated[_Count, "images shown before the learning rates fall"] = 100_000
-    scaled_rate: Annotated[_Weight, "largest learning rate of weights stored with variance 1"] = 2e-2
-    variants: Annotated[_Count, "bent variants of each photo, shown half of the time"] = 6
-    noise: Annotated[_Weight, "standard deviation of noise on codes"] = 0.01
-    prior: Annotated[_Weight, "weight of the mean square of codes in the loss"] = 1e-5
-    offset_penalty: Annotated[_Weight, "weight of the mean square of offsets in the loss"] = 1e-3
-    without_offsets: Annotated[
-        float, Number(at_least=0, at_most=1), "share of photos drawn from the single w"
-    ] = 0.25
-    strength: Annotated[_Weight, "weight of the strength of detail of mixtures"] = 0.5
-    blurred: Annotated[_Weight, "weight of blurred mixtures"] = 1.0
-    features: Annotated[_Weight, "weight of a recogniser's features"] = 0.5
+    grow_at: Annotated[Natural, "images shown at half the side"] = 45_000
+    mix_at: Annotated[Natural, "images shown before mixtures count"] = 80_000
+    features_at: Annotated[Natural, "images shown before a recogniser's features count"] = 110_000
+    decay_at: Annotated[Natural, "images shown before the learning rates fall"] = 100_000
+    scaled_rate: Annotated[Weight, "largest learning rate of weights stored with variance 1"] = 2e-2
+    variants: Annotated[Natural, "bent variants of each photo, shown half of the time"] = 6
+    noise: Annotated[Weight, "standard deviation of noise on codes"] = 0.01
+    prior: Annotated[Weight, "weight of the mean square of codes in the loss"] = 1e-5
+    offset_penalty: Annotated[Weight, "weight of the mean square of offsets in the loss"] = 1e-3
+    without_offsets: Annotated[Share, "share of photos drawn from the single w"] = 0.25
+    strength: Annotated[Weight, "weight of the strength of detail of mixtures"] = 0.5
+    blurred: Annotated[Weight, "weight of blurred mixtures"] = 1.0
+    features: Annotated[Weight, "weight of a recogniser's features"] = 0.5
 
 
 def strengths(pictures: tf.Tensor) -> list[tf.Tensor]:
@@ -327,12 +323,9 @@ class AutoencoderTrainer(TrainingLoop):
 
     def state(self) -> dict[str, list]:
         """Variables that a checkpoint keeps."""
-        return super().state() | {
-            "synthesis": self.synthesis.weights,
-            "encoder": self.encoder.weights,
-            "average_synthesis": self.average_synthesis.weights,
-            "average_encoder": self.average_encoder.weights,
-        }
+        networks = (self.synthesis, self.average_synthesis)
+        noise = [variable for network in networks for variable in network.non_trainable_variables]
+        return super().state() | {"noise": noise}
 
 
 def describe_training(trainer: TrainingLoop) -> tuple[dict, dict]:
@@ -372,29 +365,23 @@ def fit_mapping(architecture: Architecture, codes: np.ndarray, seed: int = 0) ->
     root = tf.constant(spreads[:, None] / np.sqrt(max(1, len(codes) - 1)) * basis, tf.float32)  # (m, w_dim)
     scale = float(np.sqrt(np.square(codes - mean).mean()) + 1e-12)
     variables = [variable.value for variable in mapping.trainable_variables]
-    optimizer = keras.optimizers.Adam(1e-3 / MAPPING_RATE, beta_2=0.99)
-    optimizer.build(variables)
     sizes = (architecture.z_dim, len(spreads))
 
-    @tf.function
-    def step(seed):
+    def loss(seed):
         # Draw latent vectors, points of the normal distribution, and directions.
         z, points = (
             tf.random.stateless_normal((_MAPPING_BATCH, size), seed + [0, i]) for i, size in enumerate(sizes)
         )
         directions = tf.random.stateless_normal((architecture.w_dim, _DIRECTIONS), seed + [0, 2])
         directions = tf.linalg.normalize(directions, axis=0)[0]
-        wanted = tf.matmul(points, root)
-        with tf.GradientTape() as tape:
-            # Compare the sorted projections onto each direction. (batch, directions)
-            found = mapping(z) - mean
-            ours, theirs = (tf.sort(tf.matmul(w, directions), axis=0) for w in (found, wanted))
-            loss = tf.reduce_mean(tf.square(ours - theirs)) / scale**2
-            loss += tf.reduce_mean(tf.square(tf.reduce_mean(found, axis=0))) / scale**2
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        # Compare their sorted projections onto each direction. (batch, directions)
+        found, wanted = mapping(z) - mean, tf.matmul(points, root)
+        ours, theirs = (tf.sort(tf.matmul(w, directions), axis=0) for w in (found, wanted))
+        difference = tf.reduce_mean(tf.square(ours - theirs)) / scale**2
+        return difference + tf.reduce_mean(tf.square(tf.reduce_mean(found, axis=0))) / scale**2
 
-    for number in range(_MAPPING_STEPS):
-        rate = 1e-3 / MAPPING_RATE * (0.01 + half_cosine(number / _MAPPING_STEPS))
-        optimizer.learning_rate.assign(rate)
-        step(tf.constant([seed, 3 * number], tf.int32))
+    steps = np.arange(_MAPPING_STEPS)
+    rates = 1e-3 / MAPPING_RATE * (0.01 + half_cosine(steps / _MAPPING_STEPS))
+    seeds = np.column_stack([np.full_like(steps, seed), 3 * steps]).astype(np.int32)
+    minimise(loss, variables, rates, seeds[:, None])
     return mapping

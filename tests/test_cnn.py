@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
 from CNN.training import UpConvolutionSettings, UpConvolutionTrainer
 from datasets import Faces
+from training.command import output_file
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import mirror_landmarks, prepare
 
@@ -484,7 +486,7 @@ def test_one_identity_can_be_trained(faces):
 def test_emotions_and_poses_can_be_trained(faces):
     attributes = pd.DataFrame({"expression": ["happy", "neutral"] * 2, "pose": [90, 45, 135, 90]})
     named = Faces(list(faces.images[:4]), faces.identities[:4], faces.names[:4], attributes, "rafd")
-    prepared = prepare(named, 1, (32, 26), conditions=fitting.conditions_of(named))
+    prepared = replace(prepare(named, 1, (32, 26)), conditions=fitting.conditions_of(named))
     np.testing.assert_allclose(
         prepared.conditions["orientation"][[0, 2]], [[0, 1], [0.5**0.5, 0.5**0.5]], atol=1e-6
     )
@@ -744,6 +746,19 @@ def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, 
     assert len(list((tmp_path / "frames").iterdir())) == 1
     assert main(["generate", str(out), "--out", str(tmp_path / "a.avi")]) == 2
     assert "a .gif file" in capsys.readouterr().err
+
+
+def test_weights_go_to_a_default_file_that_is_never_overwritten(tmp_path):
+    options = Namespace(source=str(tmp_path / "people"), out=None, resume=False)
+    out = output_file(options, tmp_path / "output", ".keras")
+    assert out == tmp_path / "output" / "people.keras" and out.parent.is_dir()
+    out.touch()
+    with pytest.raises(FileExistsError, match="people.keras exists"):
+        output_file(options, tmp_path / "output", ".keras")
+    for wanted in ({"resume": True}, {"out": out}):
+        assert output_file(Namespace(**{**vars(options), **wanted}), tmp_path / "output", ".keras") == out
+    with pytest.raises(ValueError, match=r"must end in \.keras"):
+        output_file(Namespace(**{**vars(options), "out": tmp_path / "a.npz"}), tmp_path, ".keras")
 
 
 # Surrogates

@@ -16,6 +16,7 @@ import stylegan
 import utils
 from stylegan import augmentation, measuring, refining, training
 from stylegan import encoder as encoding
+from stylegan.__main__ import main
 from stylegan.architecture import Synthesis
 from stylegan.augmentation import prepare_squares
 from training.loop import _LOG_COLUMNS, different_people
@@ -534,3 +535,46 @@ def test_bundled_network_and_encoder_draw_the_people(orl):
     distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)
     assert (distances.argmin(axis=1) == np.arange(len(rows))).mean() >= 0.9
     assert np.diagonal(distances).mean() < 0.5
+
+
+# The command line
+
+
+@pytest.fixture
+def folder(few, tmp_path):
+    """The photos as files, a folder for each person."""
+    for image, person, name in zip(few.images, few.identities, few.names, strict=True):
+        (tmp_path / "people" / person).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "people" / person / f"{name.split('/')[-1]}.png"), image[..., ::-1])
+    return tmp_path / "people"
+
+
+@pytest.mark.full
+def test_one_command_trains_and_refines(folder, tmp_path, monkeypatch, capsys):
+    for module, name in (
+        (refining, "_FIT_STEPS"),
+        (refining, "_ENCODER_STEPS"),
+        (training, "_MAPPING_STEPS"),
+    ):
+        monkeypatch.setattr(module, name, 2)
+    command = (
+        f"train {folder} --out {tmp_path / 'small.npz'} --resolution 32 --channels 4 4 4 4 --w-dim 6 --variants 0 "
+        "--images 8 --batch 4 --refine --refine-batch 4 --refine-mixed 2 --refine-mixtures 4 --refine-images 8"
+    ).split()
+    assert main(command) == 0
+    written = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    suffixes = (".checkpoint.npz", "-encoder.npz", ".npz", ".csv", ".png")
+    assert written == {
+        *(f"small-unrefined{suffix}" for suffix in suffixes), *(f"small{suffix}" for suffix in suffixes),
+        "small-codes.npz",
+    }  # fmt: skip
+    assert stylegan.load_network(tmp_path / "small.npz").description["training"]["images_seen"] == 8
+    # The second stage alone, resumed.
+    start = tmp_path / "small-unrefined.npz"
+    resumed = [*command[:4], "--resume", "--batch", "4", "--mixed", "2", "--mixtures", "4", "--images", "12"]
+    assert main(["refine", str(folder), str(start), *resumed[2:]]) == 0
+    assert stylegan.load_network(tmp_path / "small.npz").description["training"]["images_seen"] == 12
+    assert main(["refine", str(folder), str(start), *resumed[2:], "--seed", "1"]) == 2
+    assert "other photos or settings" in capsys.readouterr().err
+    assert main(["train", str(folder), "--out", "small.keras"]) == 2
+    assert "must end in .npz" in capsys.readouterr().err

@@ -5,6 +5,8 @@ training_set.py
 loop.py
     `TrainingLoop` shows batches, and keeps log, samples, moving average and checkpoints; `TrainingSettings` are the
     settings that all trainings have.
+descent.py
+    `minimise` moves variables down the gradient of any loss.
 losses.py
     `pyramid_loss` compares pictures on several scales.
 command.py

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
+import numpy as np
+
 from training.loop import TrainingLoop, TrainingSettings
 
 
@@ -71,10 +73,13 @@ def run_training(trainer: TrainingLoop, out: Path, options: argparse.Namespace) 
     photos, checkpoint = trainer.photos, options.checkpoint or out.with_suffix(".checkpoint.npz")
     if options.resume:
         trainer.load_checkpoint(checkpoint)
-    n_held_out = int(photos.held_out.sum())
+    n_held_out, n_weights = (
+        photos.held_out.sum(),
+        sum(np.prod(weight.shape) for _, weight in trainer.averaged),
+    )
     print(
         f"{len(photos) - n_held_out} photos of {len(photos.identities)} people, {n_held_out} held out; "
-        f"{trainer.n_weights / 1e6:.1f} million weights"
+        f"{n_weights / 1e6:.1f} million weights"
     )
     trainer.train(out, checkpoint, options.sheet_seconds)
     print(f"{out}: {trainer.seen} images in {trainer.seconds:.0f} s; log and samples are beside it")

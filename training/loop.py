@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -13,41 +12,40 @@ from typing import Annotated
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from PIL import Image
 
 import utils
 from checks import Choice, Number, check_fields
+from training.descent import LARGEST_NORM, half_cosine
 from training.training_set import TrainingSet
 
-# Larger gradients are shortened to this norm.
-LARGEST_NORM = 5.0
 # The learning rates fall to this share of their largest value.
 _LEAST_RATE = 0.01
 
+_PRECISIONS = ("float32", "mixed_bfloat16")
 _LOG_COLUMNS = ("images", "seconds", "learning_rate", "loss", "held_out_loss")
+
+#: Rules of settings: integers from 0 or from 1, numbers from 0, and shares from 0 to 1.
+Natural = Annotated[int, Number(int, at_least=0)]
+Positive = Annotated[int, Number(int, at_least=1)]
+Weight = Annotated[float, Number(at_least=0)]
+Share = Annotated[float, Number(at_least=0, at_most=1)]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. The meaning of each setting stands beside it; the command line shows it, too."""
+    """How to train. The text beside each setting is also its help on the command line."""
 
-    images: Annotated[int, Number(int, at_least=1), "number of images to train on"] = 100_000
-    batch: Annotated[int, Number(int, at_least=1), "images in a batch"] = 16
+    images: Annotated[Positive, "number of images to train on"] = 100_000
+    batch: Annotated[Positive, "images in a batch"] = 16
     learning_rate: Annotated[float, Number(above=0, at_most=1), "largest learning rate"] = 1e-3
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.999
-    precision: Annotated[
-        str,
-        Choice(("float32", "mixed_bfloat16")),
-        "float32, or mixed_bfloat16: faster where computed natively",
-    ] = "float32"
-    evaluate_every: Annotated[int, Number(int, at_least=1), "images between two lines of the log"] = 4_000
-    patience: Annotated[
-        int,
-        Number(int, at_least=0),
-        "stop after this many evaluations without a lower held-out loss; 0: never",
-    ] = 0
-    seed: Annotated[int, Number(int, at_least=0), "seed of everything random"] = 0
+    precision: Annotated[str, Choice(_PRECISIONS), "mixed_bfloat16 is faster where it is native"] = "float32"
+    evaluate_every: Annotated[Positive, "images between two lines of the log"] = 4_000
+    patience: Annotated[Natural, "evaluations without a lower held-out loss before it stops; 0: never"] = 0
+    seed: Annotated[Natural, "seed of everything random"] = 0
 
     def __post_init__(self):
         check_fields(self)
@@ -56,26 +54,26 @@ class TrainingSettings:
 class TrainingLoop(ABC):
     """A training that can be stopped and resumed.
 
-    A step shows one batch, which depends on seed and number of the step alone, so that a resumed training continues
-    exactly where it was stopped. Subclasses give the networks, the batches, the loss and the samples.
+    Each step trains on one batch, which depends only on the seed and the number of the step, so a resumed training
+    continues exactly where it stopped. Subclasses provide the networks, the batches, the loss and the samples.
 
     Parameters
     ----------
     photos : TrainingSet
     settings : TrainingSettings
     groups : dict
-        By name, variables that share a learning rate, and its largest value. That of ``"plain"`` is logged.
+        Variables that share a learning rate, and its largest value, by name. The rate of ``"plain"`` is logged.
     averaged : sequence of pairs of variables
-        Moving average of a weight, and the weight.
+        The moving average of a weight, and the weight.
     constant : int or float
         Number of images before the learning rates start to fall.
 
     Attributes
     ----------
-    seen : int
-        Images shown so far.
-    steps : int
+    seen, steps : int
+        Images and batches so far.
     seconds : float
+        Time spent on them.
     log : list of dict
         A row per evaluation: images, seconds, learning_rate, loss, held_out_loss.
     """
@@ -102,19 +100,19 @@ class TrainingLoop(ABC):
         self.log: list[dict] = []
         self._compiled: dict = {}
 
-    # What subclasses give
+    # What subclasses provide
 
     def phase(self) -> tuple:
-        """What changes in the course of the training; a step is compiled for each phase."""
+        """Return what changes in the course of the training; a step is compiled for each phase."""
         return ()
 
     @abstractmethod
     def batch(self, random: np.random.Generator, *phase) -> tuple:
-        """Draw the arrays that one step gets."""
+        """Draw the arrays for one step."""
 
     @abstractmethod
     def loss(self, phase: tuple, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the loss to log, and the one to minimise."""
+        """Compute the loss to log, and the loss to minimise."""
 
     @abstractmethod
     def samples(self) -> list[np.ndarray]:
@@ -129,25 +127,20 @@ class TrainingLoop(ABC):
 
     @property
     def total_images(self) -> int:
-        """Images to show."""
+        """Images to train on."""
         return self.settings.images
-
-    @property
-    def n_weights(self) -> int:
-        """Number of weights that are trained."""
-        return sum(int(np.prod(weight.shape)) for _, weight in self.averaged)
 
     # One step
 
     def rates(self) -> dict[str, float]:
-        """Learning rate of each group: it rises, stays constant, and falls by a half cosine."""
+        """Return the learning rate of each group: it rises, stays constant, and falls by a half cosine."""
         fall = (self.seen - self.constant) / max(self.settings.images - self.constant, 1e-9)
         rate = _LEAST_RATE + (1 - _LEAST_RATE) * half_cosine(np.clip(fall, 0, 1))
         rate *= min(1.0, (self.steps + 1) / self.warm_up)
         return {name: largest * rate for name, (_, largest) in self.groups.items()}
 
     def step(self) -> float:
-        """Show one batch; return its loss."""
+        """Train on one batch; return its loss."""
         phase = self.phase()
         if phase not in self._compiled:
             self._compiled[phase] = self._compile(phase)
@@ -161,50 +154,49 @@ class TrainingLoop(ABC):
         return float(loss)
 
     def _compile(self, phase: tuple):
-        variables = [variable for group, _ in self.groups.values() for variable in group]
+        variables = {name: group for name, (group, _) in self.groups.items()}
 
         @tf.function
         def step(decay, *batch):
             with tf.GradientTape() as tape:
                 loss, total = self.loss(phase, *batch)
+            # Step down the gradient of each group.
             gradients = tape.gradient(total, variables, unconnected_gradients="zero")
-            parts = self.clip(self._by_group(map(tf.convert_to_tensor, gradients)))
-            for name, (group, _) in self.groups.items():
-                self.optimizers[name].apply_gradients(zip(parts[name], group, strict=True))
+            gradients = self.clip(tf.nest.map_structure(tf.convert_to_tensor, gradients))
+            for name, group in variables.items():
+                self.optimizers[name].apply_gradients(zip(gradients[name], group, strict=True))
+            # Move the averages towards the weights.
             for average, weight in self.averaged:
                 average.assign(decay * average + (1 - decay) * weight)
             return loss
 
         return step
 
-    def _by_group(self, values: Iterable[tf.Tensor]) -> dict[str, list[tf.Tensor]]:
-        values = iter(values)
-        return {name: list(islice(values, len(group))) for name, (group, _) in self.groups.items()}
-
     def clip(self, gradients: dict[str, list[tf.Tensor]]) -> dict[str, list[tf.Tensor]]:
         """Limit the norm of all gradients together."""
         joined = [gradient for part in gradients.values() for gradient in part]
-        return self._by_group(tf.clip_by_global_norm(joined, LARGEST_NORM)[0])
+        limited = iter(tf.clip_by_global_norm(joined, LARGEST_NORM)[0])
+        return {name: list(islice(limited, len(part))) for name, part in gradients.items()}
 
     # The whole training
 
     def train(self, out: Path, checkpoint: Path, sheet_seconds: float = 240.0) -> None:
-        """Train until enough images are shown, or the held-out loss no longer falls.
+        """Train until all images are shown, or the held-out loss stops falling.
 
         Parameters
         ----------
         out : Path
-            File of the network, written at the end and on Ctrl-C; the log (``.csv``) and a sheet of samples
+            File of the network, written at the end and on Ctrl-C. The log (``.csv``) and a sheet of samples
             (``.png``) are written beside it.
         checkpoint : Path
             ``.npz`` file with all that is needed to resume.
         sheet_seconds : float, default 240
-            Time after which log, sheet and checkpoint are written again.
+            Time between two versions of log, sheet and checkpoint.
 
         Raises
         ------
         KeyboardInterrupt
-            After Ctrl-C, when all files are written.
+            After Ctrl-C, once all files are written.
         """
         losses, written = [], time.monotonic()
         bar = utils.progress(None, "training", total=self.total_images)
@@ -238,13 +230,8 @@ class TrainingLoop(ABC):
 
     def _evaluate(self, losses: list[float]) -> None:
         """Add a row to the log."""
-        values = (
-            self.seen,
-            round(self.seconds, 1),
-            float(f"{self.rates()['plain']:.3g}"),
-            round(float(np.mean(losses)), 5),
-            round(self.held_out_loss(), 5),
-        )
+        rate, loss = float(f"{self.rates()['plain']:.3g}"), round(float(np.mean(losses)), 5)
+        values = (self.seen, round(self.seconds, 1), rate, loss, round(self.held_out_loss(), 5))
         self.log.append(dict(zip(_LOG_COLUMNS, values, strict=True)))
 
     def _evaluations_without_gain(self) -> int:
@@ -253,11 +240,11 @@ class TrainingLoop(ABC):
 
     def _write(self, out: Path, checkpoint: Path) -> None:
         self.save_checkpoint(checkpoint)
-        with out.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, _LOG_COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.log)
+        self._log_table().to_csv(out.with_suffix(".csv"), index=False)
         Image.fromarray(self.sheet()).save(out.with_suffix(".png"))
+
+    def _log_table(self) -> pd.DataFrame:
+        return pd.DataFrame(self.log, columns=_LOG_COLUMNS)
 
     def sheet(self) -> np.ndarray:
         """Rows of samples in one picture: uint8 (height, width), or (height, width, 3) in colour."""
@@ -268,7 +255,9 @@ class TrainingLoop(ABC):
 
     def state(self) -> dict[str, Sequence]:
         """Variables that a checkpoint keeps, by part."""
-        return {f"adam_{name}": optimizer.variables for name, optimizer in self.optimizers.items()}
+        averages, weights = zip(*self.averaged, strict=True)
+        adam = {f"adam_{name}": optimizer.variables for name, optimizer in self.optimizers.items()}
+        return {"average": averages, "weight": weights, **adam}
 
     def _variables(self) -> dict:
         return {
@@ -276,7 +265,7 @@ class TrainingLoop(ABC):
         }
 
     def _key(self) -> str:
-        """Changes with all that a resumed training must share with the stopped one."""
+        """Key of all that a resumed training must share with the stopped one."""
         settings = {n: value for n, value in asdict(self.settings).items() if n not in self.open_settings}
         shapes = [list(variable.shape) for variable in self._variables().values()]
         photos = self.photos
@@ -287,31 +276,26 @@ class TrainingLoop(ABC):
     def save_checkpoint(self, path: Path) -> None:
         """Write all that is needed to resume."""
         arrays = {name: np.asarray(variable) for name, variable in self._variables().items()}
-        log = np.array([list(row.values()) for row in self.log], dtype=float).reshape(-1, len(_LOG_COLUMNS))
-        counts = np.array([self.seen, self.steps, self.seconds], dtype=float)
-        utils.save_arrays(path, {**arrays, "log": log, "counts": counts, "key": np.array(self._key())})
+        arrays["log"] = self._log_table().to_numpy(float)
+        arrays["counts"] = np.array([self.seen, self.steps, self.seconds], dtype=float)
+        utils.save_arrays(path, {**arrays, "key": np.array(self._key())})
 
     def load_checkpoint(self, path: Path) -> None:
-        """Resume from a checkpoint; ValueError if it is of another training."""
+        """Resume from a checkpoint; raise ValueError if another training wrote it."""
         arrays = utils.load_arrays(path)
         if str(arrays.get("key")) != self._key():
             raise ValueError(
-                f"{path}: is the checkpoint of a training with other photos or settings; only "
-                f"{' and '.join(self.open_settings)} may change"
+                f"{path} is the checkpoint of a training with other photos or settings; "
+                f"only {' and '.join(self.open_settings)} may change"
             )
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
         seen, steps, self.seconds = arrays["counts"].tolist()
         self.seen, self.steps = int(seen), int(steps)
-        self.log = [dict(zip(_LOG_COLUMNS, row, strict=True)) for row in arrays["log"].tolist()]
-
-
-def half_cosine(share: float) -> float:
-    """Fall from 1 at share 0 to 0 at share 1."""
-    return 0.5 * (1 + np.cos(np.pi * share))
+        self.log = pd.DataFrame(arrays["log"], columns=_LOG_COLUMNS).to_dict("records")
 
 
 def different_people(random: np.random.Generator, n_people: int, count: int) -> np.ndarray:
-    """Draw people, indices (count,); none comes again before all came."""
+    """Draw indices of people, (count,); nobody is drawn twice before all are drawn once."""
     rounds = [random.permutation(n_people) for _ in range(-(-count // n_people))]
     return np.concatenate(rounds)[:count]

@@ -136,11 +136,7 @@ def mirror_landmarks(landmarks: np.ndarray, width: int) -> np.ndarray:
 
 
 def prepare(
-    faces: Faces,
-    held_out: int = 2,
-    size: tuple[int, int] | None = None,
-    random_state=0,
-    conditions: dict[str, np.ndarray] | None = None,
+    faces: Faces, held_out: int = 2, size: tuple[int, int] | None = None, random_state=0
 ) -> TrainingSet:
     """Align photos and choose which are kept out of training.
 
@@ -155,8 +151,6 @@ def prepare(
         Height and width of the pictures, 16 to 2048 each; by default that of the common frame, see `frame.Frame.fit`.
     random_state : int, RandomState or None, default 0
         Chooses what is held out.
-    conditions : dict, optional
-        Known codes besides the identity, a row for each photo.
 
     Returns
     -------
@@ -200,7 +194,6 @@ def prepare(
         shapes,
         faces.source,
         (0, 0, frame.height, frame.width),
-        conditions or {},
     )
 
 
