@@ -467,6 +467,24 @@ def test_the_held_out_loss_falls_as_codes_are_fitted(trainer):
     assert after < before
 
 
+def test_an_interrupted_training_leaves_all_files(aligned, tmp_path, monkeypatch):
+    trainer = UpConvolutionTrainer(aligned, SETTINGS, 0.05)
+    step = trainer.step
+
+    def interrupted():
+        if trainer.steps == 2:
+            raise KeyboardInterrupt
+        return step()
+
+    monkeypatch.setattr(trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(tmp_path / "w.keras", tmp_path / "c.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"w.keras", "w.csv", "w.png", "c.npz"}
+    again = UpConvolutionTrainer(aligned, SETTINGS, 0.05)
+    again.load_checkpoint(tmp_path / "c.npz")
+    assert (again.seen, again.steps, again.log) == (8, 2, [])
+
+
 def test_training_stops_when_the_held_out_loss_no_longer_falls(aligned, tmp_path, monkeypatch):
     options = replace(SETTINGS, images=400, evaluate_every=4, patience=3)
     trainer = UpConvolutionTrainer(aligned, options, 0.05)
