@@ -1,19 +1,33 @@
-"""Measure what a network and its encoder can do with the people they were trained on."""
+"""Quality of the faces that a small StyleGAN network and its encoder draw, by dlib descriptors.
 
-from __future__ import annotations
+    python benchmarks/stylegan_weights.py                      # the bundled network on the ORL faces
+    python benchmarks/stylegan_weights.py --network stylegan/cache/NAME.npz --source FOLDER
 
-from collections.abc import Iterable
+It prints how well photos are reconstructed from their codes, how mean codes of k = 2 to 10 people compare with the
+AAM's surrogates, and how far random people are from those of the training photos. Codes are those kept beside the
+network as NAME-codes.npz, or else those of its encoder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the suite's modules, not this folder
+
+import anonymizer
+import datasets
 import detection
 import embedding
+import stylegan
 import utils
-from datasets import Faces
-from stylegan.augmentation import SurrogateModel
-from stylegan.network import StyleNetwork, to_uint8
-from training.training_set import TrainingSet
+from stylegan.augmentation import prepare_squares, to_signed
+from stylegan.encoder import encoder_path, load_encoder
+from stylegan.network import load_npz, to_uint8
+from stylegan.refining import codes_path
+from utility.appearance import sharpness
 
 # Surrogates made for each k, and people drawn from random z.
 _SURROGATES, _SAMPLES = 20, 100
@@ -23,14 +37,6 @@ def draw(network: StyleNetwork, codes: np.ndarray) -> np.ndarray:
     """Draw codes (n, num_layers, w_dim), and cut the part that is the photo: uint8 (n, h, w, 3)."""
     top, left, height, width = network.description["frame"]
     return to_uint8(network.synthesis(codes))[:, top : top + height, left : left + width]
-
-
-def sharpness(image: np.ndarray) -> float:
-    """Variance of the Laplacian of an image, uint8 (h, w, 3), in grey levels squared.
-
-    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
-    """
-    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
 def measure_reconstructions(
@@ -126,7 +132,9 @@ def measure_surrogates(
         theirs = [reference.surrogate(rows) for rows in groups]
         figures[k] = {"found": float(detection.detect(ours).found.mean())}
         for name, images in (("", ours), ("reference_", theirs)):
-            figures[k][f"{name}sharpness"] = float(np.mean([sharpness(image) for image in images]))
+            figures[k][f"{name}sharpness"] = float(
+                np.mean([sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in images])
+            )
             drawn = embedding.embed(images, "dlib")
             distances = [
                 np.linalg.norm(descriptors[rows] - one, axis=1).mean()
@@ -174,3 +182,33 @@ def measure_samples(
         "different_people": float(between[~same].mean()),
         "different_people_smallest": float(between[~same].min()),
     }
+
+
+def main():
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--network", type=Path, default=stylegan.BUNDLED)
+    options.add_argument("--source", default="orl")
+    options.add_argument("--held-out", type=int, default=2, help="as in the training (2)")
+    options.add_argument("--seed", type=int, default=0, help="as in the training (0)")
+    options = options.parse_args()
+
+    network, faces = load_npz(options.network), datasets.load_faces(options.source)
+    photos = prepare_squares(faces, network.resolution, options.held_out, options.seed)
+    if codes_path(options.network).is_file():
+        codes = utils.load_arrays(codes_path(options.network))["codes"]
+    else:
+        codes = load_encoder(encoder_path(options.network)).encode(to_signed(photos.pictures))
+    aam = anonymizer.load("aam", faces)
+    figures = {
+        "reconstructions": measure_reconstructions(network, codes, photos, faces),
+        "surrogates": measure_surrogates(network, codes, photos, faces, aam, random_state=options.seed),
+        "samples": measure_samples(network, photos, faces, random_state=options.seed),
+    }
+    for name, values in figures.items():
+        print(name, *(f"  {key}: {value}" for key, value in values.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
