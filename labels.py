@@ -45,7 +45,6 @@ LABELS = {
     "embedding": "Embedding",
     "partitioner": "Partition",
     "anonymizer": "Anonymizer",
-    "dlib": "dlib",
     "pca": "PCA",
     "facenet": "FaceNet",
     "pixel": "k-Same (pixel)",
@@ -71,7 +70,6 @@ LABELS = {
     "privacy": "Success rate of the target",
     "loss": "Information loss (distance)",
     "none": "no anonymization",
-    "random": "random",
 }
 
 

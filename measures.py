@@ -20,7 +20,7 @@ import embedding
 import partitioning
 import utils
 from attacks.cases import DescribedRelease, Gallery, distances, gallery_faces, members_of
-from attacks.running import clear_threshold
+from attacks.running import Published, clear_threshold
 from attacks.search import blind_chance, closed_set
 from attacks.thresholds import PAPER_THRESHOLD, Threshold, stranger_share
 from datasets import Faces
@@ -68,9 +68,8 @@ class ClearPhotos:
     @cached_property
     def threshold(self) -> Threshold:
         """The distance below which 1 % of the pairs of different people lie among all clear photos; kept on disk."""
-        n_others = (
-            0 if self.faces.others is None else len(self.faces.others)
-        )  # the rest of a gallery is in `faces`
+        # The rest of a gallery is in `faces`.
+        n_others = 0 if self.faces.others is None else len(self.faces.others)
         return clear_threshold(
             np.concatenate([self.descriptors, self.gallery.descriptors[:n_others]]),
             np.concatenate([self.faces.identities, self.gallery.identities[:n_others]]),
@@ -78,14 +77,12 @@ class ClearPhotos:
 
     def release(self, images: Sequence[np.ndarray], labels: np.ndarray) -> DescribedRelease:
         """Describe c images; `labels` (n,) says which of them each photo got."""
-        found = detection.detect(images).found
-        return DescribedRelease(self.describe(images), found, np.asarray(labels), self.faces.identities)
+        return Published(images, labels, self.faces.identities).described(self.describe)
 
     @cached_property
     def unchanged(self) -> DescribedRelease:
         """The release without anonymization: every photo as it is."""
-        n = len(self.faces)
-        return DescribedRelease(self.descriptors, np.ones(n, dtype=bool), np.arange(n), self.faces.identities)
+        return DescribedRelease.unchanged(self.descriptors, self.faces.identities)
 
 
 def clear_photos(faces: Faces, recogniser: str = "dlib") -> ClearPhotos:

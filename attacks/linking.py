@@ -36,9 +36,8 @@ def linkability(first: DescribedRelease, second: DescribedRelease, *, random_sta
     theirs = members_of(other, cases["person"].to_numpy(dtype=str), len(second.descriptors)).T  # (m, c2)
     to_images = distances(first.descriptors, second.descriptors)[cases["image"]]  # (m, c2)
     lost = other.groupby("person")["failed"].all().reindex(cases["person"]).to_numpy()
-    table = cases.assign(
-        success=Ranking.of(to_images, theirs).hits(1), failed=cases["failed"].to_numpy() | lost
-    )
+    hits = Ranking.of(to_images, theirs).hits(1)
+    table = cases.assign(success=hits, failed=cases["failed"].to_numpy() | lost)
     chance = float(np.mean(theirs.sum(axis=1) / theirs.shape[1]))
     return [AttackResult.of_cases("linkability", "cluster", table, chance, random_state)]
 
@@ -99,21 +98,15 @@ def composition(
     left_note = f"candidates left: median {np.median(left):.1f}, none for {(left == 0).sum()} people"
     sizes_note = f"people left: median {np.median(sizes):.1f}, at least {sizes.min()}"
     base = tables[0].loc[common].reset_index().assign(failed=n_shown == 0)
-    return [
-        AttackResult.of_cases(
-            f"composition: {name}",
-            "person",
-            base.assign(success=success),
-            1 / len(people),
-            random_state,
-            note,
-        )
-        for name, success, note in (
-            ("intersection", intersected, left_note),
-            ("mean distance", nearest, ""),
-            ("known clusters", 1.0 / sizes, sizes_note),
-        )
-    ]
+    results = []
+    for name, success, note in (
+        ("intersection", intersected, left_note),
+        ("mean distance", nearest, ""),
+        ("known clusters", 1.0 / sizes, sizes_note),
+    ):
+        table, name = base.assign(success=success), f"composition: {name}"
+        results.append(AttackResult.of_cases(name, "person", table, 1 / len(people), random_state, note))
+    return results
 
 
 def _among_first(to_people: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ network as NAME-codes.npz, or else those of its encoder.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -23,10 +24,12 @@ import detection
 import embedding
 import stylegan
 import utils
-from stylegan.augmentation import prepare_squares, to_signed
+from datasets import Faces
+from stylegan.augmentation import SurrogateModel, prepare_squares, to_signed
 from stylegan.encoder import encoder_path, load_encoder
-from stylegan.network import load_npz, to_uint8
+from stylegan.network import StyleNetwork, load_npz, to_uint8
 from stylegan.refining import codes_path
+from training.training_set import TrainingSet
 from utility.appearance import sharpness
 
 # Surrogates made for each k, and people drawn from random z.

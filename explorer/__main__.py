@@ -34,16 +34,14 @@ def _serve(options: argparse.Namespace) -> None:
     source = options.source if known else str(Path(options.source).expanduser().resolve())
     faces = datasets.load_faces(source, per_identity=1)
     print(faces)
-    _ = Exploration(
-        faces
-    ).gallery  # describe the photos here, with a progress bar; the page takes them from the cache
+    # Describe the photos here, with a progress bar; the page takes them from the cache.
+    _ = Exploration(faces).gallery
     command = [sys.executable, "-m", "voila", str(PAGE), f"--port={options.port}"]
     if options.no_browser:
         command.append("--no-browser")
     with contextlib.suppress(KeyboardInterrupt):
-        code = subprocess.run(
-            command, cwd=PAGE.parent, env={**os.environ, SOURCE_VARIABLE: source}
-        ).returncode
+        environment = {**os.environ, SOURCE_VARIABLE: source}
+        code = subprocess.run(command, cwd=PAGE.parent, env=environment).returncode
         if code != 0:
             raise OSError(f"the server stopped with exit code {code}; see its messages above")
 

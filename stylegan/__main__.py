@@ -11,19 +11,17 @@ import anonymizer
 import commands
 import datasets
 import stylegan
-import utils
 from datasets import Faces
-from stylegan import code_folder, measuring, mixing, official
+from stylegan import code_folder, mixing, official
 from stylegan.architecture import Synthesis
-from stylegan.augmentation import mix_people, prepare_squares, to_signed
+from stylegan.augmentation import mix_people, prepare_squares
 from stylegan.encoder import encoder_path, load_encoder
 from stylegan.network import load_npz
-from stylegan.refining import AutoDecoder, AutoDecoderSettings, codes_path, finish, starting_codes
+from stylegan.refining import AutoDecoder, AutoDecoderSettings, finish, starting_codes
 from stylegan.training import CHANNELS, W_DIM, AutoencoderSettings, AutoencoderTrainer
 from training.command import add_options, add_settings, output_file, read_settings, run_training
 
 _DEFAULT = "stylegan/cache/SOURCE.npz"
-_MEASURE = {"action": "store_true", "help": "measure the network at the end"}
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +31,6 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--channels", type=int, nargs="+", default=CHANNELS, help="feature maps at 4, 8, ... pixels"
     )
     parser.add_argument("--w-dim", type=int, default=W_DIM, help="length of w (%(default)s)")
-    parser.add_argument("--measure", **_MEASURE)
     parser.add_argument("--refine", action="store_true", help="then refine it, as the command refine does")
     add_settings(parser, AutoDecoderSettings, "refine_", skip=("precision", "seed"))
 
@@ -52,8 +49,6 @@ def _train(options: argparse.Namespace) -> None:
         options.checkpoint = out.with_suffix(".checkpoint.npz")
         options.resume &= options.checkpoint.is_file()
         _refine_network(faces, refining, first, out, options)
-    elif options.measure:
-        _measure(out, faces, options.held_out, settings.seed)
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +56,6 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "start", type=Path, help="network to start from, NAME.npz, with its encoder beside it"
     )
-    parser.add_argument("--measure", **_MEASURE)
 
 
 def _refine(options: argparse.Namespace) -> None:
@@ -83,26 +77,6 @@ def _refine_network(
     trainer = AutoDecoder(photos, mixtures, synthesis, codes, settings)
     run_training(trainer, out, options)
     finish(trainer, encoder, out)
-    if options.measure:
-        _measure(out, faces, options.held_out, settings.seed)
-
-
-def _measure(path: Path, faces: Faces, held_out: int, seed: int) -> None:
-    """Print what a network can do with the photos' codes beside it, or else with those of its encoder."""
-    network = load_npz(path)
-    photos = prepare_squares(faces, network.resolution, held_out, seed)
-    if codes_path(path).is_file():
-        codes = utils.load_arrays(codes_path(path))["codes"]
-    else:
-        codes = load_encoder(encoder_path(path)).encode(to_signed(photos.pictures))
-    aam = anonymizer.load("aam", faces)
-    figures = {
-        "reconstructions": measuring.measure_reconstructions(network, codes, photos, faces),
-        "surrogates": measuring.measure_surrogates(network, codes, photos, faces, aam, random_state=seed),
-        "samples": measuring.measure_samples(network, photos, faces, random_state=seed),
-    }
-    for name, values in figures.items():
-        print(name, *(f"  {key}: {value}" for key, value in values.items()), sep="\n")
 
 
 # Each command: what it takes, the function that runs it, and what it does.

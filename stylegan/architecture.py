@@ -433,9 +433,8 @@ def _epilogue(x: tf.Tensor, layer: _ReadyLayer, w: tf.Tensor, noise: tf.Tensor |
     # Add bias and noise. (n, h, w, c)
     x = tf.nn.bias_add(x, layer.bias)
     if noise is not None:
-        with tf.control_dependencies(
-            [x]
-        ):  # otherwise the noise of all layers is weighted first, and held in memory
+        # Without this dependency the noise of all layers is weighted first, and held in memory.
+        with tf.control_dependencies([x]):
             x += _weighted_noise(tf.cast(noise, x.dtype), layer.noise)
     x = tf.nn.leaky_relu(x, _SLOPE)
     # Compute the style from w. (n, 2c)

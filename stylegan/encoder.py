@@ -7,7 +7,6 @@ manipulation", SIGGRAPH 2021 (e4e), so that it stays near what the mapping netwo
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 import utils
-from checks import Choice, Number, ParameterError, check, check_fields, check_number
+from checks import Choice, Number, ParameterError, check_array, check_fields, check_number
+from stylegan.network import save_weights, take_description
 
-_FORMAT = 1
 _SLOPE = 0.2
 # Pictures that are encoded at a time.
 _BATCH = 64
@@ -193,14 +192,8 @@ class Encoder:
         ValueError
             If the pictures are not finite numbers of this shape.
         """
-        pictures = np.asarray(pictures, dtype=np.float32)
         side, colours = self.sizes.resolution, self.sizes.colours
-        if pictures.ndim != 4 or pictures.shape[1:] != (side, side, colours):
-            raise ValueError(
-                f"the pictures must have the shape (n, {side}, {side}, {colours}), got {pictures.shape}"
-            )
-        if not np.isfinite(pictures).all():
-            raise ValueError("the pictures must be finite, got NaN or infinite values")
+        pictures = check_array("pictures", pictures, (None, side, side, colours))
         codes = np.empty((len(pictures), self.sizes.num_layers, self.sizes.w_dim), dtype=np.float32)
         for start in range(0, len(pictures), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -220,15 +213,8 @@ class Encoder:
         ValueError
             If the name does not end in ``.npz``, or a value does not fit into `dtype`.
         """
-        if Path(path).suffix != ".npz":
-            raise ValueError(f"{path}: the name of an encoder's file must end in .npz")
-        check("dtype", dtype, Choice(("float32", "float16")))
         arrays = {name: np.asarray(variable) for name, variable in _named_weights(self.model).items()}
-        if max(float(np.abs(array).max()) for array in arrays.values()) > np.finfo(dtype).max:
-            raise ValueError(f"the weights do not fit into {dtype}; save them as float32")
-        text = json.dumps({"format": _FORMAT, "sizes": asdict(self.sizes), **self.description})
-        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-        utils.save_arrays(path, {**arrays, "description": np.array([text])})
+        save_weights(path, arrays, {"sizes": asdict(self.sizes), **self.description}, dtype)
 
 
 def encoder_path(network: Path) -> Path:
@@ -260,9 +246,7 @@ def load_encoder(path: str | Path) -> Encoder:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Encoder:
-    description = json.loads(str(arrays.pop("description")[0]))
-    if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
-        raise ValueError(f"its description is not of format {_FORMAT}")
+    description = take_description(arrays)
     values = dict(description.pop("sizes"))
     sizes = EncoderSizes(**{**values, "widths": tuple(values["widths"])})
     # Before a model is built: are the arrays as large as the description says?

@@ -57,12 +57,8 @@ class StyleNetwork:
 
     def __post_init__(self):
         self.architecture = a = self.synthesis_layer.architecture
-        self.z_dim, self.w_dim, self.num_layers, self.resolution = (
-            a.z_dim,
-            a.w_dim,
-            a.num_layers,
-            a.resolution,
-        )
+        self.z_dim, self.w_dim = a.z_dim, a.w_dim
+        self.num_layers, self.resolution = a.num_layers, a.resolution
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], description: dict | None = None) -> StyleNetwork:
@@ -86,9 +82,8 @@ class StyleNetwork:
         architecture = Architecture.of(parts["mapping"], parts["synthesis"])
         check_arrays(parts[""], {"dlatent_avg": (architecture.w_dim,)})
         average = np.array(arrays["dlatent_avg"], dtype=np.float32)
-        mapping = Mapping(
-            architecture, parts["mapping"], dtype="float32"
-        )  # cheap, and all else depends on it
+        # The mapping is cheap, and all else depends on it.
+        mapping = Mapping(architecture, parts["mapping"], dtype="float32")
         synthesis = Synthesis(architecture, parts["synthesis"])
         return cls(mapping, synthesis, average, dict(description or {}))
 
@@ -119,9 +114,7 @@ class StyleNetwork:
         variables = self.synthesis_layer.named.values()
 
         def witness():
-            return tf.concat(
-                [tf.reshape(variable.value, (-1,))[:_WITNESSES] for variable in variables], axis=0
-            )
+            return tf.concat([tf.reshape(v.value, (-1,))[:_WITNESSES] for v in variables], axis=0)
 
         return tf.function(witness, input_signature=[])
 
@@ -279,16 +272,28 @@ class StyleNetwork:
         ValueError
             If the name does not end in ``.npz``, or a value does not fit into `dtype`.
         """
-        if Path(path).suffix != ".npz":
-            raise ValueError(f"{path}: the name of a network's file must end in .npz")
-        check("dtype", dtype, Choice(("float32", "float16")))
-        arrays = self.arrays()
-        largest = max(float(np.abs(array).max()) for array in arrays.values())
-        if largest > float(np.finfo(dtype).max):
-            raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save as float32")
-        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-        text = json.dumps({"format": _FORMAT, **self.description})
-        utils.save_arrays(path, {**arrays, "description": np.array([text])})
+        save_weights(path, self.arrays(), self.description, dtype)
+
+
+def save_weights(path: str | Path, arrays: dict[str, np.ndarray], description: dict, dtype: str) -> None:
+    """Write weights in the precision `dtype`, with a description as JSON, to an ``.npz`` file."""
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"{path}: the name of a file of weights must end in .npz")
+    check("dtype", dtype, Choice(("float32", "float16")))
+    largest = max(float(np.abs(array).max()) for array in arrays.values())
+    if largest > float(np.finfo(dtype).max):
+        raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save as float32")
+    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    text = json.dumps({"format": _FORMAT, **description})
+    utils.save_arrays(path, {**arrays, "description": np.array([text])})
+
+
+def take_description(arrays: dict[str, np.ndarray]) -> dict:
+    """Remove the description that `save_weights` wrote from `arrays`, and return it."""
+    description = json.loads(str(arrays.pop("description", ["null"])[0]))
+    if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
+        raise ValueError(f"it has no description of format {_FORMAT}")
+    return description
 
 
 def load_npz(path: str | Path) -> StyleNetwork:
@@ -303,10 +308,7 @@ def load_npz(path: str | Path) -> StyleNetwork:
     """
     arrays = utils.load_arrays(path)
     try:
-        description = json.loads(str(arrays.pop("description", ["null"])[0]))
-        if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
-            raise ValueError(f"it has no description of format {_FORMAT}")
-        network = StyleNetwork.from_arrays(arrays, description)
+        network = StyleNetwork.from_arrays(arrays, take_description(arrays))
         _check_description(network)
     except (IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a complete StyleGAN network of this suite ({error})") from error

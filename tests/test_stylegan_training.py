@@ -14,11 +14,12 @@ import anonymizer
 import embedding
 import stylegan
 import utils
-from stylegan import augmentation, measuring, refining, training
+from stylegan import augmentation, refining, training
 from stylegan import encoder as encoding
 from stylegan.__main__ import main
 from stylegan.architecture import Synthesis
 from stylegan.augmentation import prepare_squares
+from stylegan.network import to_uint8
 from training.loop import _LOG_COLUMNS, different_people
 from training.training_set import prepare
 
@@ -297,8 +298,8 @@ def test_training_learns_and_writes_network_encoder_log_and_sheet(photos, tmp_pa
     assert sorted(network.description["training"]["held_out"]) == sorted(
         name for name, apart in zip(photos.names, photos.held_out, strict=True) if apart
     )
-    pictures = measuring.draw(network, encoder.encode(augmentation.to_signed(photos.pictures[:2])))
-    assert pictures.shape == (2, 32, 26, 3)
+    pictures = network.synthesis(encoder.encode(augmentation.to_signed(photos.pictures[:2])))
+    assert pictures.shape == (2, 32, 32, 3)
     lines = (tmp_path / "small.csv").read_text().splitlines()
     assert lines[0] == ",".join(_LOG_COLUMNS) and len(lines) == 5
     assert trainer.log[-1]["loss"] < 0.7 * trainer.log[0]["loss"]
@@ -355,13 +356,6 @@ def test_fitted_mapping_comes_near_the_moments_of_the_codes(monkeypatch):
     )
     assert after[0] < 0.2 * before[0] and after[0] < 0.6
     assert after[1] < 0.9 * before[1]
-
-
-def test_sharpness_of_known_images():
-    image = np.full((5, 5, 3), 10, dtype=np.uint8)
-    assert measuring.sharpness(image) == 0
-    image[2, 2] += 8  # the Laplacian is -32 there and 8 at its four neighbours: mean 0
-    assert measuring.sharpness(image) == pytest.approx((32**2 + 4 * 8**2) / 25)
 
 
 # Mixtures as examples
@@ -529,7 +523,9 @@ def test_bundled_network_and_encoder_draw_the_people(orl):
     assert (encoder.sizes.num_layers, encoder.sizes.w_dim) == (network.num_layers, network.w_dim)
     photos = prepare_squares(orl)
     rows = np.flatnonzero(photos.held_out)[::8]
-    drawn = measuring.draw(network, encoder.encode(augmentation.to_signed(photos.pictures[rows])))
+    top, left, height, width = network.description["frame"]
+    drawn = to_uint8(network.synthesis(encoder.encode(augmentation.to_signed(photos.pictures[rows]))))
+    drawn = drawn[:, top : top + height, left : left + width]
     found = embedding.embed(list(drawn), "dlib")
     wanted = embedding.embed([orl.images[i] for i in rows], "dlib")
     distances = np.linalg.norm(found[:, None] - wanted[None], axis=2)

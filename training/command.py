@@ -73,10 +73,8 @@ def run_training(trainer: TrainingLoop, out: Path, options: argparse.Namespace) 
     photos, checkpoint = trainer.photos, options.checkpoint or out.with_suffix(".checkpoint.npz")
     if options.resume:
         trainer.load_checkpoint(checkpoint)
-    n_held_out, n_weights = (
-        photos.held_out.sum(),
-        sum(np.prod(weight.shape) for _, weight in trainer.averaged),
-    )
+    n_held_out = photos.held_out.sum()
+    n_weights = sum(np.prod(weight.shape) for _, weight in trainer.averaged)
     print(
         f"{len(photos) - n_held_out} photos of {len(photos.identities)} people, {n_held_out} held out; "
         f"{n_weights / 1e6:.1f} million weights"

@@ -122,14 +122,7 @@ def measure_utility(
     # Find the cached rows.
     sets = [faces] + ([faces.others] if faces.others is not None else [])
     attributes = "\n".join(one.attributes.to_csv() for one in sets)
-    inputs = (
-        faces.fingerprint,
-        attributes,
-        scene.release.images.faces.image_keys,
-        labels,
-        naturalness,
-        random_state,
-    )
+    inputs = (faces.fingerprint, attributes, images.image_keys, labels, naturalness, random_state)
     store = utils.CacheStore(f"utility-{utils.source_key(__file__)[:16]}")
     keys = {name: utils.content_key(name, *inputs) for name in metrics}
     known = store.get(keys.values())

@@ -187,10 +187,8 @@ def _gradient_histograms(crop: np.ndarray) -> np.ndarray:
     n = _HOG_SIZE // _HOG_CELL
     cells = votes.reshape(n, _HOG_CELL, n, _HOG_CELL, _HOG_BINS).sum(axis=(1, 3))
     # Collect the blocks and scale them. (49, 36)
-    places = [
-        (slice(i, i + _HOG_BLOCK), slice(j, j + _HOG_BLOCK)) for i in range(n - 1) for j in range(n - 1)
-    ]
-    blocks = np.stack([cells[place].ravel() for place in places])
+    starts = np.ndindex(n - 1, n - 1)
+    blocks = np.stack([cells[i : i + _HOG_BLOCK, j : j + _HOG_BLOCK].ravel() for i, j in starts])
     return (blocks / np.sqrt((blocks**2).sum(axis=1, keepdims=True) + 1e-6)).ravel()
 
 
@@ -237,9 +235,8 @@ class FaceReadings:
 
     def _crops(self, rows: Sequence[int], size: int, zoom: float = 1.0) -> np.ndarray:
         """Upright crops: uint8 (b, size, size, 3)."""
-        return np.stack(
-            [detection.aligned_crop(self.faces.images[i], self.landmarks[i], size, zoom) for i in rows]
-        )
+        images, landmarks = self.faces.images, self.landmarks
+        return np.stack([detection.aligned_crop(images[i], landmarks[i], size, zoom) for i in rows])
 
     def _grey_crops(self, rows: Sequence[int], size: int, zoom: float) -> np.ndarray:
         return np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in self._crops(rows, size, zoom)])
@@ -266,9 +263,8 @@ class FaceReadings:
     @cached_property
     def expressions(self) -> np.ndarray:
         networks.load_expression_network()
-        return self._read("expression", lambda rows: networks.read_expressions(self._crops(rows, 64))).argmax(
-            axis=1
-        )
+        shares = self._read("expression", lambda rows: networks.read_expressions(self._crops(rows, 64)))
+        return shares.argmax(axis=1)
 
     def feature_distances(self, others: FaceReadings, partners: np.ndarray) -> np.ndarray:
         """Distance of each face to one of the others in the features of the expression network: (n,).
@@ -284,9 +280,8 @@ class FaceReadings:
         keys = [key + theirs[partner] for key, partner in zip(self.faces.image_keys, partners, strict=True)]
 
         def compare(rows: Sequence[int]) -> np.ndarray:
-            return networks.feature_distances(self._crops(rows, 64), others._crops(partners[rows], 64))[
-                :, None
-            ]
+            crops = self._crops(rows, 64), others._crops(partners[rows], 64)
+            return networks.feature_distances(*crops)[:, None]
 
         found = utils.cached_batches(f"perceived-{_code_key()}", keys, compare, "comparing features", _BATCH)
         return np.stack(found)[:, 0].astype(float)
@@ -310,9 +305,7 @@ class FaceReadings:
     @cached_property
     def gradients(self) -> np.ndarray:
         def read(rows: Sequence[int]) -> np.ndarray:
-            return np.stack(
-                [_gradient_histograms(crop) for crop in self._grey_crops(rows, _HOG_SIZE, _HOG_ZOOM)]
-            )
+            return np.stack(list(map(_gradient_histograms, self._grey_crops(rows, _HOG_SIZE, _HOG_ZOOM))))
 
         return self._read("gradients", read)
 

@@ -100,11 +100,7 @@ def _measure_photos(measure: PhotoMeasure, scene: UtilityScene) -> UtilityResult
     values, failed = measure.known_values(scene.release)
     counted = np.isfinite(values)
     undefined = int((~counted & ~failed).sum())
-    notes = [
-        f"{measure.undefined}: {undefined} photos left out" if undefined else "",
-        measure.note,
-        scene.clear_note,
-    ]
+    left_out = f"{measure.undefined}: {undefined} photos left out" if undefined else ""
     known = values[counted].astype(bool) if measure.is_share else values[counted]
     return UtilityResult(
         intervals.mean(known),
@@ -114,7 +110,7 @@ def _measure_photos(measure: PhotoMeasure, scene: UtilityScene) -> UtilityResult
         value_worst=intervals.mean(np.where(failed, measure.lost, values)[counted | failed]),
         baseline=_mean_over(scene.clear, measure),
         chance=_mean_over(scene.dealt, measure) if measure.is_paired else float("nan"),
-        note="; ".join(filter(None, notes)),
+        note="; ".join(filter(None, [left_out, measure.note, scene.clear_note])),
     )
 
 

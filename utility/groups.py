@@ -55,9 +55,8 @@ def people_groups(faces: Faces) -> pd.DataFrame:
 
 def _age_groups(ages: np.ndarray) -> np.ndarray:
     low, high = _AGE_LIMITS
-    return np.array([f"under {low}", f"{low} to {high - 1}", f"{high} and over"])[
-        np.digitize(ages, _AGE_LIMITS)
-    ]
+    names = np.array([f"under {low}", f"{low} to {high - 1}", f"{high} and over"])
+    return names[np.digitize(ages, _AGE_LIMITS)]
 
 
 def by_group(

@@ -113,9 +113,8 @@ def _smile_targets(scene: UtilityScene, readings: FaceReadings) -> tuple[np.ndar
 
 def _turn_targets(scene: UtilityScene, readings: FaceReadings) -> tuple[np.ndarray, str]:
     middle = np.median(scene.release.photos.turns)
-    return (readings.turns > middle).astype(
-        np.int64
-    ), f"labels: heads turned by more than {middle:.0f} degrees"
+    turned = (readings.turns > middle).astype(np.int64)
+    return turned, f"labels: heads turned by more than {middle:.0f} degrees"
 
 
 #: What is learned, and from which features: dlib's descriptors tell sex but hardly expressions, gradients the reverse.
