@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the suite's modules, not this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import anonymizer
 import datasets
