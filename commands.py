@@ -13,6 +13,14 @@ exit status: 0 done; 1 done, but a check failed; 2 bad request or unreadable fil
 130 interrupted, run the same command again to resume."""
 
 
+def make_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """Make the parser of ``python -m MODULE``; its help keeps the lines of the description and lists the exit codes."""
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, epilog=EXIT_CODES, formatter_class=form
+    )
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None = None,

@@ -16,7 +16,7 @@ import embedding
 import evaluation
 import partitioning
 from checks import ParameterError, check_known
-from commands import EXIT_CODES, run_command
+from commands import make_parser, run_command
 from datasets import Faces
 from evaluation import NO_ANONYMIZATION, NOT_APPLICABLE, RANDOM_PARTITION, Combination
 
@@ -231,12 +231,7 @@ def restrict(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a grid, attack selected releases and measure their utility, and write the tables to outputs/."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation",
-        description=main.__doc__,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("evaluation", main.__doc__)
     parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
     parser.add_argument("--grid", choices=GRIDS, default="quick")
     parser.add_argument(

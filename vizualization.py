@@ -196,8 +196,8 @@ def loss_and_reidentification(
             if published is not None:
                 _published_curves(axis, published, measure, by, names)
             axis.set_title(label(measure), fontsize=9)
-        right.set_ylim(-0.02, 1.05)
-        for axis, measure in ((left, measures[0]), (right, measures[1])):
+            if axis is right:
+                axis.set_ylim(-0.02, 1.05)
             _clear_photos(axis, table, measure)
         k = np.unique(rows["k"])
         right.plot(k, 1 / k, label="1 / k", **REFERENCE_LINE)
@@ -272,9 +272,7 @@ def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
             axis.plot(*points.to_numpy().T, label=label(name), **line_style(name, position))
             for k in (points.index[0], *points.index[points.index.isin([5, 10])]):
                 axis.annotate(str(k), points.loc[k], textcoords="offset points", xytext=(4, 4), fontsize=7)
-        axis.set_xlabel(label("information_loss"))
-        axis.set_ylabel(label("re_identification"))
-        axis.set_ylim(-0.02, 1.02)
+        axis.set(xlabel=label(measures[0]), ylabel=label(measures[1]), ylim=(-0.02, 1.02))
         _legend(figure, axis)
     return figure
 
@@ -288,8 +286,7 @@ def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
         if over_k.count().max() > 1:
             band = mean.index, over_k.min(), over_k.max()
             axis.fill_between(*band, color=style["color"], alpha=0.15, lw=0)
-    axis.set_xlabel("Cluster size k")
-    axis.set_ylabel(label(measure))
+    axis.set(xlabel="Cluster size k", ylabel=label(measure))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -339,8 +336,7 @@ def distance_histogram(
             style = {"alpha": 0.6, "color": colour, "label": f"{name} ({len(values)} pairs)"}
             axis.hist(values, edges, weights=np.full(len(values), 1 / len(values)), **style)
         axis.axvline(threshold, label=f"threshold {threshold:g}", **REFERENCE_LINE)
-        axis.set_xlabel("Distance between two descriptors")
-        axis.set_ylabel("Share of pairs")
+        axis.set(xlabel="Distance between two descriptors", ylabel="Share of pairs")
         _legend(figure, axis)
     return figure
 
@@ -428,11 +424,9 @@ def _cluster_axis(axis: Axes, names: Sequence[int], drawn: Sequence[bool]) -> No
     for cluster in np.flatnonzero(~np.asarray(drawn)):
         place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axis.text(cluster, 0.03, "no face", rotation=90, fontsize=7, **place)
-    axis.set_xlabel("Cluster")
-    axis.set_ylabel("Distance to surrogate")
+    axis.set(xlabel="Cluster", ylabel="Distance to surrogate", xlim=(-0.7, len(names) - 0.3))
     least = min(len(names) / 16, len(names))  # at most 16 names fit
     every = next(every for every in (1, 2, 5, 10, 25, 50, 100, len(names)) if every >= least)
-    axis.set_xlim(-0.7, len(names) - 0.3)
     axis.set_xticks(range(0, len(names), every), [str(name) for name in names[::every]])
     axis.grid(visible=False, axis="x")
 
@@ -453,8 +447,7 @@ def _spread_of_means(
             color=COLOURS[position], linestyle="--" if name.startswith("published") else "-",
         )  # fmt: skip
     axis.axvline(threshold, **REFERENCE_LINE)
-    axis.set_xlabel("Mean distance to surrogate")
-    axis.set_ylabel("Share of clusters below")
+    axis.set(xlabel="Mean distance to surrogate", ylabel="Share of clusters below")
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -562,9 +555,7 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
         axis.set_yticks(middles, [label(name) for name in down])
         axis.hlines(starts[1:-1] - 0.85, -0.02, 1.02, color=BASELINE_GREY, linewidth=0.5, alpha=0.5)
         axis.grid(visible=False, axis="y")
-        axis.set_ylim(starts[-1] - 0.7, -0.7)
-        axis.set_xlim(-0.02, 1.02)
-        axis.set_xlabel(label("rate"))
+        axis.set(xlabel=label("rate"), xlim=(-0.02, 1.02), ylim=(starts[-1] - 0.7, -0.7))
         _legend(figure, axis)
     return figure
 
@@ -661,9 +652,7 @@ def pareto(
         if "k" in best:
             for k, point in _apart(best.drop_duplicates("k"), loss, privacy):
                 axis.annotate(str(k), point, fontsize=7, xytext=(3, 4), textcoords="offset points")
-        axis.set_xlabel(label(loss))
-        axis.set_ylabel(label(privacy))
-        axis.set_ylim(-0.02, 1.02)
+        axis.set(xlabel=label(loss), ylabel=label(privacy), ylim=(-0.02, 1.02))
         _legend(figure, axis)
     return figure
 
@@ -813,8 +802,7 @@ def cluster_map(points: np.ndarray, labels: np.ndarray, title: str = "") -> Figu
                 axis.plot(*np.stack([centre, member]).T, color=colour, linewidth=0.7, alpha=0.6)
             marker = MARKERS[position // len(COLOURS) % len(MARKERS)]
             axis.scatter(*members.T, s=14, color=colour, marker=marker)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
     return figure
 
 
@@ -834,8 +822,6 @@ def loss_against_time(table: pd.DataFrame, loss: str = "SSE / SST", title: str =
         for position, (name, seconds, value) in enumerate(table[["partitioner", "seconds", loss]].to_numpy()):
             style = {**line_style(name, position), "linestyle": "", "markersize": 6}
             axis.plot(seconds, value, label=label(name), **style)
-        axis.set_xscale("log")
-        axis.set_xlabel("CPU seconds")
-        axis.set_ylabel(loss)
+        axis.set(xscale="log", xlabel="CPU seconds", ylabel=loss)
         _legend(figure, axis)
     return figure

@@ -33,15 +33,10 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    top = argparse.ArgumentParser(
-        prog="python -m CNN",
-        description=__doc__,
-        epilog=commands.EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    subparsers = top.add_subparsers(required=True, metavar="train | generate")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    parser = commands.make_parser("CNN", __doc__)
+    subparsers = parser.add_subparsers(required=True, metavar="train | generate")
 
     train = subparsers.add_parser("train", help="train a network on photos", description=_train.__doc__)
     add_options(train, UpConvolutionSettings, "CNN/output/SOURCE.keras")
@@ -57,12 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     generation.add_arguments(generate)
     generate.set_defaults(run=generation.run)
-    return top
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status."""
-    return commands.run_command(parser(), arguments)
+    return commands.run_command(parser, arguments)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import detection
+from checks import check_array
 from CNN.model import EMOTIONS, FaceNetwork
 from datasets import Faces
 from frame import warp_photo
@@ -115,13 +116,11 @@ def fit_nuisance(
     a = model.architecture
     if "nuisance" not in a.input_sizes or model.landmarks is None:
         raise ValueError("this network has no nuisance codes to fit to a photo")
-    identity = np.asarray(identity, dtype=np.float32)
+    identity = check_array("identity", identity, (None, len(model.identities)))
     n = len(identity)
-    shapes = (identity.shape, np.shape(pictures), np.shape(visible))
-    wanted = ((n, len(model.identities)), (n, a.height, a.width, a.channels), (n, a.height, a.width))
-    if shapes != wanted:
-        raise ValueError(f"identity, pictures and visible must have the shapes {wanted}, got {shapes}")
-    weights = face_weights(model.landmarks, a.height, a.width)[None] * np.asarray(visible)[..., None]
+    pictures = check_array("pictures", pictures, (n, a.height, a.width, a.channels))
+    visible = check_array("visible", visible, (n, a.height, a.width))
+    weights = face_weights(model.landmarks, a.height, a.width)[None] * visible[..., None]
     weights = tf.constant(weights, tf.float32)  # (n, h, w, 1)
     pictures = tf.constant(pictures, tf.float32)
     nearest = [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]

@@ -83,9 +83,8 @@ class Panel(widgets.VBox):
 
         def menu(names: Sequence[str], value: str, text: str, tooltip: str) -> widgets.Dropdown:
             options = [(label(name), name) for name in names]
-            return widgets.Dropdown(
-                options=options, value=value, description=text, tooltip=tooltip, style=style
-            )
+            words = {"description": text, "tooltip": tooltip, "style": style}
+            return widgets.Dropdown(options=options, value=value, **words)
 
         self.k = widgets.IntSlider(
             value=first.k, min=e.k_values[0], max=e.k_values[-1], description="k (people)", style=style,
@@ -217,9 +216,8 @@ class Panel(widgets.VBox):
             return
         self._ticket += 1
         self._say(f"Simulated. Next: drawing {len(self.view.clusters)} surrogates …")
-        _background().submit(
-            partial(self._draw, self.view, self.cluster.index, self._ticket, _running_loop())
-        )
+        job = partial(self._draw, self.view, self.cluster.index, self._ticket, _running_loop())
+        _background().submit(job)
 
     def _draw(self, view: View, first: int, ticket: int, loop: asyncio.AbstractEventLoop | None) -> None:
         """In the background: settle the partition, then draw; results go to the panel's own thread."""
@@ -238,11 +236,8 @@ class Panel(widgets.VBox):
                 loop.call_soon_threadsafe(unless_outdated)
 
         def report(drawn: int, n_drawn: int) -> None:
-            tell(
-                self._show_progress,
-                drawn,
-                f"Simulated. {name}: {n_drawn} of {len(view.clusters)} surrogates drawn.",
-            )
+            text = f"Simulated. {name}: {n_drawn} of {len(view.clusters)} surrogates drawn."
+            tell(self._show_progress, drawn, text)
 
         if outdated():
             return

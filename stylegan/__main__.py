@@ -91,12 +91,7 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stylegan",
-        description=__doc__,
-        epilog=commands.EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("stylegan", __doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (add_arguments, run, text) in _COMMANDS.items():
         command = subparsers.add_parser(name, help=text, description=run.__doc__)

@@ -177,13 +177,9 @@ def ffhq_crop(photo: np.ndarray, landmarks: np.ndarray, size: int = 1024) -> np.
     fine = fineness * size
     right, down = corners[1] - corners[0], corners[2] - corners[0]
     first = corners[0] + (right + down) / (2 * fine)  # the centre of the first pixel
-    sampled = cv2.warpAffine(
-        photo,
-        np.column_stack([right / fine, down / fine, first]),
-        (fine, fine),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    matrix = np.column_stack([right / fine, down / fine, first])
+    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+    sampled = cv2.warpAffine(photo, matrix, (fine, fine), **how)
     # Average down to the crop. (size, size, 3)
     return sampled if fineness == 1 else cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
 

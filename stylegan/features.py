@@ -74,14 +74,9 @@ def _build(weights: Weights) -> keras.Model:
     def convolve(x, stride: int, padding: str):
         """Apply the next convolution of the file, with its scale and shift folded in."""
         kernel, bias, scale, shift = next(convolutions)
-        layer = keras.layers.Conv2D(
-            len(kernel),
-            kernel.shape[2:],
-            strides=stride,
-            padding=padding,
-            data_format="channels_last",
-            dtype="float32",  # whatever the precision of a training around it
-        )
+        # Compute in float32, whatever the precision of a training around it.
+        form = {"data_format": "channels_last", "dtype": "float32"}
+        layer = keras.layers.Conv2D(len(kernel), kernel.shape[2:], stride, padding, **form)
         x = layer(x)
         folded = (kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0)  # (h, w, in, out)
         layer.set_weights([folded, bias * scale + shift])

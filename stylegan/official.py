@@ -212,8 +212,6 @@ def run(chosen: argparse.Namespace) -> None:
     """Rewrite a network as an .npz file, which loads faster and is safe to read."""
     import stylegan
 
-    if chosen.out.suffix != ".npz":
-        raise ValueError(f"{chosen.out}: the name of a network's file must end in .npz")
     if not chosen.out.parent.is_dir():
         raise FileNotFoundError(f"the folder {chosen.out.parent} does not exist; make it first")
     network = stylegan.load_network(chosen.network)

@@ -359,14 +359,8 @@ class Projector:
         u = (start - self.network.average) / self.spread
         # Assign the photos' values and reset the averages. (batch, ...)
         rows = np.minimum(np.arange(self.batch), len(aligned) - 1)
-        filled = {
-            "codes": u,
-            "best": u,
-            "target": aligned.images,
-            "weights": weights,
-            "transforms": transforms,
-        }
-        for name, values in filled.items():
+        filled = {"codes": u, "best": u, "weights": weights, "transforms": transforms}
+        for name, values in (filled | {"target": aligned.images}).items():
             s[name].assign(values[rows].astype(np.float32))
         for name in ("slope", "square", "wanted"):
             s[name].assign(tf.zeros_like(s[name]))
@@ -383,9 +377,8 @@ class Projector:
     def _saved_path(self, aligned: AlignedPhotos, start: np.ndarray) -> Path:
         """Where the unfinished work of a search is saved."""
         photos = (aligned.images, aligned.landmarks, aligned.visible)
-        return (
-            utils.cache_folder("projection") / f"{utils.content_key(self._fingerprint, *photos, start)}.npz"
-        )
+        key = utils.content_key(self._fingerprint, *photos, start)
+        return utils.cache_folder("projection") / f"{key}.npz"
 
     def _restore(self, path: Path) -> list[np.ndarray]:
         """Restore saved work; returns the rows of the trace so far, none if nothing usable was saved."""

@@ -424,7 +424,7 @@ def test_groups_by_hand():
     assert table.loc[("hit", "all"), "value"] == pytest.approx(0.5)
     assert table.loc[("years", "m"), "value"] == pytest.approx(5.5)
     assert men["low"] < men["value"] < men["high"]
-    with pytest.raises(ValueError, match="as many rows each"):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         utility.by_group(values, groups[:3], people)
 
 

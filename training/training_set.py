@@ -185,16 +185,9 @@ def prepare(
         shapes[i] = detection.move_points(landmarks[i], transform)
         texture, seen = warp_photo(faces.images[i][..., :channels], transform, frame.height, frame.width)
         pictures[i] = np.clip(np.rint(paint_in(texture, seen & known, typical)), 0, 255)
-    return TrainingSet(
-        pictures,
-        people,
-        [str(person) for person in faces.people],
-        [str(name) for name in faces.names],
-        apart,
-        shapes,
-        faces.source,
-        (0, 0, frame.height, frame.width),
-    )
+    identities, names = list(map(str, faces.people)), list(map(str, faces.names))
+    place = (0, 0, frame.height, frame.width)
+    return TrainingSet(pictures, people, identities, names, apart, shapes, faces.source, place)
 
 
 def _typical_face(

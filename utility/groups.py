@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_consistent_length
 
-import checks
 import intervals
 import utils
 from datasets import Faces
@@ -86,10 +86,7 @@ def by_group(
     ValueError
         If the numbers of rows differ.
     """
-    if not len(values) == len(groups) == len(people):
-        raise checks.ParameterError(
-            f"values, groups and people must have as many rows each, got {len(values)}, {len(groups)} and {len(people)}"
-        )
+    check_consistent_length(values, groups, people)
     people, rows = np.asarray(people, dtype=str), []
     masks = [("all", "all", np.ones(len(people), dtype=bool))]
     for grouping in groups.columns:
@@ -140,11 +137,7 @@ def cluster_homogeneity(
         ``worst`` (of the most uniform cluster), ``random``, ``random_low``, ``random_high`` (mean and central 95 % of
         random clusterings).
     """
-    if not len(labels) == len(groups) == len(identities):
-        raise checks.ParameterError(
-            "labels, groups and identities must have as many rows each, "
-            f"got {len(labels)}, {len(groups)} and {len(identities)}"
-        )
+    check_consistent_length(labels, groups, identities)
     random = utils.check_random_state(random_state)
     people = pd.DataFrame({"label": labels, "group": groups, "identity": identities})
     people = people.drop_duplicates(["label", "identity"])
