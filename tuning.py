@@ -115,6 +115,9 @@ class _Candidate:
     def success(self) -> float:
         return float(self.hits.mean())
 
+    def meets(self, bound: float) -> bool:
+        return self.found and self.success <= bound
+
 
 def _reidentified(task: _Task, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
     """The paper's measure: which members' photos are nearer to the image than the threshold, (m,)."""
@@ -281,26 +284,23 @@ def _search(
         tried.append(_measure(task, members, weights, strength, step))
         return tried[-1]
 
-    def meets(candidate: _Candidate) -> bool:
-        return candidate.found and candidate.success <= bound
-
     # Pull towards the average until the bound is met.
     above = None
     for strength in strengths:
         candidate = measure(strength, "shrink")
-        if meets(candidate):
+        if candidate.meets(bound):
             break
         above = strength
     # Refine: the least pull lies between the last two strengths.
-    if meets(candidate) and above is not None:
+    if candidate.meets(bound) and above is not None:
         below = strength
         for _ in range(_REFINEMENTS):
             middle = (above + below) / 2
-            above, below = (above, middle) if meets(measure(middle, "refine")) else (middle, below)
+            above, below = (above, middle) if measure(middle, "refine").meets(bound) else (middle, below)
     # Halve the shares of members who are still recognised.
     last = tried[0]
     for _ in range(_REWEIGHTINGS):
-        if meets(last) or not last.found or last.hits.all() or not last.hits.any():
+        if last.meets(bound) or not last.found or last.hits.all() or not last.hits.any():
             break
         shares = np.where(last.hits, shares / 2, shares)
         last = measure(strengths[0], "reweight")
@@ -309,7 +309,7 @@ def _search(
 
 def _best(candidates: Sequence[_Candidate], bound: float) -> _Candidate:
     """The least loss among candidates that meet the bound; else the lowest success, those with a face first."""
-    met = [c for c in candidates if c.found and c.success <= bound]
+    met = [c for c in candidates if c.meets(bound)]
     if met:
         return min(met, key=lambda c: c.loss)
     return min(candidates, key=lambda c: (not c.found, c.success, c.loss if c.found else 0.0))
@@ -380,7 +380,7 @@ def _result(task: _Task, sizes, tried, chosen: Sequence[_Candidate], bound: floa
             for number, c in enumerate(candidates)
         ]
     )  # fmt: skip
-    met = [c.found and c.success <= bound for c in chosen]
+    met = [c.meets(bound) for c in chosen]
     clusters = trace[trace["chosen"]].assign(n_people=sizes, met=met).reset_index(drop=True)
     upper = _upper(task, chosen)
     reason = _MET if upper <= bound else _CLUSTERS_ONLY

@@ -557,7 +557,7 @@ def test_fitting_finds_a_code(model):
         np.abs(model.generate(identity, nuisance=c) - wanted).mean() for c in (np.zeros((1, 3)), code)
     )
     assert after < 0.5 * before
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match="shape"):
         fitting.fit_nuisance(model, identity, wanted, np.ones((1, 40, 40), dtype=bool))
 
 
