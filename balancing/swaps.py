@@ -11,13 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from balancing.rules import Breaches, Rules
-from distances import (
-    mean_of_groups,
-    nearest_columns,
-    squared_diameter,
-    squared_distances,
-    squared_lengths,
-)
+from distances import mean_of_groups, nearest_columns, squared_diameter, squared_distances, squared_lengths
 
 #: Candidate clusters per person in local search.
 CANDIDATES = 8
