@@ -146,9 +146,7 @@ def hierarchical_partition(people: People, random_state: Seed, method: str = "wa
 
 _KMEANS_ORDERS = {
     # centroid distances (n, clusters), random generator -> the order in which people choose their cluster
-    "elki": lambda distances, generator: np.argsort(
-        distances.min(axis=1) - distances.max(axis=1), kind="stable"
-    ),
+    "elki": lambda distances, generator: np.argsort(-np.ptp(distances, axis=1), kind="stable"),
     "max": lambda distances, generator: np.argsort(-distances.max(axis=1), kind="stable"),
     "min": lambda distances, generator: np.argsort(distances.min(axis=1), kind="stable"),
     "random": lambda distances, generator: generator.permutation(len(distances)),

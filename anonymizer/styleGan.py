@@ -169,10 +169,9 @@ class StyleMixing(Surrogates):
                 f"({_beside(self.network_path, 'encoder').name}) nor a folder {folder.name} in {folder.parent.name}; "
                 "make codes with: python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
             )
-        if given is None or isinstance(given, str | Path):
-            return code_folder.read_codes(
-                Path(folder if given is None else given), self.faces.names, self.network
-            )
+        given = folder if given is None else given
+        if isinstance(given, str | Path):
+            return code_folder.read_codes(Path(given), self.faces.names, self.network)
         return self._checked_codes(given)
 
     def _checked_codes(self, codes) -> np.ndarray:
@@ -426,9 +425,7 @@ def _adjust_as_published(
         if np.concatenate([rounds[-1].near for rounds in drawn]).mean() <= 1 / k:
             break
         if number > MAX_ROUNDS:
-            reason = (
-                "the published loop was stopped: its target is not met within the maximum number of rounds"
-            )
+            reason = "the published loop was stopped: target not met within the maximum number of rounds"
             break
         alpha *= _FACTOR
         for (members, weights), rounds in zip(clusters, drawn, strict=True):
@@ -446,6 +443,6 @@ def _adjust_as_published(
 _MIXES: dict[str, Callable] = {"mean": _mean, "adjusted": _adjusted, "random": _random}
 _AS_PUBLISHED: dict[str, Callable] = {
     "mean": _mean,
-    "adjusted": _adjusted_alone_as_published,
+    "adjusted": lambda model, *cluster: _adjust_as_published(model, [cluster])[0],
     "random": _random_as_published,
 }

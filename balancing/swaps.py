@@ -116,9 +116,8 @@ class _SumOfSquares:
         change = squared_lengths(self.sums[own]) / self.masses[own]
         change = change - squared_lengths(self.sums[own] + step) / (self.masses[own] + mass)
         change += (squared_lengths(self.sums[near]) / self.masses[near])[:, None]
-        return change - squared_lengths(self.sums[near][:, None, :] - step) / (
-            self.masses[near][:, None] - mass
-        )
+        near_sums, near_masses = self.sums[near][:, None], self.masses[near][:, None]
+        return change - squared_lengths(near_sums - step) / (near_masses - mass)
 
     def exchange(self, person, partner, own, other):
         step = self.weighted[partner] - self.weighted[person]
@@ -230,9 +229,8 @@ def _search(rows, grouping, cost, breaches, generator, moves):
     for _ in range(int(np.clip(moves // (CANDIDATES * len(rows)), 4, 20))):
         means = mean_of_groups(rows, grouping.labels, len(grouping.counts))
         blocks = (rows[start : start + 1024] for start in range(0, len(rows), 1024))
-        near = np.concatenate(
-            [nearest_columns(squared_distances(block, means), CANDIDATES + 1) for block in blocks]
-        )
+        near = [nearest_columns(squared_distances(block, means), CANDIDATES + 1) for block in blocks]
+        near = np.concatenate(near)
         people = generator.permutation(len(rows))
         if not sum(_swap_best(person, near[person], grouping, cost, breaches) for person in people):
             break

