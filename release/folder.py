@@ -132,9 +132,7 @@ def _is_done(options: FolderOptions, key: str) -> bool:
     if options.out.is_dir() and any(options.out.iterdir()):
         raise ParameterError(f"{options.out}: not empty, and not from this run; choose a new or empty folder")
     if options.ledger.exists() or (options.journal.exists() and not known):
-        raise ParameterError(
-            f"{options.ledger}: belongs to another release; choose another --ledger, or move it away"
-        )
+        raise ParameterError(f"{options.ledger}: belongs to another release; choose another --ledger")
     return False
 
 

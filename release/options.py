@@ -126,13 +126,11 @@ def check_request(options: FolderOptions) -> None:
     if out.is_relative_to(source) or source.is_relative_to(out):
         inner, outer = ("OUT", "PHOTOS") if out.is_relative_to(source) else ("PHOTOS", "OUT")
         raise ParameterError(
-            f"{inner} is inside {outer}: the originals would be shared with the release; choose another folder"
+            f"{inner} is inside {outer}: the originals would be shared; choose another folder"
         )
     for folder, name in ((out, "OUT"), (source, "PHOTOS")):
         if ledger.is_relative_to(folder):
-            raise ParameterError(
-                f"the ledger would be inside {name}; it identifies people, keep it in a private place"
-            )
+            raise ParameterError(f"the ledger would be inside {name}; it identifies people, keep it private")
     if out.exists() and not out.is_dir():
         raise ParameterError(f"{options.out}: is a file; OUT must be a folder")
 

@@ -39,20 +39,15 @@ def make_sheet(plan: Plan, finished: Mapping[int, Path], mode: str, originals: b
         Whether to show the photos, or only where their faces were.
     """
     if mode == "shared":
-        return [_surrogate_entry(plan, label, originals) for label in range(len(plan.surrogates))][
-            :_SHEET_PHOTOS
-        ]
+        shown = range(min(len(plan.surrogates), _SHEET_PHOTOS))
+        return [_surrogate_entry(plan, label, originals) for label in shown]
     entries = []
     for i, photo in enumerate(plan.photos):
         if len(entries) < _SHEET_PHOTOS and finished[i].is_file():
             original = read_image(photo.path)
-            entries.append(
-                {
-                    "before": _uri(original if originals else _places(original.shape, photo)),
-                    "after": _uri(read_image(finished[i])),
-                    "caption": _caption(photo),
-                }
-            )
+            before = _uri(original if originals else _places(original.shape, photo))
+            after = _uri(read_image(finished[i]))
+            entries.append({"before": before, "after": after, "caption": _caption(photo)})
     return entries
 
 

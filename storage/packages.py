@@ -33,9 +33,7 @@ def package_files(distribution: str, pattern: str) -> list[Path]:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
-        raise FileNotFoundError(
-            f"the package {distribution} is not installed; run: pip install {distribution}"
-        ) from None
+        raise FileNotFoundError(f"no package {distribution}; run: pip install {distribution}") from None
     paths = [Path(file.locate()) for file in files if fnmatchcase(file.as_posix(), pattern)]
     paths = sorted(path for path in paths if path.is_file())
     if not paths:

@@ -318,9 +318,7 @@ class _Builder:
         state, entries = self.build(pickled.state, depth), self.build(pickled.entries, depth)
         result = self.builders[pickled.name](PickledObject(pickled.name, args, state, entries))
         size = len(result) if isinstance(result, bytes) else getattr(result, "nbytes", 0)
-        if size > 2**16 and not isinstance(
-            result, bytes
-        ):  # a copy of the state, which is not needed any more
+        if size > 2**16 and not isinstance(result, bytes):  # a copy: the state is no longer needed
             self.done.pop(id(pickled.state), None)
             pickled.state = None
         self.budget -= size
