@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -83,10 +83,8 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
     """
     if not isinstance(embedding, str):
         raise TypeError(f"embedding must be a name such as 'dlib', got {type(embedding).__name__}")
-    kind, _, argument = embedding.partition(":")
-    if kind not in EMBEDDINGS or bool(argument) != (kind in NEEDS_PATH):
-        known = ", ".join(f"'{name}:PATH'" if name in NEEDS_PATH else f"'{name}'" for name in EMBEDDINGS)
-        raise ValueError(f"unknown embedding {embedding!r}; choose from {known}")
+    kind, argument = split_name(embedding, EMBEDDINGS)
+
     if len(faces) == 0:
         raise ValueError("faces must hold at least one photo to embed")
     if strict:
@@ -98,6 +96,21 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
         found = f"NaN or infinite values for {len(broken)} photos, first row {broken[0]}"
         raise ValueError(f"embedding {embedding!r} gave {found}")
     return descriptors
+
+
+def split_name(embedding: str, known: Iterable[str]) -> tuple[str, str]:
+    """Split 'KIND' or 'KIND:PATH' into kind and path, which is '' for the kinds that need none.
+
+    Raises
+    ------
+    ParameterError
+        If `known` has no such kind, or the path is missing or superfluous.
+    """
+    kind, _, path = embedding.partition(":")
+    if kind not in known or bool(path) != (kind in NEEDS_PATH):
+        shown = ", ".join(f"'{name}:PATH'" if name in NEEDS_PATH else f"'{name}'" for name in known)
+        raise ParameterError(f"unknown embedding {embedding!r}; choose from {shown}")
+    return kind, path
 
 
 def available() -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 import detection
 import utils
-from checks import ParameterError, check_number
+from checks import ParameterError, check_array, check_number
 from datasets import Faces
 
 
@@ -153,13 +153,10 @@ class Surrogates(Anonymizer):
 
 def _normalised(weights: Sequence[float], n: int) -> np.ndarray:
     """Check n weights and scale them to sum 1: float64 (n,)."""
-    try:
-        weights = np.array(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"weights must be numbers, one per member ({error})") from error
-    valid = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
-    if not valid:
-        raise ParameterError(f"weights must be {n} finite numbers of at least 0, not all 0, got {weights!r}")
+    weights = check_array("weights", weights, (n,), np.float64)
+    if (weights < 0).any() or not weights.any():
+        raise ParameterError(f"weights must be at least 0, and not all 0, got {weights!r}")
+
     weights = weights / weights.max()  # a sum of huge weights would overflow
     return weights / weights.sum()
 

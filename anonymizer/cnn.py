@@ -199,12 +199,11 @@ class UpConvolution(Surrogates):
                 return known
         code = utils.source_key(__name__)
         key = utils.content_key(self.faces.image_keys[i], self.identity_codes[i], self._options(), code)
-        return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit([i]), "fitting codes", 1)[0]
+        return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit(i), "fitting codes", 1)[0]
 
-    def _fit(self, rows: Sequence[int]) -> np.ndarray:
-        """Fit nuisance codes to photos: float32 (len(rows), m)."""
+    def _fit(self, i: int) -> np.ndarray:
+        """Fit a nuisance code to photo `i`: float32 (1, m)."""
         from CNN import fitting
 
-        images = [self.faces.images[i] for i in rows]
-        pictures, visible = fitting.align(images, self.landmarks[rows], self.model)
-        return fitting.fit_nuisance(self.model, self.identity_codes[rows], pictures, visible)
+        pictures, visible = fitting.align([self.faces.images[i]], self.landmarks[[i]], self.model)
+        return fitting.fit_nuisance(self.model, self.identity_codes[[i]], pictures, visible)

@@ -23,7 +23,7 @@ import detection
 import embedding
 import utils
 from anonymizer.base import Surrogates
-from checks import Number, ParameterError, check, check_known, check_number
+from checks import Number, check, check_array, check_known, check_number
 from datasets import Faces
 
 #: The paper's threshold for dlib's descriptors (section 4.2), by which the adjustments decide.
@@ -175,11 +175,8 @@ class StyleMixing(Surrogates):
         return self._checked_codes(given)
 
     def _checked_codes(self, codes) -> np.ndarray:
-        codes = np.array(codes, dtype=np.float32)
-        wanted = (len(self.faces), self.network.num_layers, self.network.w_dim)
-        if codes.shape != wanted or not np.isfinite(codes).all():
-            raise ParameterError(f"codes must be finite numbers of shape {wanted}, got shape {codes.shape}")
-        return codes
+        shape = (len(self.faces), self.network.num_layers, self.network.w_dim)
+        return check_array("codes", codes, shape).copy()
 
     def _known_or_encoded(self) -> np.ndarray:
         """Take the codes kept beside the network if it knows the photos, and encode all other photos."""

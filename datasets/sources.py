@@ -104,7 +104,10 @@ DATASETS = {"orl": _load_orl}
 def _load_folder(folder: Path) -> Faces:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder or data set; data sets are {', '.join(DATASETS)}")
-    paths = _find_photos(folder)
+    # List the photos in the folder and its direct sub-folders, without hidden files.
+    files = [*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]
+    paths = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
     if not paths:
         raise ValueError(
             f"{folder}: holds no photos; add one sub-folder of photos per person "
@@ -115,12 +118,6 @@ def _load_folder(folder: Path) -> Faces:
     _check_readable(images)
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Faces(images, identities, names, attributes, source=folder.name or str(folder))
-
-
-def _find_photos(folder: Path) -> list[Path]:
-    """List the photos in a folder and its direct sub-folders, without hidden files."""
-    candidates = [*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]
-    return sorted(path for path in candidates if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFrame]:

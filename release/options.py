@@ -136,11 +136,9 @@ def check_request(options: FolderOptions) -> None:
 
 
 def _check_embedding(options: FolderOptions) -> None:
-    embedder, _, path = options.embedding.partition(":")
     known = [name for name in embedding.EMBEDDINGS if name != "stored"]  # nothing is stored for these faces
-    if embedder not in known or bool(path) != (embedder in embedding.NEEDS_PATH):
-        shown = ", ".join(f"{name}:PATH" if name in embedding.NEEDS_PATH else name for name in known)
-        raise ParameterError(f"unknown embedding {options.embedding!r}; choose from {shown}")
+    embedder, path = embedding.split_name(options.embedding, known)
+
     if path and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such model for --embedding")
     if embedder != "dlib" and options.same_person == SAME_PERSON:

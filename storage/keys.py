@@ -123,7 +123,7 @@ def _source_path(source: ModuleType | str | Path) -> Path:
         source = source.__file__
     path = Path(source) if Path(source).suffix == ".py" else _module_path(str(source))
     if path is None or not path.is_file():
-        raise FileNotFoundError(f"{source} is not in this project; give a module, its name or its file")
+        raise FileNotFoundError(f"{source} is not a module of this project; give a module or its file")
     return path.resolve()
 
 
@@ -173,7 +173,5 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
 
 def _is_docstring(statement: ast.stmt) -> bool:
     """Whether a statement is a bare text, or the `pass` that stands where a docstring could stand."""
-    match statement:
-        case ast.Pass() | ast.Expr(ast.Constant()):
-            return True
-    return False
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_text or isinstance(statement, ast.Pass)
