@@ -288,9 +288,8 @@ def _embed_network(
             raise ValueError(f"{path}: must return one row per photo, got shape {rows.shape}")
         return rows
 
-    descriptors = describe_crops(
-        faces, place, describe, side, preparation.zoom, f"embedding ({path.stem})", _BATCH
-    )
+    title = f"embedding ({path.stem})"
+    descriptors = describe_crops(faces, place, describe, side, preparation.zoom, title, _BATCH)
     return unit_rows(descriptors) if preparation.normalise else descriptors
 
 
@@ -436,9 +435,8 @@ def _check_keras_file(path: Path) -> None:
         registered = part.get("registered_name") or kind
         foreign = kind in _FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
         if foreign or not _KERAS_MODULES.fullmatch(module):
-            raise ValueError(
-                f"{path}: asks for {registered} of {module}, which is not a plain part of Keras; it was not loaded"
-            )
+            asked = f"{registered} of {module}, which is not a plain part of Keras"
+            raise ValueError(f"{path}: asks for {asked}; it was not loaded")
         if "lambda" in kind.lower():
             layer = part["config"] if isinstance(part.get("config"), dict) else {}
             known = isinstance(layer.get("arguments"), dict) and set(layer["arguments"]) == {"scale"}

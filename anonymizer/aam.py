@@ -337,9 +337,8 @@ def _majority(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     ndarray, shape (...)
         0 where no sign has a majority; for a single member, its value.
     """
-    above = _reached(np.maximum(values, 0), weights)
-    below = _reached(np.maximum(-values, 0), weights)
-    return above - below  # at most one of the two has a majority
+    # At most one of the two has a majority.
+    return _reached(np.maximum(values, 0), weights) - _reached(np.maximum(-values, 0), weights)
 
 
 def _reached(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -46,10 +46,13 @@ class Anonymizer(ABC):
         The photos that row numbers refer to.
     k_anonymous : bool
         Whether all members of a cluster can share one image, byte for byte.
+    trained_on : str or None
+        The only data set that it fits with its bundled network; None if it fits all.
     """
 
     name: str
     k_anonymous: bool
+    trained_on: str | None = None
 
     def __init__(self, faces: Faces):
         self.faces = faces
@@ -57,7 +60,7 @@ class Anonymizer(ABC):
     @classmethod
     def fits(cls, faces: Faces) -> bool:
         """Return whether it can be made for these faces without options or further files."""
-        return True
+        return cls.trained_on in (None, faces.source)
 
     @cached_property
     def landmarks(self) -> np.ndarray:

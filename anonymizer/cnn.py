@@ -57,11 +57,7 @@ class UpConvolution(Surrogates):
     """
 
     name = "cnn"
-
-    @classmethod
-    def fits(cls, faces: Faces) -> bool:
-        """Return whether these are the ORL faces, on which the bundled network was trained."""
-        return faces.source == "orl"
+    trained_on = "orl"
 
     def __init__(
         self,

@@ -108,11 +108,7 @@ class StyleMixing(Surrogates):
     """
 
     name = "stylegan"
-
-    @classmethod
-    def fits(cls, faces: Faces) -> bool:
-        """Return whether these are the ORL faces, on which the bundled network was trained."""
-        return faces.source == "orl"
+    trained_on = "orl"
 
     def __init__(
         self,
@@ -160,16 +156,17 @@ class StyleMixing(Surrogates):
         """Find the W+ codes (n, num_layers, w_dim): given, beside the network, from its encoder, or from a folder."""
         from stylegan import code_folder
 
-        folder = code_folder.CODES / self.faces.source
-        if given is None and _beside(self.network_path, "encoder").is_file():
-            return self._known_or_encoded()
-        if given is None and not folder.is_dir():
-            raise FileNotFoundError(
-                f"the network {self.network_path.name} has no W+ codes for these photos: neither an encoder "
-                f"({_beside(self.network_path, 'encoder').name}) nor a folder {folder.name} in {folder.parent.name}; "
-                "make codes with: python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
-            )
-        given = folder if given is None else given
+        if given is None:
+            encoder, given = _beside(self.network_path, "encoder"), code_folder.CODES / self.faces.source
+            if encoder.is_file():
+                return self._known_or_encoded()
+            if not given.is_dir():
+                raise FileNotFoundError(
+                    f"the network {self.network_path.name} has no W+ codes for these photos: neither an encoder "
+                    f"({encoder.name}) nor a folder {given.name} in {given.parent.name}; make codes with: "
+                    "python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
+                )
+
         if isinstance(given, str | Path):
             return code_folder.read_codes(Path(given), self.faces.names, self.network)
         return self._checked_codes(given)
@@ -372,12 +369,16 @@ def _search(
     best = min(
         rounds, key=lambda r: (not r.row["found"], r.row["re_identification"], r.row["information_loss"])
     )
-    return Mixture(best.code, best.image, best.row["strength"], reason, [one.row for one in rounds])
+    return _as_mixture(best, reason, rounds)
 
 
 # ----------------------------------------------------------------------------------------------------------
 # The same, as in the released code
 # ----------------------------------------------------------------------------------------------------------
+
+
+def _as_mixture(best: _Round, reason: str, rounds: Sequence[_Round]) -> Mixture:
+    return Mixture(best.code, best.image, best.row["strength"], reason, [one.row for one in rounds])
 
 
 def _random_as_published(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixture:
@@ -429,11 +430,7 @@ def _adjust_as_published(
             near = rounds[-1].near
             if near.any():
                 rounds.append(draw(number, alpha, members, weights * np.where(near, _FACTOR, 1.0)))
-    last = [rounds[-1] for rounds in drawn]
-    return [
-        Mixture(one.code, one.image, one.row["strength"], reason, [each.row for each in rounds])
-        for one, rounds in zip(last, drawn, strict=True)
-    ]
+    return [_as_mixture(rounds[-1], reason, rounds) for rounds in drawn]
 
 
 #: How codes are mixed, by name; and what the released code does under the same name.

@@ -28,8 +28,7 @@ def bisect(points: np.ndarray, sizes: np.ndarray, generator: np.random.Generator
             continue
         middle = (first + last) // 2
         chosen = _halve(points[members], int(sizes[first:middle].sum()), generator)
-        parts.append((members[chosen], first, middle))
-        parts.append((members[~chosen], middle, last))
+        parts += [(members[chosen], first, middle), (members[~chosen], middle, last)]
     return labels
 
 
@@ -245,8 +244,7 @@ def _repair(grouping, cost, breaches, generator, rounds=30):
             return
         for cluster in broken:
             for person in grouping.members(cluster):
-                near = generator.permutation(clusters)[:256]
-                _swap_best(person, near, grouping, cost, breaches)
+                _swap_best(person, generator.permutation(clusters)[:256], grouping, cost, breaches)
     still = int((breaches.by_cluster() > 0).sum())
     if still:
         raise ValueError(

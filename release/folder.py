@@ -104,8 +104,7 @@ def _run_key(options: FolderOptions, files: Sequence[Path]) -> str:
         options.same_person, options.seed, repr(sorted(options.method_options.items())), options.thorough,
         options.keep_faceless, options.largest_side,
     )  # fmt: skip
-    code = utils.source_key(planning, replacing, "datasets.faces")
-    return utils.content_key(decisive, content, code)
+    return utils.content_key(decisive, content, utils.source_key(planning, replacing, "datasets.faces"))
 
 
 def _is_done(options: FolderOptions, key: str) -> bool:

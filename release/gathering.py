@@ -124,12 +124,8 @@ def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) 
 
 def gather_faces(photos: Sequence[Photo]) -> FoundFaces | None:
     """Collect the faces that can be replaced, each a person of its own; None if there are none."""
-    rows = [
-        (i, j)
-        for i, photo in enumerate(photos)
-        for j, spot in enumerate(photo.spots)
-        if spot.crop is not None
-    ]
+    spots = [(i, j, spot) for i, photo in enumerate(photos) for j, spot in enumerate(photo.spots)]
+    rows = [(i, j) for i, j, spot in spots if spot.crop is not None]
     if not rows:
         return None
     crops, names = [photos[i].spots[j].crop for i, j in rows], [f"{i}/{j}" for i, j in rows]

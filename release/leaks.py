@@ -133,10 +133,8 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
     mine, theirs = _halves(people, plan.found.photo, random_state)
     every, all_found = np.arange(len(people)), np.ones(len(people), dtype=bool)
     rows = []
-    for what, (drawn, held, found) in {
-        _ORIGINAL_FACE: (before, before, all_found),
-        **_described_photos(plan, finished),
-    }.items():
+    attacked_parts = {_ORIGINAL_FACE: (before, before, all_found), **_described_photos(plan, finished)}
+    for what, (drawn, held, found) in attacked_parts.items():
         galleries = [(_SAME_PHOTOS, every, every), (_OTHER_PHOTOS, mine, theirs)]
         if what == _ORIGINAL_FACE:  # among the same photos, each is its own nearest
             galleries = galleries[1:]

@@ -125,9 +125,7 @@ def check_request(options: FolderOptions) -> None:
         raise FileNotFoundError(f"{options.source}: no such folder of photos")
     if out.is_relative_to(source) or source.is_relative_to(out):
         inner, outer = ("OUT", "PHOTOS") if out.is_relative_to(source) else ("PHOTOS", "OUT")
-        raise ParameterError(
-            f"{inner} is inside {outer}: the originals would be shared; choose another folder"
-        )
+        raise ParameterError(f"{inner} is inside {outer}: originals would be shared; choose another folder")
     for folder, name in ((out, "OUT"), (source, "PHOTOS")):
         if ledger.is_relative_to(folder):
             raise ParameterError(f"the ledger would be inside {name}; it identifies people, keep it private")

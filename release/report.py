@@ -59,11 +59,8 @@ def _surrogate_entry(plan: Plan, label: int, originals: bool) -> dict:
     else:
         before = np.full((110, 90, 3), _EMPTY, dtype=np.uint8)
     n_people = len(np.unique(plan.found.faces.identities[rows]))
-    return {
-        "before": _uri(before),
-        "after": _uri(plan.surrogates[label].image),
-        "caption": f"{n_people} people, {len(rows)} faces",
-    }
+    caption = f"{n_people} people, {len(rows)} faces"
+    return {"before": _uri(before), "after": _uri(plan.surrogates[label].image), "caption": caption}
 
 
 def _caption(photo: Photo) -> str:

