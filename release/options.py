@@ -136,7 +136,6 @@ def check_request(options: FolderOptions) -> None:
 def _check_embedding(options: FolderOptions) -> None:
     known = [name for name in embedding.EMBEDDINGS if name != "stored"]  # nothing is stored for these faces
     embedder, path = embedding.split_name(options.embedding, known)
-
     if path and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such model for --embedding")
     if embedder != "dlib" and options.same_person == SAME_PERSON:
