@@ -463,7 +463,7 @@ def _dictionaries(value):
 def _embed_stored(faces: Images, path: str) -> np.ndarray:
     """Look up descriptors by the photos' names, then by file name, then without suffix."""
     if not isinstance(faces, Faces):
-        raise TypeError("stored descriptors are looked up by photo names; pass a Faces, not bare images")
+        raise TypeError("stored descriptors are looked up by the photos' names; pass a Faces, not images")
     names, descriptors = utils.load_encodings(path)
     for shorten in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
         rows = {shorten(name): i for i, name in enumerate(names)}

@@ -141,7 +141,7 @@ def _check_per_photo(k: int | None, labels: np.ndarray) -> None:
     if k is not None:
         raise ParameterError(f"k must be None in per_photo mode, which is not k-anonymous, got {k!r}")
     if (np.bincount(labels[labels >= 0]) > 1).any():
-        raise ParameterError("labels must give each photo its own image; use mode='shared' to share images")
+        raise ParameterError("labels must give each photo an image of its own; mode='shared' shares images")
 
 
 def _checked_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:

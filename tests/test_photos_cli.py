@@ -354,7 +354,7 @@ def test_people_can_be_named_by_folders(orl, tmp_path):
         ("out", ["--option", "proxy=3"], "'aam' has no option 'proxy'; its options are: keep_combined"),
         ("out", ["--method", "mask", "--option", "strength=1"], "its options are: none"),
         ("out", ["--embedding", "dlip"], "choose from 'dlib', 'pca', 'facenet', 'onnx:PATH'"),
-        ("out", ["--embedding", "onnx"], "choose from dlib"),
+        ("out", ["--embedding", "onnx"], "choose from 'dlib'"),
         ("out", ["--embedding", "onnx:missing.onnx", "--same-person", "0.9"], "no such model"),
         ("out", ["--embedding", "facenet"], "the distance for dlib"),
         ("out", ["--people", "folders"], "1 photo not in any sub-folder"),
