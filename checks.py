@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import typing
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ class ParameterError(ValueError, TypeError):
 
 class NotApplicableError(ValueError):
     """An attack or a measure does not apply to the data; the message says what it needs."""
+
+
+_KEEPS_LIMIT = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,7 @@ class Number:
     below: float | None = None
 
     def __str__(self) -> str:
-        limits = [
-            f"{words} {limit}"
-            for words, limit in (
-                ("at least", self.at_least),
-                ("above", self.above),
-                ("at most", self.at_most),
-                ("below", self.below),
-            )
-            if limit is not None
-        ]
+        limits = [f"{name.replace('_', ' ')} {limit}" for name, limit in self._limits()]
         what = "an integer" if self.kind is int else "a number"
         if not limits:
             return what
@@ -57,12 +52,11 @@ class Number:
         kinds = (int, np.integer) if self.kind is int else (int, float, np.integer, np.floating)
         if isinstance(value, bool | np.bool_) or not isinstance(value, kinds) or not math.isfinite(value):
             return False
-        return (
-            (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
+        return all(_KEEPS_LIMIT[name](value, limit) for name, limit in self._limits())
+
+    def _limits(self) -> list[tuple[str, float]]:
+        limits = [(name, getattr(self, name)) for name in _KEEPS_LIMIT]
+        return [(name, limit) for name, limit in limits if limit is not None]
 
 
 @dataclass(frozen=True)
@@ -108,14 +102,14 @@ def check_fields(instance) -> None:
 @functools.cache
 def _rules(kind: type) -> list[tuple[str, Number | Choice, bool]]:
     """Name, rule, and whether None is allowed, of each field that has a rule."""
-    found = []
-    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        if typing.get_origin(hint) is typing.Annotated:
-            optional = type(None) in typing.get_args(typing.get_args(hint)[0])
-            found += [
-                (name, rule, optional) for rule in hint.__metadata__ if isinstance(rule, Number | Choice)
-            ]
-    return found
+    hints = typing.get_type_hints(kind, include_extras=True).items()
+    return [
+        (name, rule, type(None) in typing.get_args(typing.get_args(hint)[0]))
+        for name, hint in hints
+        if typing.get_origin(hint) is typing.Annotated
+        for rule in hint.__metadata__
+        if isinstance(rule, Number | Choice)
+    ]
 
 
 def check_known(what: str, name, known: Collection[str]) -> None:
@@ -170,7 +164,7 @@ def check_array(name: str, values, shape: tuple[int | None, ...], dtype=np.float
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{name} must be an array of numbers ({error})") from error
     if array.ndim != len(shape) or any(
-        wanted not in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+        n not in (None, size) for n, size in zip(shape, array.shape, strict=True)
     ):
         wanted = ", ".join("n" if size is None else str(size) for size in shape)
         raise ParameterError(f"{name} must have the shape ({wanted}), got {array.shape}")

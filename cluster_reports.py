@@ -94,9 +94,7 @@ def within_cluster_sse(X: ArrayLike, labels: ArrayLike) -> float:
 
 
 def anonymity_report(
-    labels: ArrayLike,
-    identities: Sequence | None = None,
-    attributes: Mapping[str, Sequence] | None = None,
+    labels: ArrayLike, identities: Sequence | None = None, attributes: Mapping[str, Sequence] | None = None
 ) -> pd.DataFrame:
     """Check k-anonymity: how many rows, people and attribute values every cluster holds.
 

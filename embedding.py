@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -83,10 +83,8 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
     """
     if not isinstance(embedding, str):
         raise TypeError(f"embedding must be a name such as 'dlib', got {type(embedding).__name__}")
-    kind, _, argument = embedding.partition(":")
-    if kind not in EMBEDDINGS or bool(argument) != (kind in NEEDS_PATH):
-        known = ", ".join(f"'{name}:PATH'" if name in NEEDS_PATH else f"'{name}'" for name in EMBEDDINGS)
-        raise ValueError(f"unknown embedding {embedding!r}; choose from {known}")
+    kind, argument = split_name(embedding, EMBEDDINGS)
+
     if len(faces) == 0:
         raise ValueError("faces must hold at least one photo to embed")
     if strict:
@@ -95,10 +93,24 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
     descriptors = np.asarray(EMBEDDINGS[kind](faces, *arguments, **options), dtype=np.float32)
     broken = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
     if len(broken):
-        raise ValueError(
-            f"embedding {embedding!r} gave NaN or infinite values for {len(broken)} photos, first row {broken[0]}"
-        )
+        found = f"NaN or infinite values for {len(broken)} photos, first row {broken[0]}"
+        raise ValueError(f"embedding {embedding!r} gave {found}")
     return descriptors
+
+
+def split_name(embedding: str, known: Iterable[str]) -> tuple[str, str]:
+    """Split 'KIND' or 'KIND:PATH' into kind and path, which is '' for the kinds that need none.
+
+    Raises
+    ------
+    ParameterError
+        If `known` has no such kind, or the path is missing or superfluous.
+    """
+    kind, _, path = embedding.partition(":")
+    if kind not in known or bool(path) != (kind in NEEDS_PATH):
+        shown = ", ".join(f"'{name}:PATH'" if name in NEEDS_PATH else f"'{name}'" for name in known)
+        raise ParameterError(f"unknown embedding {embedding!r}; choose from {shown}")
+    return kind, path
 
 
 def available() -> list[str]:
@@ -137,9 +149,7 @@ def face_chip(
     spread = np.ptp(landmarks, axis=0).max()
     scale = float(np.clip(np.ceil(detection.LANDMARK_BOX / max(spread, 1.0)), 1, 4))
     points = [dlib.point(*(int(v) for v in np.rint(p))) for p in (landmarks + 0.5) * scale - 0.5]
-    box = dlib.rectangle(
-        0, 0, image.shape[1], image.shape[0]
-    )  # without effect: the points alone place the chip
+    box = dlib.rectangle(0, 0, image.shape[1], image.shape[0])  # no effect: the points place the chip
     shape = dlib.full_object_detection(box, points)
     return dlib.get_face_chip(detection.resize(image, scale), shape, size=size, padding=padding)
 
@@ -201,9 +211,8 @@ class Preparation:
         """Uint8 RGB crops (n, size, size, 3) -> float32 of the same shape."""
         values = pixels.astype(np.float32)
         if self.whiten:
-            mean, deviation = (
-                statistic(axis=(1, 2, 3), keepdims=True) for statistic in (values.mean, values.std)
-            )
+            mean = values.mean(axis=(1, 2, 3), keepdims=True)
+            deviation = values.std(axis=(1, 2, 3), keepdims=True)
             values = (values - mean) / np.maximum(deviation, np.float32(1 / np.sqrt(values[0].size)))
         else:
             values = (values - np.float32(self.mean)) * np.float32(self.scale)
@@ -247,9 +256,8 @@ def _embed_facenet(faces: Images, **options) -> np.ndarray:
             "torch.onnx.export"
         )
     if len(found) > 1:
-        raise ValueError(
-            f"{MODELS}: holds several FaceNet files ({', '.join(path.name for path in found)}); keep one of them"
-        )
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{MODELS}: holds several FaceNet files ({names}); keep one of them")
     path = found[0]
     opener, default = (_open_onnx, _FACENET) if path.suffix == ".onnx" else (_open_keras, _FACENET_KERAS)
     return _embed_network(faces, path, *opener(path), _preparation(path, default, options))
@@ -265,9 +273,7 @@ def _embed_network(
 ) -> np.ndarray:
     """Run a recogniser on all photos; `size` is the input size that the model prescribes."""
     if preparation.input_size and size and preparation.input_size != size:
-        raise ValueError(
-            f"{path}: takes {size}x{size} pixels, but input_size={preparation.input_size} was asked for"
-        )
+        raise ValueError(f"{path}: takes {size}x{size} pixels, got input_size={preparation.input_size}")
     side = preparation.input_size or size or 160
     model_key = utils.content_key(path.read_bytes(), [str(value) for value in preparation.__dict__.values()])
     place = f"network-{utils.source_key(__file__)[:16]}-{model_key[:16]}"
@@ -276,16 +282,14 @@ def _embed_network(
         try:
             rows = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
         except Exception as error:  # each runtime raises classes of its own
-            raise ValueError(
-                f"{path}: cannot run on {side}x{side} RGB photos ({_first_line(error)})"
-            ) from error
+            reason = _first_line(error)
+            raise ValueError(f"{path}: cannot run on {side}x{side} RGB photos ({reason})") from error
         if rows.ndim != 2 or len(rows) != len(pixels):
             raise ValueError(f"{path}: must return one row per photo, got shape {rows.shape}")
         return rows
 
-    descriptors = describe_crops(
-        faces, place, describe, side, preparation.zoom, f"embedding ({path.stem})", _BATCH
-    )
+    title = f"embedding ({path.stem})"
+    descriptors = describe_crops(faces, place, describe, side, preparation.zoom, title, _BATCH)
     return unit_rows(descriptors) if preparation.normalise else descriptors
 
 
@@ -316,9 +320,8 @@ def describe_crops(
     landmarks = detection.detect(faces).landmarks
 
     def describe_rows(rows: Sequence[int]) -> np.ndarray:
-        return describe(
-            np.stack([detection.aligned_crop(faces.images[i], landmarks[i], size, zoom) for i in rows])
-        )
+        aligned = [detection.aligned_crop(faces.images[i], landmarks[i], size, zoom) for i in rows]
+        return describe(np.stack(aligned))
 
     return np.stack(utils.cached_batches(place, faces.image_keys, describe_rows, title, batch))
 
@@ -353,9 +356,8 @@ def _open_onnx(path: Path) -> tuple[_Run, int | None]:
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        raise ValueError(
-            f"{path}: takes {[i.shape for i in inputs]}; a face recogniser must take one batch of RGB images"
-        )
+        shapes = [each.shape for each in inputs]
+        raise ValueError(f"{path}: takes {shapes}; a face recogniser must take one batch of RGB images")
     channels_first = shape[1] == 3
     size = _side(path, *(shape[2:] if channels_first else shape[1:3]))
 
@@ -391,9 +393,8 @@ def _open_keras(path: Path) -> tuple[_Run, int | None]:
 
     _check_keras_file(path)
     try:
-        model = keras.models.load_model(
-            path, custom_objects={"Lambda": Scaling}, compile=False, safe_mode=True
-        )
+        layers = {"Lambda": Scaling}
+        model = keras.models.load_model(path, custom_objects=layers, compile=False, safe_mode=True)
     except Exception as error:  # keras raises many classes for a broken file
         raise ValueError(f"{path}: is not a complete Keras model ({_first_line(error)})") from error
     shape = model.input_shape
@@ -434,9 +435,8 @@ def _check_keras_file(path: Path) -> None:
         registered = part.get("registered_name") or kind
         foreign = kind in _FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
         if foreign or not _KERAS_MODULES.fullmatch(module):
-            raise ValueError(
-                f"{path}: asks for {registered} of {module}, which is not a plain part of Keras; it was not loaded"
-            )
+            asked = f"{registered} of {module}, which is not a plain part of Keras"
+            raise ValueError(f"{path}: asks for {asked}; it was not loaded")
         if "lambda" in kind.lower():
             layer = part["config"] if isinstance(part.get("config"), dict) else {}
             known = isinstance(layer.get("arguments"), dict) and set(layer["arguments"]) == {"scale"}
@@ -463,9 +463,7 @@ def _dictionaries(value):
 def _embed_stored(faces: Images, path: str) -> np.ndarray:
     """Look up descriptors by the photos' names, then by file name, then without suffix."""
     if not isinstance(faces, Faces):
-        raise TypeError(
-            "stored descriptors are looked up by the photos' names; pass a Faces, not bare images"
-        )
+        raise TypeError("stored descriptors are looked up by the photos' names; pass a Faces, not images")
     names, descriptors = utils.load_encodings(path)
     for shorten in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
         rows = {shorten(name): i for i, name in enumerate(names)}
@@ -480,9 +478,7 @@ def _embed_stored(faces: Images, path: str) -> np.ndarray:
         if missing
         else "several rows or photos share a name"
     )
-    raise ValueError(
-        f"{path}: {problem}; embed the photos with 'dlib', or store one row for each photo under its name"
-    )
+    raise ValueError(f"{path}: {problem}; embed with 'dlib', or store one row per photo under its name")
 
 
 EMBEDDINGS = {

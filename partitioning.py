@@ -54,11 +54,6 @@ def _check_pairs(pairs: int, what: str) -> None:
         )
 
 
-def _squared_to(points: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances of the rows of `points` to one point, (n,)."""
-    return squared_lengths(points - point)
-
-
 def _nearest(squares: np.ndarray, count: int) -> np.ndarray:
     """Positions of the `count` smallest values, smallest first; ties go to the earlier position."""
     if count >= len(squares):
@@ -70,7 +65,7 @@ def _nearest(squares: np.ndarray, count: int) -> np.ndarray:
 
 def _nearest_to_seed(points: np.ndarray, seed: int, count: int) -> np.ndarray:
     """Positions of a seed and the `count` - 1 points nearest to it; the seed is first, also among duplicates."""
-    squares = _squared_to(points, points[seed])
+    squares = squared_lengths(points - points[seed])
     squares[seed] = -1.0
     return _nearest(squares, count)
 
@@ -131,7 +126,7 @@ def hierarchical_partition(people: People, random_state: Seed, method: str = "wa
         members = waiting.pop(left) + waiting.pop(right)
         while cluster < len(sizes) and len(members) >= sizes[cluster]:
             members = np.array(members)
-            squares = _squared_to(points[members], points[members].mean(axis=0))
+            squares = squared_lengths(points[members] - points[members].mean(axis=0))
             chosen = _nearest(squares, sizes[cluster])
             labels[members[chosen]] = cluster
             members = np.delete(members, chosen).tolist()
@@ -146,9 +141,7 @@ def hierarchical_partition(people: People, random_state: Seed, method: str = "wa
 
 _KMEANS_ORDERS = {
     # centroid distances (n, clusters), random generator -> the order in which people choose their cluster
-    "elki": lambda distances, generator: np.argsort(
-        distances.min(axis=1) - distances.max(axis=1), kind="stable"
-    ),
+    "elki": lambda distances, generator: np.argsort(-np.ptp(distances, axis=1), kind="stable"),
     "max": lambda distances, generator: np.argsort(-distances.max(axis=1), kind="stable"),
     "min": lambda distances, generator: np.argsort(distances.min(axis=1), kind="stable"),
     "random": lambda distances, generator: generator.permutation(len(distances)),
@@ -208,7 +201,7 @@ def _seed_centroids(points, clusters, generator):
     """k-means++ (Arthur, Vassilvitskii 2007): seeds drawn by squared distance to the nearest so far, (clusters, d)."""
     chosen = np.empty(clusters, dtype=np.int64)
     chosen[0] = generator.integers(len(points))
-    nearest = _squared_to(points, points[chosen[0]]).astype(np.float64)
+    nearest = squared_lengths(points - points[chosen[0]]).astype(np.float64)
     nearest[chosen[0]] = 0.0
     for position in range(1, clusters):
         cumulative = np.cumsum(nearest)
@@ -217,7 +210,7 @@ def _seed_centroids(points, clusters, generator):
             chosen[position] = min(draw, len(points) - 1)
         else:  # fewer different points than clusters
             chosen[position] = generator.integers(len(points))
-        np.minimum(nearest, _squared_to(points, points[chosen[position]]), out=nearest)
+        np.minimum(nearest, squared_lengths(points - points[chosen[position]]), out=nearest)
         nearest[chosen[position]] = 0.0
     return points[chosen]
 
@@ -415,12 +408,12 @@ def _grow_members(points, size, clusters, random_state):
     labels = np.full(len(points), -1, dtype=np.int64)
     last = points[np.random.default_rng(random_state).integers(len(points))]
     for label in range(clusters):
-        position = int(np.argmax(_squared_to(near, last)))
+        position = int(np.argmax(squared_lengths(near - last)))
         farthest = np.zeros(len(left), dtype=points.dtype)  # largest squared distance to a member so far
         for _ in range(size):
             labels[left[position]] = label
             last = near[position]
-            farthest = np.delete(np.maximum(farthest, _squared_to(near, last)), position)
+            farthest = np.delete(np.maximum(farthest, squared_lengths(near - last)), position)
             left, near = np.delete(left, position), np.delete(near, position, axis=0)
             position = int(np.argmin(farthest)) if len(left) else -1
     return labels, left
@@ -436,7 +429,7 @@ def _spread_residue(points, labels, left):
     for person in left:
         growth = np.full(len(clusters), np.inf)
         for label in np.flatnonzero(free):
-            reach = float(_squared_to(clusters[label], points[person]).max())
+            reach = float(squared_lengths(clusters[label] - points[person]).max())
             growth[label] = np.sqrt(max(reach, diameters[label])) - np.sqrt(diameters[label])
         labels[person] = np.argmin(growth)
         free[labels[person]] = False
@@ -475,7 +468,7 @@ def oka_partition(people: People, random_state: Seed) -> np.ndarray:
     residue = []
     for label in range(clusters):
         members = np.flatnonzero(labels == label)
-        squares = _squared_to(points[members], sums[label] / len(members))
+        squares = squared_lengths(points[members] - sums[label] / len(members))
         residue.extend(members[np.argsort(squares, kind="stable")[base:]])
     labels[residue] = -1
     # Give each the nearest cluster below the base size; once there is none, the nearest at that size.
@@ -484,7 +477,7 @@ def oka_partition(people: People, random_state: Seed) -> np.ndarray:
     for person in residue:
         short = counts < base
         open_clusters = np.flatnonzero(short if short.any() else counts == base)
-        label = open_clusters[np.argmin(_squared_to(centroids[open_clusters], points[person]))]
+        label = open_clusters[np.argmin(squared_lengths(centroids[open_clusters] - points[person]))]
         labels[person] = label
         counts[label] += 1
         centroids[label] += (points[person] - centroids[label]) / counts[label]
@@ -498,7 +491,7 @@ def _one_pass(points, seeds):
     sums, centroids = points[seeds], points[seeds]
     counts = np.ones(len(seeds))
     for person in np.flatnonzero(labels < 0):
-        label = int(np.argmin(_squared_to(centroids, points[person])))
+        label = int(np.argmin(squared_lengths(centroids - points[person])))
         labels[person] = label
         sums[label] += points[person]
         counts[label] += 1
@@ -536,7 +529,7 @@ def _oka_published(people: People, random_state: Seed) -> np.ndarray:
     residue = []
     for label, group in enumerate(members):
         if len(group) > k:
-            order = np.argsort(_squared_to(points[group], centres[label]), kind="stable")
+            order = np.argsort(squared_lengths(points[group] - centres[label]), kind="stable")
             residue.extend(group[position] for position in order[k:])
             members[label] = [group[position] for position in order[:k]]
             centres[label] = totals[members[label]].mean() / dimension
@@ -586,7 +579,7 @@ def mdav_partition(people: People, random_state: Seed) -> np.ndarray:
     opposite = None  # the first end of a pair, while its second end is due
     for cluster, size in enumerate(people.sizes):
         centre = near.mean(axis=0) if opposite is None else opposite
-        seed = int(np.argmax(_squared_to(near, centre)))
+        seed = int(np.argmax(squared_lengths(near - centre)))
         chosen = _nearest_to_seed(near, seed, size)
         labels[left[chosen]] = cluster
         opposite = near[seed] if opposite is None else None
@@ -621,7 +614,7 @@ def vmdav_partition(people: People, random_state: Seed, *, gamma: float = 0.2) -
     check_number("gamma", gamma, at_least=0)
     points, k = people.points, people.cluster_size
     labels = np.full(len(points), -1, dtype=np.int64)
-    from_mean = _squared_to(points, points.mean(axis=0))
+    from_mean = squared_lengths(points - points.mean(axis=0))
     left = np.arange(len(points))
     clusters = 0
     while len(left) >= k:
@@ -642,7 +635,7 @@ def _extend(points, members, left, limit, gamma):
     inside = squared_distances(points[left], points[members]).min(axis=1, initial=np.inf)
     while len(members) < limit and len(left) > 1:
         candidate = int(np.argmin(inside))
-        outside = _squared_to(points[left], points[left[candidate]])
+        outside = squared_lengths(points[left] - points[left[candidate]])
         nearest = np.delete(outside, candidate).min()
         if not np.sqrt(inside[candidate]) < gamma * np.sqrt(nearest):
             break

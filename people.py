@@ -78,9 +78,8 @@ def on_people(algorithm: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]
     own = [*inspect.signature(algorithm).parameters.values()][2:]
     named = [parameter for parameter in (*shared, *own) if not parameter.kind.name.startswith("VAR")]
     functools.update_wrapper(partition, algorithm)
-    partition.__signature__ = inspect.Signature(
-        sorted(named, key=lambda p: p.kind), return_annotation="np.ndarray"
-    )
+    named.sort(key=lambda parameter: parameter.kind)
+    partition.__signature__ = inspect.Signature(named, return_annotation="np.ndarray")
     return partition
 
 

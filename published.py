@@ -99,9 +99,8 @@ def _as_frame(content) -> pd.DataFrame:
         raise ValueError("neither a table nor a list")
     if all(isinstance(row, dict) for row in content):
         return pd.DataFrame(list(content))
-    return pd.DataFrame(
-        [list(row) if isinstance(row, list | tuple | np.ndarray) else [row] for row in content]
-    )
+    kinds = (list, tuple, np.ndarray)
+    return pd.DataFrame([list(row) if isinstance(row, kinds) else [row] for row in content])
 
 
 def load_results(folder: str | Path = FOLDER) -> dict[str, pd.DataFrame]:
@@ -214,10 +213,8 @@ def partitions(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     if stats is None:
         return pd.DataFrame(columns=["partitioner", "max_dist", "min_dist", "mean_dist", "mean_silhouette"])
     stats = stats.rename(columns=lambda name: name.replace(" ", "_"))
-    names = [
-        _PARTITIONS.get(pair, " ".join(pair)) for pair in zip(stats["strategy"], stats["method"], strict=True)
-    ]
-    stats.insert(0, "partitioner", names)
+    pairs = zip(stats["strategy"], stats["method"], strict=True)
+    stats.insert(0, "partitioner", [_PARTITIONS.get(pair, " ".join(pair)) for pair in pairs])
     return stats.drop(columns=["strategy", "method"])
 
 

@@ -21,6 +21,7 @@ Arrays: k members, m photos to fit on, textures (h, w, c) of float32 grey levels
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -88,10 +89,9 @@ class ActiveAppearanceModel(TextureSurrogates):
         keep_combined: float = 0.9999,
         **options,
     ):
-        shares = {"keep_shape": keep_shape, "keep_texture": keep_texture, "keep_combined": keep_combined}
-        self.keep = {
-            name: float(check_number(name, share, above=0, at_most=1)) for name, share in shares.items()
-        }
+        self.keep = {"keep_shape": keep_shape, "keep_texture": keep_texture, "keep_combined": keep_combined}
+        for name, share in self.keep.items():
+            self.keep[name] = float(check_number(name, share, above=0, at_most=1))
         super().__init__(faces, **options)
 
     def _options(self) -> dict:
@@ -154,10 +154,9 @@ class ActiveAppearanceModel(TextureSurrogates):
         robust = bands[:-1]
         self._typical_detail = [np.median(band, axis=0) for band in robust]
         # 1.4826 turns a median absolute deviation into a standard deviation.
-        deviations = [
-            np.abs(band - centre) for band, centre in zip(robust, self._typical_detail, strict=True)
-        ]
-        self._spread = [_smooth(1.4826 * np.median(deviation, axis=0)) + _NOISE for deviation in deviations]
+        pairs = zip(robust, self._typical_detail, strict=True)
+        deviations = [np.median(np.abs(band - centre), axis=0) for band, centre in pairs]
+        self._spread = [_smooth(1.4826 * deviation) + _NOISE for deviation in deviations]
         for _ in range(_REWEIGHTINGS):
             trusts = self._trust(bands)
             for level, (band, trust) in enumerate(zip(robust, trusts, strict=True)):
@@ -189,9 +188,8 @@ class ActiveAppearanceModel(TextureSurrogates):
         source = self.mesh.corners(self.reference)
         positions = self.mesh.source_positions(shape, source, height, width, _OVERSAMPLING)
         fine = frame.sample(texture, positions)[0]
-        return frame.to_photo(
-            cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA).reshape(texture.shape)
-        )
+        drawn = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+        return frame.to_photo(drawn.reshape(texture.shape))
 
     # Mixing the members
 
@@ -339,9 +337,8 @@ def _majority(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     ndarray, shape (...)
         0 where no sign has a majority; for a single member, its value.
     """
-    above = _reached(np.maximum(values, 0), weights)
-    below = _reached(np.maximum(-values, 0), weights)
-    return above - below  # at most one of the two has a majority
+    # At most one of the two has a majority.
+    return _reached(np.maximum(values, 0), weights) - _reached(np.maximum(-values, 0), weights)
 
 
 def _reached(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -357,9 +354,7 @@ def _pyramid(texture: np.ndarray) -> list[np.ndarray]:
     levels = [texture]
     while len(levels) <= _ROBUST_BANDS and min(levels[-1].shape[:2]) > 2:
         levels.append(frame.down(levels[-1]))
-    return [
-        fine - frame.up(coarse, fine.shape) for fine, coarse in zip(levels, levels[1:], strict=False)
-    ] + levels[-1:]
+    return [*(fine - frame.up(coarse, fine.shape) for fine, coarse in pairwise(levels)), levels[-1]]
 
 
 def _stacked_pyramids(textures: np.ndarray) -> list[np.ndarray]:

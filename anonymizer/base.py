@@ -10,7 +10,7 @@ import numpy as np
 
 import detection
 import utils
-from checks import ParameterError, check_number
+from checks import ParameterError, check_array, check_number
 from datasets import Faces
 
 
@@ -46,10 +46,13 @@ class Anonymizer(ABC):
         The photos that row numbers refer to.
     k_anonymous : bool
         Whether all members of a cluster can share one image, byte for byte.
+    trained_on : str or None
+        The only data set that it fits with its bundled network; None if it fits all.
     """
 
     name: str
     k_anonymous: bool
+    trained_on: str | None = None
 
     def __init__(self, faces: Faces):
         self.faces = faces
@@ -57,7 +60,7 @@ class Anonymizer(ABC):
     @classmethod
     def fits(cls, faces: Faces) -> bool:
         """Return whether it can be made for these faces without options or further files."""
-        return True
+        return cls.trained_on in (None, faces.source)
 
     @cached_property
     def landmarks(self) -> np.ndarray:
@@ -153,13 +156,10 @@ class Surrogates(Anonymizer):
 
 def _normalised(weights: Sequence[float], n: int) -> np.ndarray:
     """Check n weights and scale them to sum 1: float64 (n,)."""
-    try:
-        weights = np.array(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"weights must be numbers, one per member ({error})") from error
-    valid = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
-    if not valid:
-        raise ParameterError(f"weights must be {n} finite numbers of at least 0, not all 0, got {weights!r}")
+    weights = check_array("weights", weights, (n,), np.float64)
+    if (weights < 0).any() or not weights.any():
+        raise ParameterError(f"weights must be at least 0, and not all 0, got {weights!r}")
+
     weights = weights / weights.max()  # a sum of huge weights would overflow
     return weights / weights.sum()
 

@@ -57,11 +57,7 @@ class UpConvolution(Surrogates):
     """
 
     name = "cnn"
-
-    @classmethod
-    def fits(cls, faces: Faces) -> bool:
-        """Return whether these are the ORL faces, on which the bundled network was trained."""
-        return faces.source == "orl"
+    trained_on = "orl"
 
     def __init__(
         self,
@@ -77,12 +73,13 @@ class UpConvolution(Surrogates):
         super().__init__(faces)
         self.weights_path = Path(CNN.BUNDLED if weights is None else weights)
         self.model = CNN.load_model(self.weights_path, identities)
+        self._has_nuisance = "nuisance" in self.model.architecture.input_sizes
         self.proxy = int(check_number("proxy", proxy, int, at_least=0, at_most=len(self.model.identities)))
         self.keep_members = isinstance(show, str) and show == "members"
         given = {} if self.keep_members or show is None else show
         if not isinstance(given, Mapping) or "id" in given:
             raise ParameterError(
-                f"show must be 'members' or a mapping of em, or, ps, lt and nu to values, got {show!r}"
+                f"show must be 'members' or a mapping of em, or, ps, lt and nu, got {show!r}"
             )
         shown = generation.fixed_codes(self.model, given)
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
@@ -154,10 +151,8 @@ class UpConvolution(Surrogates):
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         own = {}
         if self.keep_members:
-            codes = [self._followed(i) for i in members]
-            own = {
-                name: sum(w * one[name] for w, one in zip(weights, codes, strict=True)) for name in codes[0]
-            }
+            for i, weight in zip(members, weights, strict=True):
+                own = {name: own.get(name, 0) + weight * code for name, code in self._followed(i).items()}
         return self._draw(self._mixed(members, weights), **own)
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
@@ -170,16 +165,14 @@ class UpConvolution(Surrogates):
         surrogates.
         """
         i = self._row(i)
-        known = "nuisance" in self.model.architecture.input_sizes or {"expression", "pose"} <= set(
-            self.faces.attributes.columns
-        )
+        known = {"expression", "pose"} <= set(self.faces.attributes) or self._has_nuisance
         return self._draw(self.identity_codes[i], **(self._codes_of(i) if known else {}))
 
     # Pose and expression of a photo
 
     def _codes_of(self, i: int) -> dict[str, np.ndarray]:
         """Photo `i`'s own codes: its nuisance code, or its emotion and orientation by its attributes."""
-        if "nuisance" in self.model.architecture.input_sizes:
+        if self._has_nuisance:
             return {"nuisance": self.nuisance(i)[None]}
         from CNN import fitting
 
@@ -188,10 +181,10 @@ class UpConvolution(Surrogates):
 
     def _followed(self, i: int) -> dict[str, np.ndarray]:
         """The codes that another face can take from photo `i`: pose and expression without the person's part."""
-        own = self._codes_of(i)
-        return {
-            name: self.model.shared_part(code) if name == "nuisance" else code for name, code in own.items()
-        }
+        codes = self._codes_of(i)
+        if "nuisance" in codes:
+            codes["nuisance"] = self.model.shared_part(codes["nuisance"])
+        return codes
 
     def nuisance(self, i: int) -> np.ndarray:
         """Return the nuisance code of photo `i`, learnt in training or fitted to the photo: float32 (m,)."""
@@ -202,12 +195,11 @@ class UpConvolution(Surrogates):
                 return known
         code = utils.source_key(__name__)
         key = utils.content_key(self.faces.image_keys[i], self.identity_codes[i], self._options(), code)
-        return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit([i]), "fitting codes", 1)[0]
+        return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit(i), "fitting codes", 1)[0]
 
-    def _fit(self, rows: Sequence[int]) -> np.ndarray:
-        """Fit nuisance codes to photos: float32 (len(rows), m)."""
+    def _fit(self, i: int) -> np.ndarray:
+        """Fit a nuisance code to photo `i`: float32 (1, m)."""
         from CNN import fitting
 
-        images = [self.faces.images[i] for i in rows]
-        pictures, visible = fitting.align(images, self.landmarks[rows], self.model)
-        return fitting.fit_nuisance(self.model, self.identity_codes[rows], pictures, visible)
+        pictures, visible = fitting.align([self.faces.images[i]], self.landmarks[[i]], self.model)
+        return fitting.fit_nuisance(self.model, self.identity_codes[[i]], pictures, visible)

@@ -23,7 +23,7 @@ import detection
 import embedding
 import utils
 from anonymizer.base import Surrogates
-from checks import Number, ParameterError, check, check_known, check_number
+from checks import Number, check, check_array, check_known, check_number
 from datasets import Faces
 
 #: The paper's threshold for dlib's descriptors (section 4.2), by which the adjustments decide.
@@ -108,11 +108,7 @@ class StyleMixing(Surrogates):
     """
 
     name = "stylegan"
-
-    @classmethod
-    def fits(cls, faces: Faces) -> bool:
-        """Return whether these are the ORL faces, on which the bundled network was trained."""
-        return faces.source == "orl"
+    trained_on = "orl"
 
     def __init__(
         self,
@@ -160,27 +156,24 @@ class StyleMixing(Surrogates):
         """Find the W+ codes (n, num_layers, w_dim): given, beside the network, from its encoder, or from a folder."""
         from stylegan import code_folder
 
-        folder = code_folder.CODES / self.faces.source
-        if given is None and _beside(self.network_path, "encoder").is_file():
-            return self._known_or_encoded()
-        if given is None and not folder.is_dir():
-            raise FileNotFoundError(
-                f"the network {self.network_path.name} has no W+ codes for these photos: neither an encoder "
-                f"({_beside(self.network_path, 'encoder').name}) nor a folder {folder.name} in {folder.parent.name}; "
-                "make codes with: python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
-            )
-        if given is None or isinstance(given, str | Path):
-            return code_folder.read_codes(
-                Path(folder if given is None else given), self.faces.names, self.network
-            )
+        if given is None:
+            encoder, given = _beside(self.network_path, "encoder"), code_folder.CODES / self.faces.source
+            if encoder.is_file():
+                return self._known_or_encoded()
+            if not given.is_dir():
+                raise FileNotFoundError(
+                    f"the network {self.network_path.name} has no W+ codes for these photos: neither an encoder "
+                    f"({encoder.name}) nor a folder {given.name} in {given.parent.name}; make codes with: "
+                    "python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
+                )
+
+        if isinstance(given, str | Path):
+            return code_folder.read_codes(Path(given), self.faces.names, self.network)
         return self._checked_codes(given)
 
     def _checked_codes(self, codes) -> np.ndarray:
-        codes = np.array(codes, dtype=np.float32)
-        wanted = (len(self.faces), self.network.num_layers, self.network.w_dim)
-        if codes.shape != wanted or not np.isfinite(codes).all():
-            raise ParameterError(f"codes must be finite numbers of shape {wanted}, got shape {codes.shape}")
-        return codes
+        shape = (len(self.faces), self.network.num_layers, self.network.w_dim)
+        return check_array("codes", codes, shape).copy()
 
     def _known_or_encoded(self) -> np.ndarray:
         """Take the codes kept beside the network if it knows the photos, and encode all other photos."""
@@ -376,12 +369,16 @@ def _search(
     best = min(
         rounds, key=lambda r: (not r.row["found"], r.row["re_identification"], r.row["information_loss"])
     )
-    return Mixture(best.code, best.image, best.row["strength"], reason, [one.row for one in rounds])
+    return _as_mixture(best, reason, rounds)
 
 
 # ----------------------------------------------------------------------------------------------------------
 # The same, as in the released code
 # ----------------------------------------------------------------------------------------------------------
+
+
+def _as_mixture(best: _Round, reason: str, rounds: Sequence[_Round]) -> Mixture:
+    return Mixture(best.code, best.image, best.row["strength"], reason, [one.row for one in rounds])
 
 
 def _random_as_published(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixture:
@@ -426,26 +423,20 @@ def _adjust_as_published(
         if np.concatenate([rounds[-1].near for rounds in drawn]).mean() <= 1 / k:
             break
         if number > MAX_ROUNDS:
-            reason = (
-                "the published loop was stopped: its target is not met within the maximum number of rounds"
-            )
+            reason = "the published loop was stopped: target not met within the maximum number of rounds"
             break
         alpha *= _FACTOR
         for (members, weights), rounds in zip(clusters, drawn, strict=True):
             near = rounds[-1].near
             if near.any():
                 rounds.append(draw(number, alpha, members, weights * np.where(near, _FACTOR, 1.0)))
-    last = [rounds[-1] for rounds in drawn]
-    return [
-        Mixture(one.code, one.image, one.row["strength"], reason, [each.row for each in rounds])
-        for one, rounds in zip(last, drawn, strict=True)
-    ]
+    return [_as_mixture(rounds[-1], reason, rounds) for rounds in drawn]
 
 
 #: How codes are mixed, by name; and what the released code does under the same name.
 _MIXES: dict[str, Callable] = {"mean": _mean, "adjusted": _adjusted, "random": _random}
 _AS_PUBLISHED: dict[str, Callable] = {
     "mean": _mean,
-    "adjusted": _adjusted_alone_as_published,
+    "adjusted": lambda model, *cluster: _adjust_as_published(model, [cluster])[0],
     "random": _random_as_published,
 }

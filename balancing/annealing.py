@@ -113,13 +113,10 @@ def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
     rows = rows[order]
     # Solve each piece with its share of the moves.
     seeds = generator.integers(1, 2**62, size=len(cuts) - 1)
+    parts = zip(pairwise(starts), pairwise(cuts), seeds, strict=True)
     solved = Parallel(n_jobs=n_jobs)(
-        delayed(_solve_piece)(
-            rows[low:high], sizes[first:last], moves * int(high - low) // len(rows), int(piece_seed)
-        )
-        for (low, high), (first, last), piece_seed in zip(
-            pairwise(starts), pairwise(cuts), seeds, strict=True
-        )
+        delayed(_solve_piece)(rows[a:b], sizes[first:last], moves * int(b - a) // len(rows), int(piece_seed))
+        for (a, b), (first, last), piece_seed in parts
     )
     labels = np.concatenate([part + first for part, first in zip(solved, cuts[:-1], strict=True)])
     # Swap across the borders.

@@ -47,9 +47,7 @@ class Rules:
         if closeness is not None:
             check_number("closeness", closeness, at_least=0, at_most=1)
         if not attributes and (diversity > 1 or closeness is not None):
-            raise ParameterError(
-                "diversity and closeness need attributes, a mapping of names to one value per row"
-            )
+            raise ParameterError("diversity and closeness need attributes, a mapping of names to values")
         if not attributes and apart is None:
             return None
         codes = [_attribute_codes(people, diversity, *item) for item in (attributes or {}).items()]
@@ -59,10 +57,9 @@ class Rules:
 def _attribute_codes(people, diversity, name, values):
     """Number of each person's value of an attribute, int64 (n,), or -1 if unknown."""
     row_codes = number_values(f"attribute {name!r}", values, len(people.row_person))
-    if row_codes.max() + 1 < diversity or row_codes.max() < 0:
-        raise ParameterError(
-            f"attribute {name!r} has {row_codes.max() + 1} known values, fewer than diversity={diversity}"
-        )
+    n_values = row_codes.max() + 1
+    if n_values < max(diversity, 1):
+        raise ParameterError(f"attribute {name!r} has {n_values} known values, fewer than {diversity=}")
     known = row_codes >= 0
     codes = np.full(len(people), -1, dtype=np.int64)
     codes[people.row_person[known]] = row_codes[known]

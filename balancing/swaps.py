@@ -11,13 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from balancing.rules import Breaches, Rules
-from distances import (
-    mean_of_groups,
-    nearest_columns,
-    squared_diameter,
-    squared_distances,
-    squared_lengths,
-)
+from distances import mean_of_groups, nearest_columns, squared_diameter, squared_distances, squared_lengths
 
 #: Candidate clusters per person in local search.
 CANDIDATES = 8
@@ -34,8 +28,7 @@ def bisect(points: np.ndarray, sizes: np.ndarray, generator: np.random.Generator
             continue
         middle = (first + last) // 2
         chosen = _halve(points[members], int(sizes[first:middle].sum()), generator)
-        parts.append((members[chosen], first, middle))
-        parts.append((members[~chosen], middle, last))
+        parts += [(members[chosen], first, middle), (members[~chosen], middle, last)]
     return labels
 
 
@@ -122,9 +115,8 @@ class _SumOfSquares:
         change = squared_lengths(self.sums[own]) / self.masses[own]
         change = change - squared_lengths(self.sums[own] + step) / (self.masses[own] + mass)
         change += (squared_lengths(self.sums[near]) / self.masses[near])[:, None]
-        return change - squared_lengths(self.sums[near][:, None, :] - step) / (
-            self.masses[near][:, None] - mass
-        )
+        near_sums, near_masses = self.sums[near][:, None], self.masses[near][:, None]
+        return change - squared_lengths(near_sums - step) / (near_masses - mass)
 
     def exchange(self, person, partner, own, other):
         step = self.weighted[partner] - self.weighted[person]
@@ -236,9 +228,8 @@ def _search(rows, grouping, cost, breaches, generator, moves):
     for _ in range(int(np.clip(moves // (CANDIDATES * len(rows)), 4, 20))):
         means = mean_of_groups(rows, grouping.labels, len(grouping.counts))
         blocks = (rows[start : start + 1024] for start in range(0, len(rows), 1024))
-        near = np.concatenate(
-            [nearest_columns(squared_distances(block, means), CANDIDATES + 1) for block in blocks]
-        )
+        near = [nearest_columns(squared_distances(block, means), CANDIDATES + 1) for block in blocks]
+        near = np.concatenate(near)
         people = generator.permutation(len(rows))
         if not sum(_swap_best(person, near[person], grouping, cost, breaches) for person in people):
             break
@@ -253,8 +244,7 @@ def _repair(grouping, cost, breaches, generator, rounds=30):
             return
         for cluster in broken:
             for person in grouping.members(cluster):
-                near = generator.permutation(clusters)[:256]
-                _swap_best(person, near, grouping, cost, breaches)
+                _swap_best(person, generator.permutation(clusters)[:256], grouping, cost, breaches)
     still = int((breaches.by_cluster() > 0).sum())
     if still:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,9 +58,8 @@ def read_image(path: str | Path) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
     if min(upright.size) < SMALLEST_SIDE:
-        raise ValueError(
-            f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {upright.height}x{upright.width}"
-        )
+        size = f"{upright.height}x{upright.width}"
+        raise ValueError(f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {size}")
     return _to_rgb(upright)
 
 
@@ -102,9 +101,6 @@ class ImageFiles(Sequence):
         if isinstance(rows, int | np.integer):
             return self._photo(range(len(self.paths))[rows])
         return ImageFiles([self.paths[i] for i in np.arange(len(self.paths))[rows]])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self._photo(i) for i in range(len(self.paths)))
 
     def __getstate__(self) -> dict:
         return {"paths": self.paths, "_decoded": {}, "_bytes": 0}  # workers read the files themselves
@@ -161,10 +157,9 @@ class Faces:
         if self.attributes.shape[1] == 0:
             object.__setattr__(self, "attributes", pd.DataFrame(index=range(n)))
         for part in ("identities", "names", "attributes"):
-            if len(getattr(self, part)) != n:
-                raise ValueError(
-                    f"{part} must have one entry per photo, got {len(getattr(self, part))} for {n}"
-                )
+            found = len(getattr(self, part))
+            if found != n:
+                raise ValueError(f"{part} must have one entry per photo, got {found} for {n}")
         for part in ("identities", "names"):
             object.__setattr__(self, part, np.asarray(getattr(self, part), dtype=str))
 

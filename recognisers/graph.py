@@ -157,12 +157,8 @@ def _convolution_options(attributes: dict) -> dict:
 
 def _fused_product(attributes: dict, x, kernel, *others):
     """Matrix product, then the steps in ``fused_ops``."""
-    y = _tensorflow().linalg.matmul(
-        x,
-        kernel,
-        transpose_a=attributes.get("transpose_a", False),
-        transpose_b=attributes.get("transpose_b", False),
-    )
+    turned = {name: attributes.get(name, False) for name in ("transpose_a", "transpose_b")}
+    y = _tensorflow().linalg.matmul(x, kernel, **turned)
     for step in attributes.get("fused_ops", []):
         if step == "BiasAdd" and others:
             y, others = y + others[0], others[1:]
@@ -181,9 +177,7 @@ _OPERATIONS: dict[str, Callable] = {
         x, kernel, **_convolution_options(attributes)
     ),
     "_FusedMatMul": _fused_product,
-    "Mean": lambda attributes, x, axes: _tensorflow().reduce_mean(
-        x, axis=axes, keepdims=attributes.get("keep_dims", False)
-    ),
+    "Mean": lambda options, x, axes: _tensorflow().reduce_mean(x, axes, options.get("keep_dims", False)),
     "Add": lambda attributes, a, b: a + b,
     "AddV2": lambda attributes, a, b: a + b,
     "Mul": lambda attributes, a, b: a * b,

@@ -52,9 +52,7 @@ def local_binary_patterns(crops: np.ndarray, cells: int = 8) -> np.ndarray:
     """
     crops = np.asarray(crops)
     if crops.ndim != 3 or min(crops.shape[1:]) < cells + 2:
-        raise ValueError(
-            f"crops must be grey, (n, h, w), with sides of at least {cells + 2}, got {crops.shape}"
-        )
+        raise ValueError(f"crops must be grey (n, h, w), h and w at least {cells + 2}, got {crops.shape}")
     n, h, w = crops.shape
     # Compare each pixel with its neighbours, one bit each. (n, h - 2, w - 2)
     centre = crops[:, 1:-1, 1:-1]

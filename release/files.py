@@ -240,9 +240,7 @@ def check_names(contents: Contents) -> tuple[bool, str]:
         return False, f"{n_words} names spell text in hexadecimal digits"
     n_fixed = sum(len(set(digits)) == 1 for digits in zip(*names, strict=True))
     if len(names) > 2 and n_fixed > _MOST_FIXED_DIGITS:
-        return False, (
-            f"{n_fixed} of 32 digits are the same in all names: they look computed from a time, a place or a text"
-        )
+        return False, f"{n_fixed} of 32 digits are the same in all names: they look computed, not random"
     counters = set().union(*(guessable_names(str(i).encode()) for i in range(len(names) + 1)))
     guessable = (contents.guessable | counters) & set(names)
     if guessable:

@@ -104,8 +104,7 @@ def _run_key(options: FolderOptions, files: Sequence[Path]) -> str:
         options.same_person, options.seed, repr(sorted(options.method_options.items())), options.thorough,
         options.keep_faceless, options.largest_side,
     )  # fmt: skip
-    code = utils.source_key(planning, replacing, "datasets.faces")
-    return utils.content_key(decisive, content, code)
+    return utils.content_key(decisive, content, utils.source_key(planning, replacing, "datasets.faces"))
 
 
 def _is_done(options: FolderOptions, key: str) -> bool:
@@ -120,21 +119,19 @@ def _is_done(options: FolderOptions, key: str) -> bool:
     same = bool(known) and known[0]["key"] == key
     if same and options.ledger.is_file() and (options.out / MANIFEST).is_file():
         return True
-    kept = options.ledger.exists() or options.work.exists() or options.out.exists()
-    if known and not same and not kept:  # an attempt that released nothing may be replaced
-        options.journal.unlink()
-        return False
     if known and not same:
-        raise ParameterError(
-            f"{options.out} was started with other photos, options or code; choose a new folder. Do not publish both: "
-            "two releases of the same people tell more than one"
-        )
+        if options.ledger.exists() or options.work.exists() or options.out.exists():
+            raise ParameterError(
+                f"{options.out} was started with other photos, options or code; choose a new folder. Do not publish "
+                "both: two releases of the same people tell more than one"
+            )
+        options.journal.unlink()  # an attempt that released nothing may be replaced
+        return False
+
     if options.out.is_dir() and any(options.out.iterdir()):
         raise ParameterError(f"{options.out}: not empty, and not from this run; choose a new or empty folder")
     if options.ledger.exists() or (options.journal.exists() and not known):
-        raise ParameterError(
-            f"{options.ledger}: belongs to another release; choose another --ledger, or move it away"
-        )
+        raise ParameterError(f"{options.ledger}: belongs to another release; choose another --ledger")
     return False
 
 

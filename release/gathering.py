@@ -117,26 +117,17 @@ def open_photo(path: Path, thorough: bool = True) -> Photo:
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
     """Read all photos and find their faces in `workers` processes; see `open_photo`."""
-    if workers == 1:
-        found = (open_photo(path, thorough) for path in paths)
-    else:
-        tasks = (joblib.delayed(open_photo)(path, thorough) for path in paths)
-        found = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks)
+    tasks = (joblib.delayed(open_photo)(path, thorough) for path in paths)
+    found = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks)
     return list(utils.progress(found, "looking for faces", total=len(paths)))
 
 
 def gather_faces(photos: Sequence[Photo]) -> FoundFaces | None:
     """Collect the faces that can be replaced, each a person of its own; None if there are none."""
-    rows = [
-        (i, j)
-        for i, photo in enumerate(photos)
-        for j, spot in enumerate(photo.spots)
-        if spot.crop is not None
-    ]
+    spots = [(i, j, spot) for i, photo in enumerate(photos) for j, spot in enumerate(photo.spots)]
+    rows = [(i, j) for i, j, spot in spots if spot.crop is not None]
     if not rows:
         return None
-    faces = Faces.of(
-        [photos[i].spots[j].crop for i, j in rows], names=[f"{i}/{j}" for i, j in rows], source="photos"
-    )
+    crops, names = [photos[i].spots[j].crop for i, j in rows], [f"{i}/{j}" for i, j in rows]
     photo, place = np.array(rows, dtype=np.int64).T
-    return FoundFaces(faces, photo, place)
+    return FoundFaces(Faces.of(crops, names=names, source="photos"), photo, place)

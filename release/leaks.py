@@ -133,10 +133,8 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
     mine, theirs = _halves(people, plan.found.photo, random_state)
     every, all_found = np.arange(len(people)), np.ones(len(people), dtype=bool)
     rows = []
-    for what, (drawn, held, found) in {
-        _ORIGINAL_FACE: (before, before, all_found),
-        **_described_photos(plan, finished),
-    }.items():
+    attacked_parts = {_ORIGINAL_FACE: (before, before, all_found), **_described_photos(plan, finished)}
+    for what, (drawn, held, found) in attacked_parts.items():
         galleries = [(_SAME_PHOTOS, every, every), (_OTHER_PHOTOS, mine, theirs)]
         if what == _ORIGINAL_FACE:  # among the same photos, each is its own nearest
             galleries = galleries[1:]
@@ -145,10 +143,8 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
                 note = "not attacked: fewer than two people are on several photos"
                 rows.append({"what is attacked": what, "attacker holds": whose, "note": note})
                 continue
-            owners = people[attacked]
-            release = attacks.DescribedRelease(
-                drawn[attacked], found[attacked], np.arange(len(owners)), owners
-            )
+            alone = np.arange(len(attacked))  # each photo is a cluster of its own
+            release = attacks.DescribedRelease(drawn[attacked], found[attacked], alone, people[attacked])
             gallery = attacks.Gallery(held[known], people[known], "same photos")
             rows.append(_attack(what, whose, release, gallery, random_state))
     return pd.DataFrame(rows, columns=_COLUMNS)
@@ -228,9 +224,8 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
             f"clothes and background with the face painted over name {context['rate']:.0%}, the whole photo "
             f"{whole['rate']:.0%}, a blind guess {face['chance']:.0%}."
         )
-        better = [
-            words for words, what in _IN_WORDS.items() if found.loc[what, "low"] > found.loc[what, "chance"]
-        ]
+        above_chance = found["low"] > found["chance"]
+        better = [words for words, what in _IN_WORDS.items() if above_chance[what]]
         sentences.append(
             f"More often than by chance, such an attacker finds the right person by {', '.join(better)}."
             if better

@@ -125,24 +125,17 @@ def check_request(options: FolderOptions) -> None:
         raise FileNotFoundError(f"{options.source}: no such folder of photos")
     if out.is_relative_to(source) or source.is_relative_to(out):
         inner, outer = ("OUT", "PHOTOS") if out.is_relative_to(source) else ("PHOTOS", "OUT")
-        raise ParameterError(
-            f"{inner} is inside {outer}: the originals would be shared with the release; choose another folder"
-        )
+        raise ParameterError(f"{inner} is inside {outer}: originals would be shared; choose another folder")
     for folder, name in ((out, "OUT"), (source, "PHOTOS")):
         if ledger.is_relative_to(folder):
-            raise ParameterError(
-                f"the ledger would be inside {name}; it identifies people, keep it in a private place"
-            )
+            raise ParameterError(f"the ledger would be inside {name}; it identifies people, keep it private")
     if out.exists() and not out.is_dir():
         raise ParameterError(f"{options.out}: is a file; OUT must be a folder")
 
 
 def _check_embedding(options: FolderOptions) -> None:
-    embedder, _, path = options.embedding.partition(":")
     known = [name for name in embedding.EMBEDDINGS if name != "stored"]  # nothing is stored for these faces
-    if embedder not in known or bool(path) != (embedder in embedding.NEEDS_PATH):
-        shown = ", ".join(f"{name}:PATH" if name in embedding.NEEDS_PATH else name for name in known)
-        raise ParameterError(f"unknown embedding {options.embedding!r}; choose from {shown}")
+    embedder, path = embedding.split_name(options.embedding, known)
     if path and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such model for --embedding")
     if embedder != "dlib" and options.same_person == SAME_PERSON:

@@ -138,9 +138,8 @@ def check_attack(compared: Comparison) -> tuple[bool | None, str]:
         detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"
     if compared.shared:
         return None, detail + "; it leads to a cluster, not to a person in it"
-    return bool(named.sum() <= most), (
-        detail + "; attackers who learn from such images find more, see `attacks`"
-    )
+    detail += "; attackers who learn from such images find more, see `attacks`"
+    return bool(named.sum() <= most), detail
 
 
 def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:

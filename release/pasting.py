@@ -127,9 +127,8 @@ def _fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.nda
     move = target[detection.JAW] - landmarks[detection.JAW]
     largest = _LARGEST_MOVE * _face_width(landmarks)
     length = np.linalg.norm(move, axis=1, keepdims=True)
-    target[detection.JAW] = landmarks[detection.JAW] + move * np.minimum(
-        1, largest / np.maximum(length, 1e-9)
-    )
+    share = np.minimum(1, largest / np.maximum(length, 1e-9))
+    target[detection.JAW] = landmarks[detection.JAW] + move * share
     return target
 
 
@@ -188,9 +187,8 @@ def _warp(
     """Draw the surrogate at other landmarks, piece-wise affine: float32 (height, width, 3)."""
     mesh = Mesh.over(target, height, width)
     back = detection.similarity(target, surrogate_landmarks)
-    source = np.vstack(
-        [detection.add_forehead(surrogate_landmarks), detection.move_points(mesh.border, back)]
-    )
+    border = detection.move_points(mesh.border, back)
+    source = np.vstack([detection.add_forehead(surrogate_landmarks), border])
     positions = mesh.source_positions(target, source, height, width)
     texture, visible = frame.sample(surrogate, positions)
     return frame.continue_outward(texture, visible.astype(np.float32))
@@ -208,9 +206,8 @@ def _outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
     """Return the outline of a face, jaw line and a share of the forehead: (m, 2)."""
     arc = _forehead(landmarks)
     up = (landmarks[27] - landmarks[8]) / max(float(np.linalg.norm(landmarks[27] - landmarks[8])), 1e-9)
-    height = (
-        arc - (landmarks[0] + landmarks[16]) / 2
-    ) @ up  # above the line between the ends of the jaw line
+    height = (arc - (landmarks[0] + landmarks[16]) / 2) @ up  # above the line between the ends of the jaw
+
     lowered = arc - (1 - forehead) * np.outer(height, up)
     return cv2.convexHull(np.vstack([landmarks, lowered]).astype(np.float32))[:, 0]
 
@@ -226,12 +223,12 @@ def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     area = _fill(_outline(landmarks, _FOREHEAD), height, width)
     area[0], area[-1], area[:, 0], area[:, -1] = 0, 0, 0, 0
     inside = cv2.distanceTransform(area, cv2.DIST_L2, 5)
-    face_width = float(np.linalg.norm(landmarks[16] - landmarks[0]))
+
     up = landmarks[27] - landmarks[8]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     level = (np.dstack([columns, rows]) - landmarks[27]) @ (up / max(float(up @ up), 1e-9))
     share = np.clip(level / 0.3, 0, 1)  # 0 at the nose bridge, 1 at the brows and above
-    edge = face_width * (_JAW_EDGE + share * (_FOREHEAD_EDGE - _JAW_EDGE))
+    edge = _face_width(landmarks) * (_JAW_EDGE + share * (_FOREHEAD_EDGE - _JAW_EDGE))
     rise = np.clip(inside / np.maximum(edge, 1.0), 0, 1)
     return (rise * rise * (3 - 2 * rise)).astype(np.float32)
 
@@ -325,7 +322,7 @@ def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: i
 def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
     """Redden lips and clear eyes in place, in the share (0 to 1) of colour that the skin's tone added everywhere."""
     height, width = lab.shape[:2]
-    soft = max(1.0, 0.012 * float(np.linalg.norm(target[16] - target[0])))
+    soft = max(1.0, 0.012 * _face_width(target))
     lips = _fill(target[_OUTER_LIPS], height, width).astype(np.float32)
     lips -= _fill(target[_INNER_LIPS], height, width)
     eyes = sum(_fill(target[side], height, width) for side in (detection.LEFT_EYE, detection.RIGHT_EYE))
@@ -433,9 +430,7 @@ def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transfo
     top, bottom, left, right = _window(landmarks, photo.shape)
     back = cv2.invertAffineTransform(transform) - [[0, 0, left], [0, 0, top]]
     height, width = bottom - top, right - left
-    drawn = cv2.warpAffine(
-        crop, back, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    drawn = cv2.warpAffine(crop, back, (width, height), borderMode=cv2.BORDER_REPLICATE)
     area = _fill(_outline(landmarks - [left, top]), height, width).astype(np.float32)[..., None]
     result = photo.copy()
     part = result[top:bottom, left:right]

@@ -90,15 +90,14 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo]) -> Plan:
     n_doubtful = doubtful_pairs(descriptors, identities, _DOUBT * options.same_person)
     if options.k_anonymous and faces.n_people < options.k:
         return Plan(photos, found, n_doubtful=n_doubtful)
-    model, labels, surrogates = None, None, []
-    if options.k_anonymous:
-        partition = partitioning.PARTITIONERS[options.partitioner]
-        labels = partition(descriptors, options.k, identities=identities, random_state=options.seed)
     model = anonymizer.load(options.method, faces, **options.method_options)
-    if labels is not None:
-        clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-        images = [model.surrogate(rows) for rows in utils.progress(clusters, "making surrogates")]
-        surrogates = [_with_landmarks(image) for image in images]
+    if not options.k_anonymous:
+        return Plan(photos, found, model, n_doubtful=n_doubtful)
+    partition = partitioning.PARTITIONERS[options.partitioner]
+    labels = partition(descriptors, options.k, identities=identities, random_state=options.seed)
+    clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    images = [model.surrogate(rows) for rows in utils.progress(clusters, "making surrogates")]
+    surrogates = [_with_landmarks(image) for image in images]
     return Plan(photos, found, model, labels, surrogates, n_doubtful)
 
 

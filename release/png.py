@@ -21,9 +21,7 @@ _PLAIN_RGB = [8, 2, 0, 0, 0]
 #: What other chunks of a PNG may give away.
 _CHUNKS = {
     b"eXIf": "EXIF (camera, time, place)",
-    b"tEXt": "text",
-    b"zTXt": "text",
-    b"iTXt": "text",
+    **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "text"),
     b"iCCP": "a colour profile",
     b"tIME": "a time",
     b"PLTE": "a palette",

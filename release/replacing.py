@@ -32,10 +32,8 @@ from release.writing import write_release
 REPLACED, FILTERED, BLURRED = "replaced", "filtered", "blurred out"
 #: Reasons.
 NO_FACE, TOO_FEW, _SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
-_FACELESS_SURROGATE, _NOT_PASTED = (
-    "no face was found on the surrogate",
-    "the surrogate does not fit this face",
-)
+_FACELESS_SURROGATE = "no face was found on the surrogate"
+_NOT_PASTED = "the surrogate does not fit this face"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,12 +164,9 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
             todo.append(number)
         elif reason and journal.done.get(source, {}).get("status") != status:
             note({"source": source, "status": status, "reason": reason, "faces": []})
-    tasks = (_arguments(options, plan, number) for number in todo)
-    if options.workers == 1:
-        records = (make_photo(*task) for task in tasks)
-    else:
-        pool = joblib.Parallel(n_jobs=options.workers, return_as="generator")
-        records = pool(joblib.delayed(make_photo)(*task) for task in tasks)
+    pool = joblib.Parallel(n_jobs=options.workers, return_as="generator")
+    records = pool(joblib.delayed(make_photo)(*_arguments(options, plan, number)) for number in todo)
+
     for record in utils.progress(records, "replacing faces", total=len(todo)):
         note(record)
 
@@ -204,10 +199,10 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
     written = np.array([record["status"] == WRITTEN for record in records])
     if not written.any():
         return False
-    reasons = {
-        status: {i: r["reason"] for i, r in enumerate(records) if r["status"] == status}
-        for status in (SUPPRESSED, DAMAGED)
-    }
+
+    def reasons(status: str) -> dict[int, str]:
+        return {i: record["reason"] for i, record in enumerate(records) if record["status"] == status}
+
     write_release(
         options.out,
         Faces(_Originals(plan.photos), [f"photo {i}" for i in range(len(names))], names),
@@ -215,8 +210,8 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
         ledger=options.ledger,
-        suppressed=reasons[SUPPRESSED],
-        failed=reasons[DAMAGED],
+        suppressed=reasons(SUPPRESSED),
+        failed=reasons(DAMAGED),
     )
     return True
 

@@ -39,20 +39,15 @@ def make_sheet(plan: Plan, finished: Mapping[int, Path], mode: str, originals: b
         Whether to show the photos, or only where their faces were.
     """
     if mode == "shared":
-        return [_surrogate_entry(plan, label, originals) for label in range(len(plan.surrogates))][
-            :_SHEET_PHOTOS
-        ]
+        shown = range(min(len(plan.surrogates), _SHEET_PHOTOS))
+        return [_surrogate_entry(plan, label, originals) for label in shown]
     entries = []
     for i, photo in enumerate(plan.photos):
         if len(entries) < _SHEET_PHOTOS and finished[i].is_file():
             original = read_image(photo.path)
-            entries.append(
-                {
-                    "before": _uri(original if originals else _places(original.shape, photo)),
-                    "after": _uri(read_image(finished[i])),
-                    "caption": _caption(photo),
-                }
-            )
+            before = _uri(original if originals else _places(original.shape, photo))
+            after = _uri(read_image(finished[i]))
+            entries.append({"before": before, "after": after, "caption": _caption(photo)})
     return entries
 
 
@@ -64,11 +59,8 @@ def _surrogate_entry(plan: Plan, label: int, originals: bool) -> dict:
     else:
         before = np.full((110, 90, 3), _EMPTY, dtype=np.uint8)
     n_people = len(np.unique(plan.found.faces.identities[rows]))
-    return {
-        "before": _uri(before),
-        "after": _uri(plan.surrogates[label].image),
-        "caption": f"{n_people} people, {len(rows)} faces",
-    }
+    caption = f"{n_people} people, {len(rows)} faces"
+    return {"before": _uri(before), "after": _uri(plan.surrogates[label].image), "caption": caption}
 
 
 def _caption(photo: Photo) -> str:

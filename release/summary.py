@@ -87,9 +87,8 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
     sentences += [f"Damaged: {damage}" for damage in damaged]
     sentences += [unread_kind(path) or f"Not an image: {path}" for path in others]
     if damaged or others:
-        sentences.append(
-            f"Left out: {count(len(damaged), 'damaged file')}, {count(len(others), 'other file')}."
-        )
+        left_out = f"{count(len(damaged), 'damaged file')}, {count(len(others), 'other file')}"
+        sentences.append(f"Left out: {left_out}.")
     if plan.n_doubtful:
         sentences.append(
             f"{count(plan.n_doubtful, 'pair')} of people look alike and count as different; if two of them are one "

@@ -116,10 +116,9 @@ def _check_images(images: Sequence[np.ndarray]) -> None:
         raise ParameterError("images must hold at least one image, got none")
     for image in images:
         detection.check_image(image)
-        if image.shape[0] * image.shape[1] > IMAGE_PIXELS:
-            raise ParameterError(
-                f"images must have at most {IMAGE_PIXELS} pixels each, got {image.shape[0]}x{image.shape[1]}"
-            )
+        height, width = image.shape[:2]
+        if height * width > IMAGE_PIXELS:
+            raise ParameterError(f"images must have at most {IMAGE_PIXELS} pixels, got {height}x{width}")
 
 
 def _reasons(
@@ -140,13 +139,9 @@ def _reasons(
 
 def _check_per_photo(k: int | None, labels: np.ndarray) -> None:
     if k is not None:
-        raise ParameterError(
-            f"k must be None in per_photo mode, got {k!r}: images that follow each photo are not k-anonymous"
-        )
+        raise ParameterError(f"k must be None in per_photo mode, which is not k-anonymous, got {k!r}")
     if (np.bincount(labels[labels >= 0]) > 1).any():
-        raise ParameterError(
-            "labels must give each photo an image of its own in per_photo mode; use mode='shared' to share images"
-        )
+        raise ParameterError("labels must give each photo an image of its own; mode='shared' shares images")
 
 
 def _checked_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:
@@ -189,9 +184,7 @@ def _check_places(folder: Path, ledger: Path) -> None:
     if ledger.resolve().is_relative_to(folder.resolve()):
         raise ParameterError(f"{ledger}: the ledger identifies people and must not be inside the release")
     if os.path.lexists(ledger):
-        raise FileExistsError(
-            f"{ledger} exists and may be the only key to an older release; choose another name"
-        )
+        raise FileExistsError(f"{ledger} exists, maybe the only key to an older release; choose another name")
     is_new = not os.path.lexists(folder)
     if not is_new and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder; choose a new one for the release")

@@ -240,10 +240,8 @@ def cached_batches(
 
 def _in_worker() -> bool:
     """Whether this is one of several processes or threads, which must not start more."""
-    return (
-        multiprocessing.parent_process() is not None
-        or threading.current_thread() is not threading.main_thread()
-    )
+    in_thread = threading.current_thread() is not threading.main_thread()
+    return in_thread or multiprocessing.parent_process() is not None
 
 
 def _parts(positions: list[int], size: int) -> list[list[int]]:

@@ -111,9 +111,8 @@ def _text_array(names: Sequence[str]) -> np.ndarray:
     """Return names as a str array (n,), unless it would take far more memory than the names have letters."""
     for row, name in enumerate(names):
         if not isinstance(name, str):
-            raise _RefusedError(
-                f"row {row} (counted from 0): the name must be text, got {type(name).__name__}"
-            )
+            kind = type(name).__name__
+            raise _RefusedError(f"row {row} (counted from 0): the name must be text, got {kind}")
     longest = max(map(len, names))
     if longest > _MAX_NAME_LENGTH or 4 * longest * len(names) > reading.MAX_BYTES:
         raise _RefusedError(f"a name has {longest} letters; use at most {_MAX_NAME_LENGTH}")
@@ -158,9 +157,7 @@ def _stack(vectors: list) -> np.ndarray:
                 "store encodings of one model per file"
             )
     if 8 * len(vectors) * len(vectors[0]) > reading.MAX_BYTES:
-        raise _RefusedError(
-            f"{len(vectors)} encodings of {len(vectors[0])} values are too large; split the file"
-        )
+        raise _RefusedError(f"{len(vectors)} encodings of {len(vectors[0])} values are too large; split it")
     single = all(isinstance(vector, np.ndarray) and vector.dtype == np.float32 for vector in vectors)
     X = np.empty((len(vectors), len(vectors[0])), dtype=np.float32 if single else np.float64)  # (n, d)
     for row, vector in enumerate(vectors):

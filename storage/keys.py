@@ -48,9 +48,7 @@ def _digest(part) -> bytes:
     """SHA-256 of the type and content of one part. Containers hash digests, which all have one length."""
     if isinstance(part, np.ndarray):
         if part.dtype.kind not in _PLAIN_KINDS or isinstance(part, np.ma.MaskedArray):
-            raise TypeError(
-                f"a {type(part).__name__} of type {part.dtype} has no content key; use plain numbers or text"
-            )
+            raise TypeError(f"an array of type {part.dtype} has no content key; use plain numbers or text")
         content = _digest((part.dtype.str, *part.shape)) + hashlib.sha256(part.tobytes()).digest()
         return hashlib.sha256(b"array:" + content).digest()
     if isinstance(part, np.generic) and not isinstance(part.item(), np.generic):
@@ -69,7 +67,7 @@ def _digest(part) -> bytes:
         content = repr(part).encode()
     else:
         raise TypeError(
-            f"a {type(part).__name__} has no content key; use arrays, text, numbers, lists, tuples, dicts"
+            f"a {type(part).__name__} has no content key; use arrays, text, numbers, lists, dicts"
         )
     return hashlib.sha256(f"{type(part).__name__}:".encode() + content).digest()
 
@@ -125,9 +123,7 @@ def _source_path(source: ModuleType | str | Path) -> Path:
         source = source.__file__
     path = Path(source) if Path(source).suffix == ".py" else _module_path(str(source))
     if path is None or not path.is_file():
-        raise FileNotFoundError(
-            f"{source} is not a module of this project; give a module, its name or its file"
-        )
+        raise FileNotFoundError(f"{source} is not a module of this project; give a module or its file")
     return path.resolve()
 
 
@@ -177,6 +173,5 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
 
 def _is_docstring(statement: ast.stmt) -> bool:
     """Whether a statement is a bare text, or the `pass` that stands where a docstring could stand."""
-    return isinstance(statement, ast.Pass) or (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    )
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_text or isinstance(statement, ast.Pass)

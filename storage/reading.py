@@ -41,7 +41,6 @@ def _read_file(path: str | Path) -> bytes:
     if size == 0:
         raise ValueError(f"{path}: the file is empty; replace it")
     if size > MAX_BYTES:
-        raise ValueError(
-            f"{path}: {size} bytes exceed the limit of {MAX_BYTES}; split the file or raise storage.reading.MAX_BYTES"
-        )
+        limit = f"the limit of {MAX_BYTES}, storage.reading.MAX_BYTES"
+        raise ValueError(f"{path}: {size} bytes exceed {limit}; split the file")
     return path.read_bytes()

@@ -679,7 +679,7 @@ def test_like_learns_the_person_from_photos_set_apart(orl):
 def test_members_and_options_that_do_not_fit_are_told(models, faces):
     with pytest.raises(TypeError, match="list of row numbers"):
         models["aam"].surrogate(3)
-    with pytest.raises(ValueError, match="weights must be numbers"):
+    with pytest.raises(ValueError, match="weights must be an array of numbers"):
         models["aam"].surrogate([0, 1], weights="ab")
     with pytest.raises(TypeError, match="has no option 'sharpness'.*keep_shape.*max_training"):
         anonymizer.load("aam", faces, sharpness=1)

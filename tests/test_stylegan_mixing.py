@@ -234,7 +234,7 @@ def test_damaged_kept_codes_are_refused(few, network_path, tmp_path):
         ({"mix": "median"}, "unknown mix"),
         ({"strength": -1}, "strength"),
         ({"threshold": 0}, "threshold"),
-        ({"codes": CODES[:3]}, "codes must be"),
+        ({"codes": CODES[:3]}, "codes must have the shape"),
         ({"codes": CODES * np.nan}, "codes must be"),
     ],
 )
