@@ -1,7 +1,7 @@
-"""Faces are replaced in their photos: what happens to each face, and the files that come out.
+"""Replace the faces in photos: decide on each face, and write the files.
 
-Every face ends as replaced or filtered, or is blurred out with a reason. Finished photos wait in a private folder until
-all are done; then `release.writing` makes the release.
+Every face is replaced, filtered, or blurred out with a reason. Finished photos stay in a private folder until all are
+done; then `release.writing` writes the release.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class FaceEdit:
 
 
 def _edits(plan: Plan, number: int, mode: str) -> Iterator[FaceEdit]:
-    """Decide what happens to each face of photo `number`."""
+    """Decide what happens to each face in photo `number`."""
     hidden = BLURRED if mode == "per_photo" else SUPPRESSED
     for spot, row in plan.faces_on(number):
         if row is None or plan.model is None:
@@ -103,7 +103,7 @@ def _why_not_written(options: FolderOptions, plan: Plan, photo: Photo) -> str:
 
 
 def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit], largest_side: int) -> dict:
-    """Replace all faces of one photo, and write it.
+    """Replace all faces in one photo, and write it.
 
     Parameters
     ----------
@@ -112,9 +112,9 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
     source : str
         The photo's name in the journal.
     decided : sequence of FaceEdit
-        What should happen to each face. A face that cannot be pasted is blurred out instead.
+        What to do with each face. A face that cannot be replaced is blurred out instead.
     largest_side : int
-        Limit of the written image, in pixels.
+        Largest side of the written image, in pixels.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
                 image = pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
             except (cv2.error, ArithmeticError, ValueError):
                 edits[i] = replace(edit, outcome=BLURRED, reason=_NOT_PASTED)
-    for edit in edits:  # last, so that nothing brings back what they hide
+    for edit in edits:  # last, so that no other edit restores what they hide
         if edit.outcome == BLURRED:
             image = pasting.blur_out(image, edit.spot.box, edit.spot.landmarks)
     scale = min(1.0, largest_side / max(image.shape[:2]))
@@ -143,14 +143,14 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
 
 
 def _extent(edit: FaceEdit) -> np.ndarray:
-    """Points on a face that must not be moved when another one is pasted: (m, 2)."""
+    """Points on a face that must not move when another face is pasted: (m, 2)."""
     if edit.outcome == BLURRED:
         return np.vstack([np.reshape(edit.spot.box, (2, 2)), edit.spot.landmarks])
     return edit.spot.landmarks
 
 
 def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
-    """Make all photos that are not finished, and record each."""
+    """Write all unfinished photos, and record each."""
     options.work.mkdir(mode=0o700, exist_ok=True)
 
     def note(record: dict) -> None:
@@ -177,14 +177,14 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
 
 
 def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
-    """Arguments of `make_photo`, all that another process needs."""
+    """Arguments of `make_photo`: everything that a worker process needs."""
     path, edits = plan.photos[number].path, _edits(plan, number, options.mode)
     small = [replace(edit, spot=replace(edit.spot, crop=None)) for edit in edits]
     return path, options.finished_file(number), options.name_of(path), small, options.largest_side
 
 
 class _Originals(Sequence):
-    """The original photos, read on demand; a blank one in place of any without faces or that cannot be read."""
+    """The original photos, read on demand; a blank photo if one has no faces or cannot be read."""
 
     def __init__(self, photos: Sequence[Photo]):
         self.photos = photos
@@ -222,12 +222,12 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
 
 
 # ----------------------------------------------------------------------------------------------------------
-# shared mode: the surrogates alone, one file per person
+# shared mode: only the surrogates are written, one file per person
 # ----------------------------------------------------------------------------------------------------------
 
 
 def _note_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> None:
-    """Record what became of the faces of each photo; no photo is written."""
+    """Record the outcome of the faces in each photo; no photo is written."""
     for number, photo in enumerate(plan.photos):
         reason = photo.damage or NO_FACE
         if photo.spots:
@@ -257,7 +257,7 @@ def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) ->
     return True
 
 
-#: Mode -> two functions (options, journal, plan): one makes the images, one writes the release if there are any.
+#: Mode -> two functions (options, journal, plan): the first makes the images, the second writes any to the release.
 WRITERS: dict[str, tuple[Callable, Callable]] = {
     "per_photo": (_make_photos, _release_photos),
     "shared": (_note_surrogates, _release_surrogates),
