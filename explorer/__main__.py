@@ -16,7 +16,7 @@ from explorer.exploration import Exploration
 
 PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
 
-#: Environment variable that tells the page's notebook where the photos are.
+#: Environment variable that passes the location of the photos to the page's notebook.
 SOURCE_VARIABLE = "ANONFACES_DATA"
 
 
@@ -36,7 +36,7 @@ def _serve(options: argparse.Namespace) -> None:
     print(faces)
     _ = Exploration(
         faces
-    ).gallery  # describe the photos here, with a progress bar; the page takes them from the cache
+    ).gallery  # describe the photos here, with a progress bar; the page reads the descriptors from the cache
     command = [sys.executable, "-m", "voila", str(PAGE), f"--port={options.port}"]
     if options.no_browser:
         command.append("--no-browser")
