@@ -28,13 +28,13 @@ _MEASURE = {"action": "store_true", "help": "measure the network at the end"}
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add_options(parser, AutoencoderSettings, _DEFAULT)
-    parser.add_argument("--resolution", type=int, default=128, help="side of the pictures (%(default)s)")
+    parser.add_argument("--resolution", type=int, default=128, help="side of the images (%(default)s)")
     parser.add_argument(
         "--channels", type=int, nargs="+", default=CHANNELS, help="feature maps at 4, 8, ... pixels"
     )
     parser.add_argument("--w-dim", type=int, default=W_DIM, help="length of w (%(default)s)")
     parser.add_argument("--measure", **_MEASURE)
-    parser.add_argument("--refine", action="store_true", help="then refine it, as the command refine does")
+    parser.add_argument("--refine", action="store_true", help="then refine it, like the command refine")
     add_settings(parser, AutoDecoderSettings, "refine_", skip=("precision", "seed"))
 
 
@@ -59,13 +59,13 @@ def _train(options: argparse.Namespace) -> None:
 def _add_refine(parser: argparse.ArgumentParser) -> None:
     add_options(parser, AutoDecoderSettings, _DEFAULT)
     parser.add_argument(
-        "start", type=Path, help="network to start from, NAME.npz, with its encoder beside it"
+        "start", type=Path, help="network to start from, NAME.npz, with its encoder in the same folder"
     )
     parser.add_argument("--measure", **_MEASURE)
 
 
 def _refine(options: argparse.Namespace) -> None:
-    """Refine a network with a free code for each photo; Ctrl-C stops it, --resume continues."""
+    """Refine a network with a free code per photo; Ctrl-C stops it, --resume continues."""
     settings = read_settings(options, AutoDecoderSettings)
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
     _refine_network(datasets.load_faces(options.source), settings, options.start, out, options)
@@ -88,7 +88,7 @@ def _refine_network(
 
 
 def _measure(path: Path, faces: Faces, held_out: int, seed: int) -> None:
-    """Print what a network can do with the photos' codes beside it, or else with those of its encoder."""
+    """Print measurements of a network, with the stored codes of the photos or else with its encoder's codes."""
     network = load_npz(path)
     photos = prepare_squares(faces, network.resolution, held_out, seed)
     if codes_path(path).is_file():
@@ -105,13 +105,13 @@ def _measure(path: Path, faces: Faces, held_out: int, seed: int) -> None:
         print(name, *(f"  {key}: {value}" for key, value in values.items()), sep="\n")
 
 
-# Each command: what it takes, the function that runs it, and what it does.
+# Each command: its arguments, the function that runs it, and its help.
 _COMMANDS = {
     "project": (code_folder.add_arguments, code_folder.run, "find the W+ codes of photos"),
     "generate": (mixing.add_arguments, mixing.run, "draw random people"),
     "convert": (official.add_arguments, official.run, "rewrite an official pickle as a safe .npz"),
     "train": (_add_train, _train, "train a small network and its encoder on photos"),
-    "refine": (_add_refine, _refine, "refine a network with a free code for each photo: sharper pictures"),
+    "refine": (_add_refine, _refine, "refine a network with a free code per photo, for sharper images"),
 }
 
 
