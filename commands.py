@@ -1,4 +1,4 @@
-"""What all command lines share: one form of error, one set of exit codes."""
+"""Common behaviour of all commands: one form of error, one set of exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faces -> descriptors: one row of numbers per photo; rows of one person are close to each other.
+"""Compute face descriptors: one row of numbers per photo; rows of one person are close to each other.
 
 `EMBEDDINGS` is the registry. ``"dlib"`` and ``"pca"`` need no file; ``"facenet"``, ``"onnx:PATH"`` and
 ``"stored:PATH"`` read a recogniser, or descriptors, that the user supplies.
@@ -33,7 +33,7 @@ MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "model
 #: Padding around the face in dlib's chips, as in the training of its network.
 CHIP_PADDING = 0.25
 
-#: How many photos go through a network at once.
+#: Number of photos per batch of a network.
 _BATCH = 64
 
 #: Runs a recogniser: float32 (b, size, size, 3) -> (b, d).
@@ -41,7 +41,7 @@ _Run = Callable[[np.ndarray], np.ndarray]
 
 
 def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **options) -> np.ndarray:
-    """Describe the face on each photo by a row of numbers.
+    """Compute the descriptor of the face in each photo.
 
     If the detector misses a face, the whole photo is described; ``detection.detect(faces).found`` flags
     such photos. Descriptors are cached on disk by the content of photo and model, so an interrupted run resumes.
@@ -102,7 +102,7 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
 
 
 def available() -> list[str]:
-    """The embeddings that work without naming a file: dlib, PCA, and FaceNet if its file is installed."""
+    """The embeddings that need no path: dlib, PCA, and FaceNet if its file is installed."""
     return ["dlib", "pca", *(["facenet"] if _facenet_files() else [])]
 
 
@@ -132,7 +132,7 @@ def face_chip(
 ) -> np.ndarray:
     """Crop a face (h, w, 3) with landmarks (68, 2) as dlib's networks expect it: uint8 (size, size, 3).
 
-    dlib takes whole pixels as landmarks: a small face is enlarged first, so that they stay precise.
+    dlib takes integer landmarks, so a small face is enlarged first to keep them precise.
     """
     spread = np.ptp(landmarks, axis=0).max()
     scale = float(np.clip(np.ceil(detection.LANDMARK_BOX / max(spread, 1.0)), 1, 4))
@@ -168,7 +168,7 @@ def _embed_pca(faces: Images, n_components: int = 10) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How pixels are prepared for a recogniser, and descriptors after it.
+    """The preprocessing of pixels for a recogniser, and of its descriptors.
 
     Attributes
     ----------
@@ -266,7 +266,7 @@ def _embed_network(
     """Run a recogniser on all photos; `size` is the input size that the model prescribes."""
     if preparation.input_size and size and preparation.input_size != size:
         raise ValueError(
-            f"{path}: takes {size}x{size} pixels, but input_size={preparation.input_size} was asked for"
+            f"{path}: takes {size}x{size} pixels, but input_size={preparation.input_size} was requested"
         )
     side = preparation.input_size or size or 160
     model_key = utils.content_key(path.read_bytes(), [str(value) for value in preparation.__dict__.values()])
@@ -298,13 +298,13 @@ def describe_crops(
     ----------
     faces : Faces or sequence of n uint8 arrays (h, w, 3)
     place : str
-        Names the store in the cache: must change with everything that `describe` depends on.
+        Name of the store in the cache; must change with everything that `describe` depends on.
     describe : callable
         uint8 crops (b, size, size, 3) -> float32 (b, d).
     size, zoom
         See `detection.aligned_crop`.
     title : str
-        For the progress bar.
+        Label of the progress bar.
     batch : int
         Photos per call.
 
@@ -374,7 +374,7 @@ def _open_keras(path: Path) -> tuple[_Run, int | None]:
     import keras
 
     class Scaling(keras.layers.Layer):
-        """What the Lambda layers of facenet_keras.h5 do, rebuilt: ``x * scale`` or ``a + b * scale``."""
+        """Replacement for the Lambda layers of facenet_keras.h5: ``x * scale`` or ``a + b * scale``."""
 
         def __init__(self, scale: float, **kwargs):
             super().__init__(**kwargs)
@@ -413,7 +413,7 @@ _FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
 
 
 def _check_keras_file(path: Path) -> None:
-    """Refuse a Keras file with a layer that would run code from the file.
+    """Reject a Keras file with a layer that would execute code from the file.
 
     The only Lambda layers accepted are those of facenet_keras.h5, which carry a number called ``scale``;
     their code is not read, the layer is rebuilt.
@@ -435,7 +435,7 @@ def _check_keras_file(path: Path) -> None:
         foreign = kind in _FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
         if foreign or not _KERAS_MODULES.fullmatch(module):
             raise ValueError(
-                f"{path}: asks for {registered} of {module}, which is not a plain part of Keras; it was not loaded"
+                f"{path}: uses {registered} of {module}, which is not a plain part of Keras; it was not loaded"
             )
         if "lambda" in kind.lower():
             layer = part["config"] if isinstance(part.get("config"), dict) else {}
@@ -493,7 +493,7 @@ EMBEDDINGS = {
     "stored": _embed_stored,
 }
 
-#: Embeddings that are fitted to the photos they are given: descriptors of two calls cannot be compared.
+#: Embeddings that are fitted to their input photos: descriptors of two calls cannot be compared.
 FITTED = {"pca"}
 
 #: Embeddings that are written ``"name:PATH"``.

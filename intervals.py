@@ -1,4 +1,4 @@
-"""Means, rates and their confidence intervals: exact for unanimous rates, bootstrap for everything else.
+"""Means, rates and their confidence intervals: exact for unanimous rates, bootstrap otherwise.
 
 A bootstrap resamples whole units (people or clusters), because the values of one unit depend on each other. The
 bounds are percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
@@ -20,7 +20,7 @@ N_RESAMPLES = 1000
 
 
 def mean(values) -> float:
-    """Mean of numbers; NaN without any."""
+    """Mean of numbers; NaN if there are none."""
     return float(np.mean(np.asarray(values, dtype=float))) if len(values) else float("nan")
 
 
@@ -95,7 +95,7 @@ def mean_interval(values: np.ndarray, units: np.ndarray, random_state=0) -> tupl
     Parameters
     ----------
     values : ndarray, shape (n,)
-        Bool values that all agree get the exact interval, see `rate_interval`.
+        Boolean values that all agree get the exact interval, see `rate_interval`.
     units : ndarray, shape (n,)
         The unit of each value.
     random_state : int, RandomState or None, default 0
@@ -117,8 +117,8 @@ def rate_interval(values: np.ndarray, units: np.ndarray, random_state=0) -> tupl
 
     Parameters, returns
     -------------------
-    As `mean_interval`. If all values are 0 or all are 1, the bootstrap would have width 0; the exact interval for that
-    many units replaces it. NaN without values.
+    As `mean_interval`. If all values are 0 or all are 1, the bootstrap would have width 0; the exact interval for this
+    number of units replaces it. NaN without values.
     """
     if len(values) == 0:
         return float("nan"), float("nan")

@@ -688,7 +688,7 @@ def test_members_and_options_that_do_not_fit_are_told(models, faces):
 
 
 def test_like_needs_several_photos_of_the_person(family_models):
-    with pytest.raises(ValueError, match="only one of its person"):
+    with pytest.raises(ValueError, match="only photo of its person"):
         family_models["aam"].surrogate([0, 12], like=12)
     assert family_models["aam"].surrogate([0, 12], like=0).shape == (112, 92, 3)
 

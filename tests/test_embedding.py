@@ -352,7 +352,7 @@ def test_a_text_is_no_model(few, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_size": 64}, "takes 32x32 pixels, but input_size=64 was asked for"),
+        ({"input_size": 64}, "takes 32x32 pixels, but input_size=64 was requested"),
         ({"input_size": 8}, "input_size must be an integer of at least 16 and at most 1024"),
         ({"input_size": 32.0}, "input_size must be an integer"),
         ({"input_size": "32"}, "input_size must be an integer"),

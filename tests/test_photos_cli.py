@@ -194,7 +194,7 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "6 photos, 8 faces, 8 of which can be replaced: 5 people in 2 clusters of at least 2." in printed
     assert "8 faces replaced, 0 blurred out; 4 photos written." in printed
-    assert "1 photo in which no face was found: suppressed." in printed
+    assert "1 photo without a detected face: suppressed." in printed
     assert "Left out: 1 damaged file, 1 other file." in printed
     assert "No k-anonymity is claimed" in printed
     assert "cut.jpg" in printed and "notes.txt" in printed
@@ -225,7 +225,7 @@ def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsy
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
     capsys.readouterr()
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert run(source, tmp_path / "out", "--k", "3", "--method", "pixel") == 2
     assert "started with other photos, options or code" in capsys.readouterr().err
 
@@ -248,7 +248,7 @@ def test_a_changed_unfinished_file_is_made_again(source, tmp_path):
 
 def test_shared_mode_writes_one_copy_a_person(source, tmp_path, capsys):
     assert run(source, tmp_path / "out", "--k", "2", "--method", "aam", "--mode", "shared") == 0
-    assert "the shared surrogate names" in capsys.readouterr().out
+    assert "the shared surrogate identifies" in capsys.readouterr().out
     files = list((tmp_path / "out").glob("*.png"))
     contents = [path.read_bytes() for path in files]
     assert sorted(contents.count(content) for content in set(contents)) == [2, 3]
@@ -403,9 +403,9 @@ def test_the_unchanged_photo_is_no_method(tmp_path):
     ("name", "content", "message"),
     [
         ("a.jpg", b"", "is empty"),
-        ("a.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC photos are not read"),
-        ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(40), "HEIC photos are not read"),
-        ("a.NEF", b"MM\0*" + bytes(40), "raw camera photos are not read"),
+        ("a.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC is not supported"),
+        ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(40), "HEIC is not supported"),
+        ("a.NEF", b"MM\0*" + bytes(40), "raw camera files are not supported"),
         ("a.txt", b"no photo", ""),
     ],
 )

@@ -166,8 +166,8 @@ def test_large_photos_are_shrunk_first(texture):
         (np.zeros((68, 2)), "show a face"),
         (np.full((68, 2), np.inf), "finite"),
         (np.zeros((5, 2)), "68"),
-        (synthetic_landmarks((9000, 200)), "lie on the photo"),
-        (synthetic_landmarks((250, 200), 40000, 40000), "lie on the photo"),
+        (synthetic_landmarks((9000, 200)), "lie inside the photo"),
+        (synthetic_landmarks((250, 200), 40000, 40000), "lie inside the photo"),
     ],
 )
 def test_unusable_landmarks_are_refused(texture, points, message):
@@ -467,7 +467,7 @@ def test_photos_without_a_face_have_no_code(network, faces):
     assert result.codes.shape == (4, 6, 8)
     np.testing.assert_array_equal(np.isfinite(result.codes).all(axis=(1, 2)), result.found)
     assert sorted(set(result.trace["photo"])) == [0, 1, 3]
-    with pytest.raises(ValueError, match="no face was found on any of the 1 photos"):
+    with pytest.raises(ValueError, match="no face was found in any of the 1 photos"):
         projection.project(network, [faces.images[2]], **QUICK)
 
 
@@ -494,7 +494,7 @@ def test_start_from_an_encoder_or_given_codes(network, faces):
         projection.project(network, photos, encoder=FixedEncoder(code), start=codes, **still)
     with pytest.raises(ValueError, match="start must have the shape"):
         projection.project(network, photos, start=codes[:1], **still)
-    with pytest.raises(ValueError, match="does not fit this network"):
+    with pytest.raises(ValueError, match="does not match this network"):
         projection.project(network, photos, encoder=FixedEncoder(code[:2]), **still)
 
 
@@ -611,7 +611,7 @@ def test_unusable_codes_are_refused(network, tmp_path, array, message):
 def test_missing_codes_are_named(network, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         code_folder.read_codes(tmp_path / "codes", ["a.jpg"], network)
-    with pytest.raises(FileNotFoundError, match=r"no codes for 2 of 2 photos, the first is a\.npy"):
+    with pytest.raises(FileNotFoundError, match=r"no codes for 2 of 2 photos \(first: a\.npy\)"):
         code_folder.read_codes(tmp_path, ["a.jpg", "b.jpg"], network)
     with pytest.raises(ValueError, match="at least one photo"):
         code_folder.read_codes(tmp_path, [], network)

@@ -280,7 +280,7 @@ def test_resumed_training_is_the_same(photos, tmp_path):
     for ours, theirs in zip(straight.average_encoder.weights, again.average_encoder.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
     stranger = make_trainer(photos, replace(chosen, seed=1))
-    with pytest.raises(ValueError, match="other photos or settings"):
+    with pytest.raises(ValueError, match="different photos or settings"):
         stranger.load_checkpoint(tmp_path / "state.npz")
 
 
@@ -575,6 +575,6 @@ def test_one_command_trains_and_refines(folder, tmp_path, monkeypatch, capsys):
     assert main(["refine", str(folder), str(start), *resumed[2:]]) == 0
     assert stylegan.load_network(tmp_path / "small.npz").description["training"]["images_seen"] == 12
     assert main(["refine", str(folder), str(start), *resumed[2:], "--seed", "1"]) == 2
-    assert "other photos or settings" in capsys.readouterr().err
+    assert "different photos or settings" in capsys.readouterr().err
     assert main(["train", str(folder), "--out", "small.keras"]) == 2
     assert "must end in .npz" in capsys.readouterr().err

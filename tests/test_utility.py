@@ -99,7 +99,7 @@ def test_grey_photos_have_no_skin_tone_and_orl_no_known_attributes(unchanged):
     assert "12 photos left out" in unchanged.loc["skin_tone_error", "note"]
     assert (
         np.isnan(unchanged.loc["sex_known", "value"])
-        and "does not state" in unchanged.loc["sex_known", "note"]
+        and "has no labels for" in unchanged.loc["sex_known", "note"]
     )
 
 
@@ -424,7 +424,7 @@ def test_groups_by_hand():
     assert table.loc[("hit", "all"), "value"] == pytest.approx(0.5)
     assert table.loc[("years", "m"), "value"] == pytest.approx(5.5)
     assert men["low"] < men["value"] < men["high"]
-    with pytest.raises(ValueError, match="as many rows each"):
+    with pytest.raises(ValueError, match="equally many rows"):
         utility.by_group(values, groups[:3], people)
 
 
