@@ -1,4 +1,4 @@
-"""Checks of arguments: what a value must be is declared once, and the error says what was wrong.
+"""Checks of arguments: each rule is declared once, and the error says what was wrong.
 
 Every error is a `ParameterError`, which is both a ValueError and a TypeError.
 """
@@ -20,7 +20,7 @@ class ParameterError(ValueError, TypeError):
 
 
 class NotApplicableError(ValueError):
-    """An attack or a measure does not apply to the data; the message says what it needs."""
+    """An attack or measure does not apply to the data; the message says what is missing."""
 
 
 _KEEPS_LIMIT = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
@@ -48,7 +48,7 @@ class Number:
         return what + link + " and ".join(limits)
 
     def accepts(self, value) -> bool:
-        """Whether a value is such a number; bool is not."""
+        """Whether a value is a number that satisfies the rule; bool is not a number."""
         kinds = (int, np.integer) if self.kind is int else (int, float, np.integer, np.floating)
         if isinstance(value, bool | np.bool_) or not isinstance(value, kinds) or not math.isfinite(value):
             return False
@@ -135,9 +135,9 @@ def check_labels(
     ----------
     labels : array_like, shape (n,)
     n_rows : int, optional
-        How many labels there must be; any number by default.
+        Required number of labels; any number by default.
     n_clusters : int, optional
-        How many different labels there must be; any number by default.
+        Required number of different labels; any number by default.
     unassigned : bool, default False
         Whether -1 is allowed, for rows without a cluster.
     """
@@ -158,7 +158,7 @@ def check_labels(
 
 
 def check_array(name: str, values, shape: tuple[int | None, ...], dtype=np.float32) -> np.ndarray:
-    """Return `values` as an array of finite numbers of a shape, in which None stands for any length."""
+    """Return `values` as an array of finite numbers of a shape, where None matches any length."""
     try:
         array = np.asarray(values, dtype=dtype)
     except (TypeError, ValueError) as error:

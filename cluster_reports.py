@@ -1,4 +1,4 @@
-"""Tables about a partition: distances and spread of each cluster, and what k-anonymity it gives."""
+"""Tables about a partition: distances and spread of each cluster, and its k-anonymity."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ def within_cluster_sse(X: ArrayLike, labels: ArrayLike) -> float:
 def anonymity_report(
     labels: ArrayLike, identities: Sequence | None = None, attributes: Mapping[str, Sequence] | None = None
 ) -> pd.DataFrame:
-    """Check k-anonymity: how many rows, people and attribute values every cluster holds.
+    """Check k-anonymity: count the rows, people and attribute values in every cluster.
 
     Parameters
     ----------
     labels : array (n,)
         The cluster of each row.
     identities : sequence (n,), optional
-        Who is on each row; without it every row is a different person.
+        The person of each row; without it every row is a different person.
     attributes : mapping of a name to one value per row, optional
-        Such as sex, ethnicity, age group. Missing values (None or NaN) count as no value.
+        Attributes such as sex, ethnicity, age group. Missing values (None or NaN) count as no value.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What all command lines share: one form of error, one set of exit codes."""
+"""Common behaviour of all commands: one form of error, one set of exit codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-DONE, CHECK_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
+_DONE, _CHECK_FAILED, _BAD_REQUEST, _INTERRUPTED = 0, 1, 2, 130
 
 EXIT_CODES = """\
 exit status: 0 done; 1 done, but a check failed; 2 bad request or unreadable file, nothing is lost;
@@ -48,8 +48,8 @@ def run_command(
         passed = (run or options.run)(options)
     except (ValueError, TypeError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return BAD_REQUEST
+        return _BAD_REQUEST
     except KeyboardInterrupt:
         print("Interrupted. Finished work is saved; run the same command again to resume.", file=sys.stderr)
-        return INTERRUPTED
-    return CHECK_FAILED if passed is False else DONE
+        return _INTERRUPTED
+    return _CHECK_FAILED if passed is False else _DONE

@@ -1,15 +1,15 @@
-"""Find faces on photos: boxes, 68 landmarks, and aligned crops.
+"""Find faces in photos: boxes, 68 landmarks, and aligned crops.
 
-`detect` is for photos of one face. It runs dlib's frontal face detector (histograms of oriented gradients); the
+Use `detect` for photos that show one face. It runs dlib's frontal face detector (histograms of oriented gradients); the
 landmarks come from dlib's 68-point shape predictor (Kazemi and Sullivan, "One millisecond face alignment with an
 ensemble of regression trees", CVPR 2014). A face that the detector misses is never dropped: its box is the whole
 photo, its landmarks are predicted there, and its `found` flag is False.
 
-`find_faces` is for ordinary photos, with any number of faces of any size and tilt. A face that is overlooked may be
-released in the clear, so the photo is searched twice: by the same detector at several scales and rotations, and by
-dlib's convolutional detector (King, "Max-margin object detection", arXiv 1502.00046), which also finds faces seen from
-the side. Each face is then rotated upright into a crop and detected again there. It can be replaced only if the
-landmarks agree; any other face carries a `reason`.
+Use `find_faces` for ordinary photos, with any number of faces of any size and tilt. A missed face would be released
+unchanged, so the photo is searched twice: with the same detector at several scales and rotations, and with dlib's
+convolutional detector (King, "Max-margin object detection", arXiv 1502.00046), which also finds profile faces. Each
+face is then rotated upright into a crop and detected again there. It can be replaced only if the landmarks agree; any
+other face has a `reason`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEFT_EYE = slice(36, 42)  # on the left of the photo
 RIGHT_EYE = slice(42, 48)
 MOUTH_CORNERS = (48, 54)
 
-#: dlib's landmarks are whole pixels: faces narrower than this are enlarged first, up to 4 times.
+#: dlib's landmarks have integer coordinates: faces narrower than this are enlarged first, up to 4 times.
 LANDMARK_BOX = 300
 
 #: `detect` shrinks photos to at most this many pixels on the longer side.
@@ -54,7 +54,7 @@ _FIVE_POINTS = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Where the face is on each of n photos.
+    """The location of the face in each of n photos.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Detections:
     found : ndarray of bool, shape (n,)
         Whether the detector found a face.
     n_faces : ndarray of int64, shape (n,)
-        How many faces it found. The largest one is used.
+        Number of detected faces. The largest is used.
     """
 
     boxes: np.ndarray
@@ -79,7 +79,7 @@ class Detections:
 
 
 def detect(faces: Images, strict: bool = False) -> Detections:
-    """Find the face on each photo; results are cached on disk by the photo's content.
+    """Find the face in each photo; results are cached on disk by the photo's content.
 
     Parameters
     ----------
@@ -95,12 +95,13 @@ def detect(faces: Images, strict: bool = False) -> Detections:
     Raises
     ------
     TypeError, ValueError
-        If there are no photos, one is not a uint8 array (h, w, 3), or `strict` and a photo shows no face or several.
+        If there are no photos, a photo is not a uint8 array (h, w, 3), or with `strict` a photo does not show exactly
+        one face.
     """
     faces = as_faces(faces)
     place = "detection-" + utils.source_key(__file__)[:16]
     rows = np.stack(
-        utils.cached_rows(place, faces.image_keys, detect_row, lambda i: (faces.images[i],), "finding faces")
+        utils.cached_rows(place, faces.image_keys, _detect_row, lambda i: (faces.images[i],), "finding faces")
     )  # (n, 141)
     n_faces = rows[:, -1].astype(np.int64)
     _report_counts(n_faces, faces.names, strict)
@@ -108,7 +109,7 @@ def detect(faces: Images, strict: bool = False) -> Detections:
 
 
 def as_faces(faces: Images) -> Faces:
-    """Return faces as they are, and images alone as Faces, after `check_image` of each."""
+    """Return Faces unchanged, and convert images to Faces after `check_image` of each."""
     if isinstance(faces, Faces):
         return faces
     if isinstance(faces, np.ndarray) and faces.ndim != 4:
@@ -129,7 +130,7 @@ def check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def detect_row(image: np.ndarray) -> np.ndarray:
+def _detect_row(image: np.ndarray) -> np.ndarray:
     """Box, landmarks and number of faces of one photo as one row, (141,), for the cache."""
     boxes = _find_boxes(image)
     height, width = image.shape[:2]
@@ -142,23 +143,21 @@ def _report_counts(n_faces: np.ndarray, names: Sequence[str], strict: bool) -> N
     missed, several = np.flatnonzero(n_faces == 0), np.flatnonzero(n_faces > 1)
     if strict and len(missed):
         raise ValueError(
-            f"no face was found on {len(missed)} of {len(n_faces)} photos, the first is {names[missed[0]]}; "
+            f"no face was found in {len(missed)} of {len(n_faces)} photos (first: {names[missed[0]]}); "
             "remove them, or use strict=False to keep and flag them"
         )
     if len(several):
-        problem = (
-            f"{len(several)} of {len(n_faces)} photos show several faces, the first is {names[several[0]]}"
-        )
+        problem = f"{len(several)} of {len(n_faces)} photos show several faces (first: {names[several[0]]})"
         if strict:
             raise ValueError(f"{problem}; crop them to one face, or use strict=False to use the largest face")
-        warnings.warn(f"{problem}; the largest face on each is used", stacklevel=3)
+        warnings.warn(f"{problem}; the largest face in each is used", stacklevel=3)
 
 
 def _find_boxes(image: np.ndarray) -> np.ndarray:
-    """Find all faces on one photo: (m, 4), the largest first; left, top, right, bottom in pixels.
+    """Find all faces in one photo: (m, 4), the largest first; left, top, right, bottom in pixels.
 
-    The photo is searched at its own scale (large ones shrunk to 1280 pixels). If nothing is found, it is searched
-    again at twice that scale and with its border continued, for small and cut-off faces.
+    The photo is searched at its own scale (large photos are shrunk to 1280 pixels). If nothing is found, it is searched
+    again at twice that scale and with its border extended, for small and cropped faces.
     """
     check_image(image)
     scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
@@ -181,7 +180,7 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _boxes_and_scores(image: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Boxes (m, 4) and scores that the first detector finds on an image."""
+    """Boxes (m, 4) and scores that the first detector finds in an image."""
     boxes, scores, _ = _detector().run(np.ascontiguousarray(image), 0, 0.0)
     return np.array([_corners(box) for box in boxes], dtype=float).reshape(-1, 4), scores
 
@@ -220,7 +219,7 @@ def _predict_landmarks(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     x0, y0 = int(max(0, left - margin)), int(max(0, top - margin))
     part = image[y0 : int(bottom + margin) + 1, x0 : int(right + margin) + 1]
     scale = float(np.clip(np.ceil(LANDMARK_BOX / (right - left)), 1, 4))
-    # Predict whole pixels on the part, and bring them back to the photo. (68, 2)
+    # Predict integer landmarks on the part, and map them back to the photo. (68, 2)
     edges = [
         round((side - offset) * scale)
         for side, offset in zip((left, top, right, bottom), (x0, y0) * 2, strict=True)
@@ -242,7 +241,7 @@ def _five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def eye_centres(landmarks: np.ndarray) -> np.ndarray:
-    """Centres of both eyes, the one on the left of the photo first: (..., 68, 2) -> (..., 2, 2)."""
+    """Centres of both eyes, with the left eye in the photo first: (..., 68, 2) -> (..., 2, 2)."""
     eyes = [landmarks[..., side, :].mean(axis=-2) for side in (LEFT_EYE, RIGHT_EYE)]
     return np.stack(eyes, axis=-2)
 
@@ -299,12 +298,12 @@ def _unscale(scale: float) -> np.ndarray:
 
 
 def _zoom_of(transform: np.ndarray) -> np.float64:
-    """How much larger things become under a similarity (2, 3)."""
+    """Scale factor of a similarity (2, 3)."""
     return np.sqrt(abs(np.linalg.det(transform[:, :2])))
 
 
 def aligned_crop(image: np.ndarray, landmarks: np.ndarray, size: int = 112, zoom: float = 1.0) -> np.ndarray:
-    """Crop one face upright, with eyes, nose and mouth where ArcFace recognisers expect them.
+    """Crop one face upright, with eyes, nose and mouth at the positions that ArcFace recognisers expect.
 
     Parameters
     ----------
@@ -366,7 +365,7 @@ _ROTATED_SIDE, _ANGLES = 1280, (-135, -90, -45, 45, 90, 135, 180)
 #: ... and the second detector, which takes seconds per megapixel, at this one.
 _SECOND_LOOK_SIDE = 1000
 
-#: A spot with a lower score that the second detector does not see is no face.
+#: A spot with a lower score counts as a face only if the second detector also finds it.
 _SURE_SCORE = 0.5
 
 #: Two spots are one face if their centres are closer than this share of the larger one's size.
@@ -377,9 +376,9 @@ _CROP_WIDTH, _CROP_HEIGHT, _CROP_EYE_LINE = 3.6, 4.4, 0.46
 #: Limits of the eye distance in crops, in pixels: smaller faces are enlarged, larger ones shrunk.
 _SMALLEST_CROP, _LARGEST_CROP = 48, 130
 
-#: A face whose eyes are closer than this (pixels) shows too little to tell people apart.
+#: A face with a smaller eye distance (pixels) has too little detail to tell people apart.
 _SMALLEST_EYES = 12.0
-#: Landmarks found on photo and crop must agree to this share of the eye distance (median over the 68).
+#: Landmarks in the photo and the crop must agree to this share of the eye distance (median over the 68).
 _AGREEMENT = 0.12
 #: On a frontal face the nose bridge lies between the ends of the jaw line, at least this share of the way from each.
 _SIDEWAYS = 0.2
@@ -392,16 +391,16 @@ _REASONS = ("", _TOO_SMALL, _AT_BORDER, _NO_LANDMARKS)
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """One face on a photo.
+    """One face in a photo.
 
     Attributes
     ----------
     box : ndarray, shape (4,)
         left, top, right, bottom in pixels of the photo.
     landmarks : ndarray, shape (68, 2)
-        In pixels of the photo; a guess if `reason` is not empty.
+        In pixels of the photo; unreliable if `reason` is not empty.
     score : float
-        How sure the detector is; faces start at 0.
+        Confidence of the detector; 0 is the threshold for a face.
     reason : str
         Why the face cannot be replaced; empty if it can.
     crop : ndarray of uint8, shape (h, w, 3), or None
@@ -420,7 +419,7 @@ class Spot:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """What one search found: landmarks (68, 2), box (4,), score, and whether by the second detector."""
+    """A face found by one search: landmarks (68, 2), box (4,), score, and whether the second detector found it."""
 
     landmarks: np.ndarray
     box: np.ndarray
@@ -434,7 +433,7 @@ def _second_detector():
 
 
 def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
-    """Find all faces on a photo, and crop those that can be replaced; cached by the photo's content.
+    """Find all faces in a photo, and crop those that can be replaced; cached by the photo's content.
 
     Parameters
     ----------
@@ -473,7 +472,7 @@ def _find_all(image: np.ndarray, thorough: bool) -> list[Spot]:
 
 
 def _upright(image: np.ndarray, thorough: bool) -> Iterator[_Candidate]:
-    """Search a photo as it is and enlarged."""
+    """Search a photo at its own size and enlarged."""
     largest = max(image.shape[:2])
     sizes = _THOROUGH_SCALES if thorough else _SCALES
     for scale in sorted({min(enlarged, side / largest) for enlarged, side in sizes}):
@@ -494,7 +493,7 @@ def _rotated(image: np.ndarray) -> Iterator[_Candidate]:
         turn[:, 2] += (extent - [width, height]) / 2
         size = tuple(int(np.ceil(side)) for side in extent)
         turned = cv2.warpAffine(small, turn, size, borderMode=cv2.BORDER_REPLICATE)
-        # Search, and keep what lies on the photo itself.
+        # Search, and keep faces that lie inside the photo.
         back = _chain(cv2.invertAffineTransform(turn), _unscale(scale))
         for box, score in zip(*_boxes_and_scores(turned), strict=True):
             candidate = _candidate(turned, box, score, back)
@@ -513,7 +512,7 @@ def _second_look(image: np.ndarray) -> Iterator[_Candidate]:
 
 
 def _candidate(image: np.ndarray, box: np.ndarray, score: float, back: np.ndarray, second=False):
-    """Predict landmarks in a box, and bring both from the searched image to the photo by `back` (2, 3)."""
+    """Predict landmarks in a box, and map both from the searched image to the photo by `back` (2, 3)."""
     landmarks = move_points(_predict_landmarks(image, box), back)
     corners = box[[[0, 1], [2, 1], [2, 3], [0, 3]]]
     centre = move_points(corners, back).mean(axis=0)
@@ -534,14 +533,14 @@ def _same_face(candidates: list[_Candidate]) -> list[list[_Candidate]]:
 
 
 def _overlap(a: Spot | _Candidate, b: Spot | _Candidate) -> bool:
-    """Whether two boxes are of one face: close to each other and of similar size."""
+    """Whether two boxes show the same face: close to each other and of similar size."""
     size_a, size_b = (float((s.box[2:] - s.box[:2]).mean()) for s in (a, b))
     apart = np.linalg.norm((a.box[:2] + a.box[2:] - b.box[:2] - b.box[2:]) / 2)
     return apart < _SAME_SPOT * max(size_a, size_b) and max(size_a, size_b) < 2.2 * min(size_a, size_b)
 
 
 def _is_face(image: np.ndarray, best: _Candidate, seen_twice: bool) -> bool:
-    """Whether the first detector is sure, or the second one agrees, on the photo or on a closeup."""
+    """Whether the first detector is confident, or the second agrees, in the photo or in a close-up."""
     if seen_twice or best.score >= _SURE_SCORE:
         return True
     eyes = np.array([[80.0, 100.0], [160.0, 100.0]])  # in a closeup of 240 x 280
@@ -557,7 +556,7 @@ def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:
     distance = float(np.linalg.norm(eyes[1] - eyes[0]))
     if distance < _SMALLEST_EYES:
         return replace(spot, reason=_TOO_SMALL)
-    # Detect the face again on its upright crop, and compare the landmarks there.
+    # Detect the face again in its upright crop, and compare the landmarks.
     crop, transform = _upright_crop(image, eyes, distance)
     found = detect([crop])
     moved = move_points(candidate.landmarks, transform)
@@ -565,7 +564,7 @@ def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:
     error = np.median(np.linalg.norm(found.landmarks[0] - moved, axis=1))
     if not found.found[0] or error > _AGREEMENT * crop_distance or _sideways(found.landmarks[0]):
         return replace(spot, reason=_NO_LANDMARKS)
-    # Bring the landmarks of the crop, which are the finer ones, to the photo.
+    # Map the landmarks of the crop, which are more precise, to the photo.
     landmarks = move_points(found.landmarks[0], cv2.invertAffineTransform(transform))
     outline = add_forehead(landmarks)
     if (outline < 0).any() or (outline > np.array(image.shape[1::-1]) - 1).any():
@@ -600,7 +599,7 @@ def _one_each(spots: list[Spot]) -> list[Spot]:
 
 
 def _pack(spots: Sequence[Spot]) -> bytes:
-    """Everything about the spots of a photo except the pixels, for the cache: 150 numbers per spot."""
+    """The spots of a photo without the pixels, for the cache: 150 numbers per spot."""
     rows = [
         np.concatenate(
             [

@@ -75,7 +75,7 @@ def read_weights(path: str | Path) -> Weights:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file holds another network, is damaged, or is cut short.
+        If the file holds another network, is damaged, or is truncated.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,14 +89,14 @@ def read_weights(path: str | Path) -> Weights:
 
 
 class _Reader:
-    """Reads the kinds of values that a network consists of, as dlib/serialize.h writes them."""
+    """Reads the values of a network in the format of dlib/serialize.h."""
 
     def __init__(self, data: bytes):
         self.data, self.position = data, 0
 
     def bytes(self, count: int) -> bytes:
         if count > len(self.data) - self.position:
-            raise _DamagedError("it is cut short")
+            raise _DamagedError("it is truncated")
         self.position += count
         return self.data[self.position - count : self.position]
 

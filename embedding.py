@@ -1,4 +1,4 @@
-"""Faces -> descriptors: one row of numbers per photo; rows of one person are close to each other.
+"""Compute face descriptors: one row of numbers per photo; rows of one person are close to each other.
 
 `EMBEDDINGS` is the registry. ``"dlib"`` and ``"pca"`` need no file; ``"facenet"``, ``"onnx:PATH"`` and
 ``"stored:PATH"`` read a recogniser, or descriptors, that the user supplies.
@@ -33,7 +33,7 @@ MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "model
 #: Padding around the face in dlib's chips, as in the training of its network.
 CHIP_PADDING = 0.25
 
-#: How many photos go through a network at once.
+#: Number of photos per batch of a network.
 _BATCH = 64
 
 #: Runs a recogniser: float32 (b, size, size, 3) -> (b, d).
@@ -41,7 +41,7 @@ _Run = Callable[[np.ndarray], np.ndarray]
 
 
 def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **options) -> np.ndarray:
-    """Describe the face on each photo by a row of numbers.
+    """Compute the descriptor of the face in each photo.
 
     If the detector misses a face, the whole photo is described; ``detection.detect(faces).found`` flags
     such photos. Descriptors are cached on disk by the content of photo and model, so an interrupted run resumes.
@@ -55,7 +55,7 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
         - ``"pca"``: eigenfaces of aligned crops, fitted to these photos (Turk and Pentland 1991);
           option ``n_components``, 10 by default as in the AnonFACES paper, at most n - 1.
         - ``"facenet"``: a FaceNet file (.onnx, .h5, .keras) in ``datasets/encoding_data/models/``.
-        - ``"onnx:PATH"``: any recogniser in an ONNX file. Its options are the fields of `Preparation`; they may
+        - ``"onnx:PATH"``: any recogniser in an ONNX file. Its options are the fields of `_Preparation`; they may
           also be stored in a JSON file of the same name beside it.
         - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, looked up by the
           photos' names (with or without folder and suffix).
@@ -114,7 +114,7 @@ def split_name(embedding: str, known: Iterable[str]) -> tuple[str, str]:
 
 
 def available() -> list[str]:
-    """The embeddings that work without naming a file: dlib, PCA, and FaceNet if its file is installed."""
+    """The embeddings that need no path: dlib, PCA, and FaceNet if its file is installed."""
     return ["dlib", "pca", *(["facenet"] if _facenet_files() else [])]
 
 
@@ -131,10 +131,10 @@ def _embed_dlib(faces: Images) -> np.ndarray:
     def arguments(i: int) -> tuple[np.ndarray, np.ndarray]:
         return faces.images[i], landmarks[i]
 
-    return np.stack(utils.cached_rows(place, faces.image_keys, describe_face, arguments, "embedding (dlib)"))
+    return np.stack(utils.cached_rows(place, faces.image_keys, _describe_face, arguments, "embedding (dlib)"))
 
 
-def describe_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def _describe_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Describe one face: (h, w, 3) and (68, 2) -> (128,)."""
     return dlib_network.describe_chips(face_chip(image, landmarks, dlib_network.CHIP_SIZE)[None])[0]
 
@@ -144,7 +144,7 @@ def face_chip(
 ) -> np.ndarray:
     """Crop a face (h, w, 3) with landmarks (68, 2) as dlib's networks expect it: uint8 (size, size, 3).
 
-    dlib takes whole pixels as landmarks: a small face is enlarged first, so that they stay precise.
+    dlib takes integer landmarks, so a small face is enlarged first to keep them precise.
     """
     spread = np.ptp(landmarks, axis=0).max()
     scale = float(np.clip(np.ceil(detection.LANDMARK_BOX / max(spread, 1.0)), 1, 4))
@@ -177,8 +177,8 @@ def _embed_pca(faces: Images, n_components: int = 10) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How pixels are prepared for a recogniser, and descriptors after it.
+class _Preparation:
+    """The preprocessing of pixels for a recogniser, and of its descriptors.
 
     Attributes
     ----------
@@ -220,14 +220,14 @@ class Preparation:
 
 
 #: FaceNet (Schroff et al. 2015) as its public ports were trained: 160 pixels, a margin around the face.
-_FACENET = Preparation(mean=127.5, scale=1 / 128, zoom=0.8)
-_FACENET_KERAS = Preparation(zoom=0.8, whiten=True)  # facenet_keras.h5 was trained on whitened photos
+_FACENET = _Preparation(mean=127.5, scale=1 / 128, zoom=0.8)
+_FACENET_KERAS = _Preparation(zoom=0.8, whiten=True)  # facenet_keras.h5 was trained on whitened photos
 
 
-def _preparation(path: Path, default: Preparation, options: dict) -> Preparation:
+def _preparation(path: Path, default: _Preparation, options: dict) -> _Preparation:
     """Combine a model's defaults, the JSON file beside it, and the caller's options."""
     beside = path.with_suffix(".json")
-    known = [field.name for field in dataclasses.fields(Preparation)]
+    known = [field.name for field in dataclasses.fields(_Preparation)]
     stored = {}
     if beside.is_file():
         try:
@@ -244,7 +244,7 @@ def _preparation(path: Path, default: Preparation, options: dict) -> Preparation
 
 def _embed_onnx(faces: Images, path: str, **options) -> np.ndarray:
     path = Path(path)
-    return _embed_network(faces, path, *_open_onnx(path), _preparation(path, Preparation(), options))
+    return _embed_network(faces, path, *_open_onnx(path), _preparation(path, _Preparation(), options))
 
 
 def _embed_facenet(faces: Images, **options) -> np.ndarray:
@@ -269,7 +269,7 @@ def _facenet_files() -> list[Path]:
 
 
 def _embed_network(
-    faces: Images, path: Path, run: _Run, size: int | None, preparation: Preparation
+    faces: Images, path: Path, run: _Run, size: int | None, preparation: _Preparation
 ) -> np.ndarray:
     """Run a recogniser on all photos; `size` is the input size that the model prescribes."""
     if preparation.input_size and size and preparation.input_size != size:
@@ -302,13 +302,13 @@ def describe_crops(
     ----------
     faces : Faces or sequence of n uint8 arrays (h, w, 3)
     place : str
-        Names the store in the cache: must change with everything that `describe` depends on.
+        Name of the store in the cache; must change with everything that `describe` depends on.
     describe : callable
         uint8 crops (b, size, size, 3) -> float32 (b, d).
     size, zoom
         See `detection.aligned_crop`.
     title : str
-        For the progress bar.
+        Label of the progress bar.
     batch : int
         Photos per call.
 
@@ -376,7 +376,7 @@ def _open_keras(path: Path) -> tuple[_Run, int | None]:
     import keras
 
     class Scaling(keras.layers.Layer):
-        """What the Lambda layers of facenet_keras.h5 do, rebuilt: ``x * scale`` or ``a + b * scale``."""
+        """Replacement for the Lambda layers of facenet_keras.h5: ``x * scale`` or ``a + b * scale``."""
 
         def __init__(self, scale: float, **kwargs):
             super().__init__(**kwargs)
@@ -414,7 +414,7 @@ _FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
 
 
 def _check_keras_file(path: Path) -> None:
-    """Refuse a Keras file with a layer that would run code from the file.
+    """Reject a Keras file with a layer that would execute code from the file.
 
     The only Lambda layers accepted are those of facenet_keras.h5, which carry a number called ``scale``;
     their code is not read, the layer is rebuilt.
@@ -489,7 +489,7 @@ EMBEDDINGS = {
     "stored": _embed_stored,
 }
 
-#: Embeddings that are fitted to the photos they are given: descriptors of two calls cannot be compared.
+#: Embeddings that are fitted to their input photos: descriptors of two calls cannot be compared.
 FITTED = {"pca"}
 
 #: Embeddings that are written ``"name:PATH"``.

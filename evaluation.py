@@ -1,10 +1,10 @@
-"""Originals and surrogates -> tables of what anonymization costs and protects; and the sweep that makes them.
+"""Sweep over combinations, and tabulate the cost and the protection of anonymization.
 
 The paper (Le et al., "AnonFACES: Anonymizing Faces Adjusted to Constraints on Efficacy and Security", WPES 2020,
 section 4) has two measures: information loss and re-identification rate. Both read the same distances, between a
-surrogate and the members of its own cluster. Tables therefore also report what an adversary with a gallery finds:
+surrogate and the members of its own cluster. Tables therefore also report the success of an adversary with a gallery:
 closed-set identification of the cluster and of the person, with their chance levels, and the share of strangers
-that the surrogate would be taken for.
+that match the surrogate.
 
 `measures` measures one release; this file does so for many.
 """
@@ -50,16 +50,16 @@ __all__ = [
 #: The baselines in every table.
 RANDOM_PARTITION, NO_ANONYMIZATION = "random", "none"
 
-#: Stands in the columns that do not apply to a row.
+#: Placeholder in columns that do not apply to a row.
 NOT_APPLICABLE = "-"
 
-#: Fewer tasks than this are done in this process: starting others would take longer.
+#: Fewer tasks than this run in this process: starting others would take longer.
 _PARALLEL_TASKS = 4
 
 #: At most this many photos enter the distances of all pairs.
 _N_PAIR_PHOTOS = 2000
 
-#: What is held fixed while one of the three varies.
+#: Default values of the fixed parts while one of the three varies.
 _REFERENCE = {"embedding": "dlib", "partitioner": "ward", "anonymizer": "aam"}
 
 
@@ -90,20 +90,20 @@ def sweep(
     ----------
     faces : Faces
     embeddings : sequence of str
-        What the people are clustered by; see `embedding.embed`.
+        Embeddings for clustering people; see `embedding.embed`.
     partitioners : sequence of str
         Names in `partitioning.PARTITIONERS` or `partitioning.VARIABLE_SIZE`.
     anonymizers : sequence of str
         Names in `anonymizer.ANONYMIZERS` or `anonymizer.VARIANTS`. Those that change each photo separately give one
-        row, at k = 1.
+        row with k = 1.
     k_values : iterable of int
         Each from 2 to the number of people.
     random_state : int or sequence of int, default 0
-        The seed; several give a row each.
+        The seed; several seeds give one row each.
     recogniser : str, default "dlib"
-        The embedding that everything is measured by.
+        The embedding for all measurements.
     threshold : float, default 0.6
-        The paper's, for dlib.
+        Distance threshold; the default is the paper's, for dlib.
     n_jobs : int, default -1
         Processes; -1 uses all cores. ``joblib.parallel_config`` selects another backend, such as Dask.
     output : path, optional
@@ -118,7 +118,7 @@ def sweep(
     Raises
     ------
     ValueError, TypeError
-        For unknown names, or a k or seed that does not fit, before any work is done.
+        For unknown names, or an invalid k or seed, before any work is done.
 
     Examples
     --------
@@ -129,13 +129,13 @@ def sweep(
     combinations = _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state)
     for name in dict.fromkeys([*embeddings, recogniser]):  # an unknown one fails on two photos already
         embedding.embed(faces.select(slice(0, 2)), name)
-    # Describe the photos before the workers ask for it: they read the cache.
+    # Describe the photos before the workers start: they read the cache.
     clear = measures.clear_photos(faces, recogniser)
     clustered_by = sorted({c["embedding"] for c in combinations} - {NOT_APPLICABLE})
     descriptors = {name: embedding.embed(faces, name) for name in clustered_by}
     models = {name: _model(name, faces) for name in dict.fromkeys(c["anonymizer"] for c in combinations)}
     how = {"recogniser": recogniser, "threshold": float(threshold)}
-    # Read the rows that are known; a key covers the code and all inputs of a row.
+    # Read the cached rows; a key covers the code and all inputs of a row.
     store = utils.CacheStore("sweep-" + _code_key())
     keys = []
     for c in combinations:
@@ -211,7 +211,7 @@ def _model(name: str, faces: Faces) -> anonymizer.Anonymizer:
 
 
 def _code_key() -> str:
-    """Changes with the code that computes a row, besides that of the anonymizers."""
+    """Key of the code that computes a row, except the code of the anonymizers."""
     return utils.source_key("measures", without=["anonymizer"])[:16]
 
 
@@ -244,7 +244,7 @@ def _in_parallel(
     jobs = n_jobs if len(tasks) >= _PARALLEL_TASKS else 1
     results = joblib.Parallel(n_jobs=jobs, return_as="generator" if ordered else "generator_unordered")(calls)
     with warnings.catch_warnings():
-        # joblib takes a worker that holds a network for one that leaks memory and replaces it; no task is lost.
+        # joblib mistakes a worker that holds a network for a memory leak and replaces it; no task is lost.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         yield from utils.progress(results, description, total=len(tasks), disable=None if tasks else True)
 
@@ -276,7 +276,7 @@ def compare(table: pd.DataFrame, by: str, **fixed: str) -> pd.DataFrame:
     table : DataFrame
         From `sweep`.
     by : str
-        What varies: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
+        The part that varies: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
     **fixed : str
         Values of the other two, such as those of `reference`; one for `by` is ignored.
 
@@ -313,7 +313,7 @@ def _rows(table: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:
 
 
 def reference(table: pd.DataFrame) -> dict[str, str]:
-    """What to hold fixed in a sweep's table: dlib, Ward and AAM, or the first value in the table in place of each."""
+    """The fixed values for a sweep's table: dlib, Ward and AAM, or for each the first value in the table instead."""
     rows = table[(table["k"] > 1) & (table["partitioner"] != RANDOM_PARTITION)]
     rows = rows if len(rows) else table
     return {
@@ -406,11 +406,11 @@ def attack_table(
     n_jobs: int = -1,
     **options,
 ) -> pd.DataFrame:
-    """Make every attack on several releases.
+    """Run every attack on several releases.
 
-    Composition and linking attack each release together with further ones of the same people: surrogates of clusters
-    with one person more, and the same method on another photo of everybody, if there is one. The latter is also the
-    anonymized gallery.
+    Composition and linking attack each release together with further releases of the same people: surrogates of
+    clusters with one more person, and the same method on another photo of everyone, if available. The latter is also
+    the anonymized gallery.
 
     Parameters
     ----------
@@ -502,7 +502,7 @@ def _over_releases(
 def _make_release(
     faces: Faces, combination: Combination, random_state: int
 ) -> tuple[anonymizer.Anonymizer, list[np.ndarray], np.ndarray]:
-    """The model, the images, and which of them each photo gets."""
+    """The model, the images, and the image of each photo."""
     model, labels = _model(combination.anonymizer, faces), None
     if model.k_anonymous:
         descriptors = embedding.embed(faces, combination.embedding)
@@ -529,7 +529,7 @@ def _attack(faces: Faces, combination: Combination, random_state: int, options: 
 def _release_of_other_photos(
     faces: Faces, combination: Combination, random_state: int
 ) -> attacks.Published | None:
-    """The same combination for another photo of each person; None if somebody has no other, or it cannot be made."""
+    """The same combination for another photo of each person; None if a person has no other, or on failure."""
     if faces.others is None or set(faces.identities) - set(faces.others.identities):
         return None
     kept = faces.others.select(np.isin(faces.others.identities, faces.identities)).split(1, random_state)
@@ -581,11 +581,11 @@ def photo_privacy(
     if limit is None:
         limit = attacks.clear_threshold(gallery.descriptors, gallery.identities).value
     near = np.linalg.norm(release.descriptors[release.labels] - clear.descriptors, axis=1) < limit
-    # Search the gallery by each image, and weigh who could be behind it: one row per image and person.
+    # Search the gallery for each image, and compute the posterior: one row per image and person.
     cases = attacks.closed_set(release, gallery).set_index(["person", "image"])
     sizes = attacks.posterior(release, gallery)[0].per_person.set_index(["person", "image"])["set_size"]
     keys = list(zip(faces.identities.tolist(), release.labels.tolist(), strict=True))
-    # Count the strangers near each image, and search by the clear photos.
+    # Count the strangers near each image, and search with the original photos.
     strangers = ~attacks.members_of(release.cases, gallery.identities, len(release.found))  # (c, g)
     taken = strangers & (attacks.distances(release.descriptors, gallery.descriptors) < limit)
     shares = taken.sum(axis=1) / np.where(strangers.any(axis=1), strangers.sum(axis=1), np.nan)
@@ -610,7 +610,7 @@ def photo_privacy(
 
 
 def save_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as CSV; after an interruption the file is the old or the new one, never a part."""
+    """Write a table as CSV atomically: after an interruption the file is either old or new, never partial."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     utils.save_atomic(path, lambda file: file.write(table.to_csv(index=False).encode()))
@@ -622,7 +622,7 @@ def load_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If there is none; the message says how to make it.
+        If the file does not exist; the message says how to make it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(

@@ -72,7 +72,7 @@ def parse_seeds(text: str | int) -> list[int]:
 
 
 def _quick_grid(embeddings: Sequence[str], k_values: Iterable[int]) -> list[dict]:
-    """The sweeps of ``make experiments``: one thing varied at a time, every k.
+    """The sweeps of ``make experiments``: one part varies at a time, for every k.
 
     All partitioners with dlib, all embeddings with Ward, every anonymizer once.
     """
@@ -129,8 +129,8 @@ def run_grid(
     grid : str, default "quick"
         A name in `GRIDS`.
     embeddings, partitioners, anonymizers : sequence of str, optional
-        Vary over these; by default over all that the grid names. If the grid fixes one that is not among them, the
-        first of them replaces it.
+        Values to vary over; by default all values in the grid. If the grid fixes a value that is not among them, the
+        first replaces it.
     k_values : iterable of int, default 2 to 19
         Those above the number of people are left out.
     random_state : int or sequence of int
@@ -180,7 +180,7 @@ def run_grid(
 
 
 def _every_combination(faces: Faces, k_values: Iterable[int]) -> list[Combination]:
-    """Every partition with every anonymizer, on dlib, at every k that fits; and those that take no partition."""
+    """Every partition with every anonymizer, on dlib, for every valid k; and anonymizers without a partition."""
     kinds = {name: kind for name, kind in anonymizer.ANONYMIZERS.items() if kind.fits(faces)}
     shared = [name for name, kind in kinds.items() if kind.k_anonymous]
     single = [name for name, kind in kinds.items() if not kind.k_anonymous]
@@ -204,10 +204,10 @@ def restrict(
     partitioners: Sequence[str] | None = None,
     anonymizers: Sequence[str] | None = None,
 ) -> list[Combination]:
-    """Restrict combinations to what was chosen; None chooses everything.
+    """Restrict combinations to the selected values; None selects all.
 
-    The first chosen embedding or partition replaces one that is not chosen. Anonymizers that are not chosen are left
-    out. The baselines, random partition and no anonymization, stay.
+    The first selected embedding or partition replaces one that is not selected. Anonymizers that are not selected are
+    left out. The baselines, random partition and no anonymization, stay.
     """
     kept = []
     for c in combinations:

@@ -1,7 +1,7 @@
 """The common frame in which faces are mixed: upright, of one size, showing the whole head.
 
-A photo may not cover the frame (a chin at the border, a tilted head). The missing part is painted in from the typical
-face and the photo's surroundings, so that no border shows in a mixture.
+A photo may not cover the frame (a chin at the border, a tilted head). The missing part is filled in from the typical
+face and the photo's surroundings, so that mixtures show no border.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EYE_LINE = 0.472  # from the top, as a share of the frame's height
 _WIDTH_IN_EYE_DISTANCES = 2.75
 _SMALLEST_WIDTH, _LARGEST_WIDTH = 64, 384
 
-#: If all photos have one size, and it differs from the frame's by at most this share, the frame takes that size.
+#: If all photos have the same size, and it differs from the frame's by at most this share, the frame takes that size.
 _SAME_SIZE = 0.15
 
 #: A pixel of the typical face counts as known if at least this share of the photos show it.
@@ -55,14 +55,14 @@ class Frame:
         common = photo_sizes[0]
         if (photo_sizes == common).all() and (np.abs(common / [height, width] - 1) <= _SAME_SIZE).all():
             height, width = map(int, common)
-        return cls(height, width, _place(mean_shape(landmarks), height, width))
+        return cls(height, width, _place(_mean_shape(landmarks), height, width))
 
     def transform(self, landmarks: np.ndarray) -> np.ndarray:
         """The similarity (2, 3) that moves one face's landmarks (68, 2) upright into the frame."""
         return detection.similarity(landmarks, self.shape)
 
 
-def mean_shape(landmarks: np.ndarray, n_rounds: int = 5) -> np.ndarray:
+def _mean_shape(landmarks: np.ndarray, n_rounds: int = 5) -> np.ndarray:
     """Mean of faces up to rotation, scale and shift, by generalised Procrustes analysis.
 
     Gower, "Generalized Procrustes analysis", Psychometrika 1975.
@@ -125,7 +125,7 @@ def sample(image: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.nda
     height, width = image.shape[:2]
     step = np.sqrt(np.median(np.abs(_areas(positions))))
     scale = 1.0
-    if step > 2:  # the image is much finer than the positions: shrink it first, or pixels would be skipped
+    if step > 2:  # the image is much finer than the positions: shrink it first to avoid skipping pixels
         scale = 2 / step
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     x, y = ((positions + 0.5) * scale - 0.5).astype(np.float32).transpose(2, 0, 1)
@@ -141,7 +141,7 @@ def _areas(positions: np.ndarray) -> np.ndarray:
 
 
 def typical_texture(textures: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of what the photos show, continued to where too few show anything.
+    """Mean of the visible pixels, extrapolated where too few photos are visible.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def typical_texture(textures: np.ndarray, visible: np.ndarray) -> tuple[np.ndarr
     -------
     typical : ndarray of float32, shape (h, w, c)
     known : ndarray of bool, shape (h, w)
-        Where it is a mean, not a continuation.
+        Where it is a mean, not extrapolated.
     """
     count = visible.sum(axis=0)  # (h, w)
     total = np.einsum("nhwc,nhw->hwc", textures, visible.astype(np.float32))
@@ -179,16 +179,16 @@ def paint_in(texture: np.ndarray, visible: np.ndarray, typical: np.ndarray) -> n
     """
     if visible.all():
         return texture
-    # Weigh the photo: 1 well inside, 0 outside, soft between. (h, w)
+    # Weight the photo: 1 well inside, 0 outside, soft between. (h, w)
     solid = cv2.erode(visible.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(np.float32)
     soft = cv2.GaussianBlur(solid, (0, 0), _SEAM * texture.shape[1]) * solid
-    # Continue the difference between photo and typical face outward. (h, w, c)
+    # Extrapolate the difference between photo and typical face outward. (h, w, c)
     difference = continue_outward(texture - typical, soft)
     return np.where(soft[..., None] > 0.999, texture, typical + difference)
 
 
 def continue_outward(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Continue an image smoothly to where its weight is 0, by averaging over larger and larger neighbourhoods.
+    """Extrapolate an image smoothly to where its weight is 0, by averaging over increasingly large neighbourhoods.
 
     Gortler et al., "The Lumigraph", SIGGRAPH 1996, section 3.4 (pull and push).
 
@@ -262,7 +262,7 @@ class Mesh:
     def source_positions(
         self, shape: np.ndarray, source: np.ndarray, height: int, width: int, fineness: int = 1
     ) -> np.ndarray:
-        """Where to read each pixel of an image drawn at `shape`: a piecewise affine map.
+        """Sampling positions for each pixel of an image drawn at `shape`: a piecewise affine map.
 
         Parameters
         ----------
@@ -304,7 +304,7 @@ def _border(height: int, width: int) -> np.ndarray:
 def _affine_maps(target: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Affine maps from target to source triangles: (t, 3, 2) twice -> (t, 2, 3).
 
-    The map of a flat target triangle, which covers hardly a pixel, is a shift.
+    The map of a degenerate target triangle, which covers hardly a pixel, is a shift.
     """
     (ax, ay), (bx, by) = (target[:, 1] - target[:, 0]).T, (target[:, 2] - target[:, 0]).T
     area = ax * by - bx * ay

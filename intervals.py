@@ -1,4 +1,4 @@
-"""Means, rates and their confidence intervals: exact for unanimous rates, bootstrap for everything else.
+"""Means, rates and their confidence intervals: exact for unanimous rates, bootstrap otherwise.
 
 A bootstrap resamples whole units (people or clusters), because the values of one unit depend on each other. The
 bounds are percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
@@ -13,18 +13,18 @@ from scipy.stats import beta
 from sklearn.utils import check_random_state
 
 #: Level of every interval in a table.
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95
 
 #: Bootstrap resamples of a mean or another statistic.
 N_RESAMPLES = 1000
 
 
 def mean(values) -> float:
-    """Mean of numbers; NaN without any."""
+    """Mean of numbers; NaN if there are none."""
     return float(np.mean(np.asarray(values, dtype=float))) if len(values) else float("nan")
 
 
-def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def _clopper_pearson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
     """Exact two-sided interval of a rate (Clopper and Pearson, Biometrika 1934)."""
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
@@ -32,7 +32,7 @@ def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> t
     return low, high
 
 
-def upper_bound(successes: float, n: float, confidence: float = CONFIDENCE) -> float:
+def upper_bound(successes: float, n: float, confidence: float = _CONFIDENCE) -> float:
     """One-sided upper confidence bound of a rate (Clopper and Pearson, Biometrika 1934).
 
     Parameters
@@ -59,7 +59,7 @@ def resampling_weights(n_units: int, n_resamples: int = N_RESAMPLES, random_stat
 
 def percentile_interval(resampled: Sequence[float]) -> tuple[float, float]:
     """Central 95 % of the values that a statistic takes in bootstrap resamples."""
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, 1 - (1 - CONFIDENCE) / 2])
+    low, high = np.quantile(resampled, [(1 - _CONFIDENCE) / 2, 1 - (1 - _CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -95,7 +95,7 @@ def mean_interval(values: np.ndarray, units: np.ndarray, random_state=0) -> tupl
     Parameters
     ----------
     values : ndarray, shape (n,)
-        Bool values that all agree get the exact interval, see `rate_interval`.
+        Boolean values that all agree get the exact interval, see `rate_interval`.
     units : ndarray, shape (n,)
         The unit of each value.
     random_state : int, RandomState or None, default 0
@@ -117,16 +117,16 @@ def rate_interval(values: np.ndarray, units: np.ndarray, random_state=0) -> tupl
 
     Parameters, returns
     -------------------
-    As `mean_interval`. If all values are 0 or all are 1, the bootstrap would have width 0; the exact interval for that
-    many units replaces it. NaN without values.
+    As `mean_interval`. If all values are 0 or all are 1, the bootstrap would have width 0; the exact interval for this
+    number of units replaces it. NaN without values.
     """
     if len(values) == 0:
         return float("nan"), float("nan")
     n_units = len(np.unique(units))
     if (values <= 0).all():
-        return clopper_pearson(0, n_units)
+        return _clopper_pearson(0, n_units)
     if (values >= 1).all():
-        return clopper_pearson(n_units, n_units)
+        return _clopper_pearson(n_units, n_units)
     return _resampled_mean_interval(values, units, random_state)
 
 

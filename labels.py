@@ -1,4 +1,4 @@
-"""Words and colours of figures: what names in tables are called, and how curves look.
+"""Labels, colours and styles of figures.
 
 Change `LABELS` to rename an entry in all figures and menus, `COLOURS` and `MARKERS` to change the look of curves, and
 `STYLE` to change fonts, grid and resolution.
@@ -12,7 +12,7 @@ from __future__ import annotations
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
-#: Colour of the baselines: random clusters, clear photos.
+#: Colour of the baselines: random clusters, original photos.
 BASELINE_GREY = "#7F7F7F"
 
 #: Thin black dots: bounds, thresholds and chance.
@@ -74,7 +74,7 @@ LABELS = {
 
 
 def label(name: str) -> str:
-    """Return what a name in a table is called in figures: its entry in `LABELS`, else with spaces for underscores.
+    """Return the label of a name in figures: its entry in `LABELS`, else the name with spaces for underscores.
 
     Examples
     --------
@@ -91,9 +91,9 @@ def line_style(name: str, position: int) -> dict:
     Parameters
     ----------
     name : str
-        What is drawn; the baselines ``"random"`` and ``"none"`` are grey.
+        The name of the curve; the baselines ``"random"`` and ``"none"`` are grey.
     position : int
-        Number of the curve in its figure, from 0. The first eight have solid lines, the others dotted ones.
+        Number of the curve in its figure, from 0. The first eight have solid lines, the others dotted lines.
     """
     if name in ("random", "none"):
         return {"color": BASELINE_GREY, "marker": ".", "linestyle": "--", "zorder": 1}

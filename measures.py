@@ -1,7 +1,7 @@
-"""One release of one set of faces -> what it costs and what it protects.
+"""Measure the cost and the protection of one release.
 
-A row of `evaluation.sweep` depends on the code in this file, on what it imports, and on the anonymizer: its cache key
-covers exactly that. So import only what computes a row; sweeps, tables and command lines belong elsewhere.
+A row of `evaluation.sweep` depends on the code in this file, on its imports, and on the anonymizer; its cache key
+covers exactly these. So import only what a row needs; sweeps, tables and commands belong elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from attacks.search import blind_chance, closed_set
 from attacks.thresholds import PAPER_THRESHOLD, Threshold, stranger_share
 from datasets import Faces
 
-if TYPE_CHECKING:  # a model comes with a cache key of its own
+if TYPE_CHECKING:  # a model has its own cache key
     from anonymizer import Anonymizer
 
 #: Reconstructions are measured on at most this many photos.
@@ -33,13 +33,13 @@ _N_RECONSTRUCTIONS = 200
 
 
 # ----------------------------------------------------------------------------------------------------------
-# The clear photos
+# The original photos
 # ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class ClearPhotos:
-    """The photos to anonymize and the adversary's gallery, both as one recogniser describes them.
+    """The photos to anonymize and the adversary's gallery, described by the same recogniser.
 
     Attributes
     ----------
@@ -91,11 +91,11 @@ def clear_photos(faces: Faces, recogniser: str = "dlib") -> ClearPhotos:
     Raises
     ------
     ValueError
-        If the embedding is fitted to the photos it gets, so that photos and surrogates cannot be compared.
+        If the embedding is fitted to its input photos, so that photos and surrogates cannot be compared.
     """
     if recogniser in embedding.FITTED:
         raise ValueError(
-            f"recogniser must not be {recogniser!r}: it is fitted to the photos it gets, so descriptors of photos "
+            f"recogniser must not be {recogniser!r}: it is fitted to its input photos, so descriptors of photos "
             "and surrogates cannot be compared; use 'dlib'"
         )
     return ClearPhotos.of(faces, lambda photos: embedding.embed(photos, recogniser))
@@ -123,9 +123,9 @@ def measure(
     release : DescribedRelease
         c images for n photos.
     descriptors : ndarray, shape (n, d)
-        Of the photos, by the recogniser that also described release and gallery.
+        Descriptors of the photos, by the same recogniser as for release and gallery.
     gallery : Gallery
-        g photos; everybody in the release must be in it.
+        g photos; everyone in the release must be in it.
     threshold : float, default 0.6
         Two descriptors nearer than this count as one person.
 
@@ -138,16 +138,16 @@ def measure(
         - ``information_loss_gallery``, ``re_identification_gallery``: the same from each image to the gallery photos
           of its members.
         - ``rank1_cluster``: share of people whose image has a member of their cluster as its nearest gallery face;
-          ``chance_cluster`` is the success rate of naming a random person of the gallery.
+          ``chance_cluster`` is the success rate of naming a random person in the gallery.
         - ``rank1_person``: share of people whose image leads to themselves; ``chance_person`` as above.
-        - ``stranger_share``: share of pairs of an image and a gallery photo of somebody outside its cluster
+        - ``stranger_share``: share of pairs of an image and a gallery photo of a person outside its cluster
           that are nearer than the threshold. NaN without such pairs.
         - ``detection_rate``, ``n_failed``: share of images with a face, number without one.
 
     Raises
     ------
     ValueError
-        If sizes do not fit, or somebody is not in the gallery.
+        If sizes do not match, or a person is not in the gallery.
 
     Notes
     -----
@@ -224,7 +224,7 @@ def evaluate(
         The cluster of each photo, for an anonymizer that makes surrogates; leave it out for one that changes each
         photo separately.
     recogniser : str, default "dlib"
-        The embedding that everything is measured by.
+        The embedding for all measurements.
     threshold : float, default 0.6
 
     Returns
@@ -238,7 +238,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If labels are missing, not wanted or do not fit, or `model` was made for other photos.
+        If labels are missing, not needed or invalid, or `model` was made for other photos.
     """
     return _evaluate(clear_photos(faces, recogniser), model, labels, threshold)
 
@@ -316,7 +316,7 @@ def partition_people(
 
 
 def clusters_of(faces: Faces, model: Anonymizer, labels: np.ndarray | None) -> list[np.ndarray]:
-    """Rows of each cluster's photos, after checking that the labels fit.
+    """Rows of each cluster's photos, after checking the labels.
 
     Raises
     ------
@@ -326,13 +326,13 @@ def clusters_of(faces: Faces, model: Anonymizer, labels: np.ndarray | None) -> l
     """
     _check_made_for(faces, model)
     if labels is None:
-        raise ValueError(f"the anonymizer {model.name!r} makes one image for each cluster; give the labels")
+        raise ValueError(f"the anonymizer {model.name!r} makes one image per cluster; pass labels")
     labels = checks.check_labels(labels, len(faces))
     n_split = _people_per_cluster(labels, faces.identities).sum() - faces.n_people
     if n_split:
         raise ValueError(
-            f"all photos of a person must be in one cluster, or the release is not k-anonymous; {n_split} are in a "
-            "further one; give the partition identities=faces.identities"
+            f"all photos of a person must be in one cluster, or the release is not k-anonymous; {n_split} are in "
+            "several; pass identities=faces.identities to the partition"
         )
     return [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
 
@@ -346,13 +346,13 @@ def release_images(
     -------
     images : list of c uint8 arrays (h, w, 3)
     labels : ndarray of int, shape (n,)
-        Which image each photo gets.
+        The image of each photo.
     """
     if model.k_anonymous:
         return model.surrogates(clusters_of(faces, model, labels)), np.asarray(labels)
     _check_made_for(faces, model)
     if labels is not None:
-        raise ValueError(f"the anonymizer {model.name!r} changes each photo separately; leave out the labels")
+        raise ValueError(f"the anonymizer {model.name!r} changes each photo separately; omit labels")
     return [model.apply(i) for i in range(len(faces))], np.arange(len(faces))
 
 
@@ -371,14 +371,14 @@ def _check_made_for(faces: Faces, model: Anonymizer) -> None:
 def measure_row(
     faces: Faces, model: Anonymizer, descriptors: np.ndarray | None, combination: dict, how: dict
 ) -> dict[str, float | int | str]:
-    """Compute what a row of `evaluation.sweep` says about a combination.
+    """Compute the row of `evaluation.sweep` for a combination.
 
     Parameters
     ----------
     faces : Faces
     model : Anonymizer
     descriptors : ndarray, shape (n, d), or None
-        What the people are clustered by; not used if the model changes each photo separately.
+        Descriptors for clustering people; not used if the model changes each photo separately.
     combination : dict
         ``partitioner``, ``k`` and ``seed``: as for `partition_people`.
     how : dict
@@ -408,16 +408,16 @@ _RECONSTRUCTION_SCORES: dict[tuple[str, str], dict[str, float]] = {}
 
 
 def reconstruction_scores(clear: ClearPhotos, model: Anonymizer, random_state=0) -> dict[str, float]:
-    """Measure each photo's own reconstruction: what an anonymizer can draw at all.
+    """Measure each photo's own reconstruction, to show what an anonymizer can represent.
 
-    A generator that cannot draw a person looks private, whatever it mixes.
+    A generator that cannot represent a person looks private, whatever it mixes.
 
     Returns
     -------
     dict
         ``reconstruction_loss``: mean distance from a photo to its reconstruction, over those with a face;
-        ``reconstruction_rank1``: share of reconstructions whose nearest gallery face shows the same person, where one
-        without a face counts as a miss; ``reconstruction_detection_rate``: share of them with a face. NaN
+        ``reconstruction_rank1``: share of reconstructions whose nearest gallery face shows the same person, where those
+        without a face count as misses; ``reconstruction_detection_rate``: share of them with a face. NaN
         for an anonymizer without reconstructions. At most 200 photos are measured, drawn by `random_state`.
     """
     if not model.k_anonymous:

@@ -6,7 +6,7 @@ algorithms share one call::
     labels = PARTITIONERS["balanced"](X, 10, identities=None, random_state=0)
 
 Every member of a cluster later gets the same surrogate face, so the spread of a cluster is the cost of
-anonymity: the default, "balanced", makes the within-cluster sum of squares (SSE) as small as it can.
+anonymity: the default, "balanced", minimises the within-cluster sum of squares (SSE) heuristically.
 The other algorithms are those of the AnonFACES paper [1]_ and of the microaggregation literature. Forms
 that do not keep the sizes are in ``VARIABLE_SIZE``.
 
@@ -14,7 +14,7 @@ The algorithms below are written for people; ``@on_people`` gives each the share
 reduces rows to one point per person, and expands the labels to rows.
 
 Files: `people` (the shared call), `balancing` (the default, "balanced"), `cluster_reports` (tables about a partition).
-What they offer is importable from here.
+Their public functions are importable from here.
 
 References
 ----------
@@ -81,8 +81,8 @@ _LINKAGES = ("ward", "average", "complete", "single")
 def hierarchical_partition(people: People, random_state: Seed, method: str = "ward") -> np.ndarray:
     """Cut clusters of the wanted size out of one agglomerative tree, starting from its lowest merges.
 
-    The merges are visited in the order of their height. As soon as a merge has enough people without a
-    cluster under it, those nearest to their common mean become a cluster; the others wait for
+    The merges are visited in order of height. As soon as a merge has enough people without a cluster
+    below it, the people nearest to their common mean become a cluster; the others wait for
     the next merge above. AnonFACES [1]_ (section 4.2) recomputes the tree after each cluster; here it is
     built once per call.
 
@@ -95,9 +95,9 @@ def hierarchical_partition(people: People, random_state: Seed, method: str = "wa
     method : {"ward", "average", "complete", "single"}
         The linkage.
     identities : sequence (rows,), optional
-        Who is on each row; rows of one person get one label, and k counts people.
+        The person of each row; rows of one person get one label, and k counts people.
     random_state : int, Generator or None
-        Ignored, as the result is deterministic; accepted because all partitions share one call.
+        Ignored because the result is deterministic; accepted because all partitions share one call.
     normalise : bool
         Scale descriptors (and people's means) to length 1, for embeddings compared by angle.
 
@@ -159,9 +159,9 @@ def kmeans_partition(
 ) -> np.ndarray:
     """Compute k-means centroids, then let people choose the nearest cluster that is not full.
 
-    The method is the order of choosing: "elki" starts with those who have most to gain (nearest minus
+    The method is the order of choosing: "elki" starts with the people who gain most (nearest minus
     farthest centroid, as in ELKI's same-size k-means tutorial), "max" with those whose farthest centroid is
-    farthest, "min" with those nearest to a centroid, "random" is a random order (AnonFACES [1]_, section 4.2).
+    farthest, "min" with those nearest to a centroid; "random" is a random order (AnonFACES [1]_, section 4.2).
 
     Parameters
     ----------
@@ -231,9 +231,9 @@ def _lloyd(points, clusters, max_iter, generator):
 
 
 def _choose_places(costs, sizes, order):
-    """In the given order, each row takes its cheapest column that is not full; labels (n,)."""
+    """Assign each row, in the given order, to its cheapest column that is not full; return labels (n,)."""
     labels = np.empty(len(costs), dtype=np.int64)
-    # Extra places go to the clusters that fill up first; larger clusters would favour the first centroids.
+    # Extra places go to the clusters that fill up first; otherwise the first centroids would be favoured.
     base, extra = int(sizes[-1]), int((sizes > sizes[-1]).sum())
     counts = np.zeros(len(sizes), dtype=np.int64)
     closed = np.zeros(len(sizes))  # infinite if a cluster is full
@@ -315,7 +315,7 @@ def knn_partition(people: People, random_state: Seed, method: str = "random") ->
     X, cluster_size, identities, normalise
         As in `hierarchical_partition`.
     method : {"random", "max", "min"}
-        How the seed is chosen.
+        Rule for choosing the seed.
     random_state : int, Generator or None
         Used by "random".
 
@@ -394,7 +394,7 @@ def kmember_partition(people: People, random_state: Seed) -> np.ndarray:
 def _kmember_published(people: People, random_state: Seed) -> np.ndarray:
     """k-member as the code released with AnonFACES [1]_ runs it. **Breaks the size.**
 
-    The people left over all end up in the last cluster, as the search for the best cluster compares with a
+    All remaining people end up in the last cluster, because the search for the best cluster compares with a
     value that is never updated: that cluster has up to 2k - 1 people. Otherwise as `kmember_partition`.
     """
     labels, left = _grow_members(people.points, people.cluster_size, len(people.sizes), random_state)
@@ -439,9 +439,9 @@ def _spread_residue(points, labels, left):
 def oka_partition(people: People, random_state: Seed) -> np.ndarray:
     """One-pass k-means (OKA), with the residue spread over the clusters.
 
-    Source: J.-L. Lin, M.-C. Wei, "An efficient clustering method for k-anonymization", PAIS 2008. One person after
-    another joins the nearest of n // k randomly seeded clusters, whose centroid follows; then every
-    cluster above the size gives up its members farthest from the centroid, and these join the nearest
+    Source: J.-L. Lin, M.-C. Wei, "An efficient clustering method for k-anonymization", PAIS 2008. Each person
+    in turn joins the nearest of n // k randomly seeded clusters, whose centroid is updated. Then every
+    cluster above the size gives up the members farthest from its centroid, and they join the nearest
     cluster that is not full.
 
     Parameters
@@ -471,7 +471,7 @@ def oka_partition(people: People, random_state: Seed) -> np.ndarray:
         squares = squared_lengths(points[members] - sums[label] / len(members))
         residue.extend(members[np.argsort(squares, kind="stable")[base:]])
     labels[residue] = -1
-    # Give each the nearest cluster below the base size; once there is none, the nearest at that size.
+    # Assign each to the nearest cluster below the base size or, if there is none, to the nearest at that size.
     centroids = np.stack([points[labels == label].mean(axis=0) for label in range(clusters)])
     counts = np.bincount(labels[labels >= 0], minlength=clusters)
     for person in residue:
@@ -485,7 +485,7 @@ def oka_partition(people: People, random_state: Seed) -> np.ndarray:
 
 
 def _one_pass(points, seeds):
-    """Give each person to the nearest centroid, which moves at once; labels (n,) and sums (clusters, d)."""
+    """Assign each person to the nearest centroid, which is updated; return labels (n,) and sums (clusters, d)."""
     labels = np.full(len(points), -1, dtype=np.int64)
     labels[seeds] = np.arange(len(seeds))
     sums, centroids = points[seeds], points[seeds]
@@ -504,8 +504,8 @@ def _oka_published(people: People, random_state: Seed) -> np.ndarray:
     """OKA as the code released with AnonFACES [1]_ runs it. **Breaks the size.**
 
     There, the centre of a cluster is one number, the mean of all values of all its members, so distances
-    mean little; and once no cluster is below k, the residue joins the nearest cluster without a limit.
-    Every cluster has at least k people. Descriptors are not centred, as a scalar centre depends on the origin.
+    mean little; once no cluster is below k, the residue joins the nearest cluster without a limit.
+    Every cluster has at least k people. Descriptors are not centred because a scalar centre depends on the origin.
     """
     points = people.descriptors.astype(np.float64)
     points = points / (np.abs(points).max() or 1.0)  # no square overflows; all comparisons stay the same
@@ -522,7 +522,7 @@ def _oka_published(people: People, random_state: Seed) -> np.ndarray:
         members[label].append(int(person))
         centres[label] = totals[members[label]].mean() / dimension
 
-    # Give each person to the nearest centre.
+    # Assign each person to the nearest centre.
     for person in np.setdiff1d(np.arange(len(points)), seeds)[::-1]:
         join_nearest(person, np.arange(clusters))
     # Take the farthest members of each cluster above k.
@@ -533,7 +533,7 @@ def _oka_published(people: People, random_state: Seed) -> np.ndarray:
             residue.extend(group[position] for position in order[k:])
             members[label] = [group[position] for position in order[:k]]
             centres[label] = totals[members[label]].mean() / dimension
-    # Give each the nearest cluster below k; once there is none, the nearest of all.
+    # Assign each to the nearest cluster below k or, if there is none, to the nearest of all.
     for person in reversed(residue):
         short = np.flatnonzero([len(group) < k for group in members])
         join_nearest(person, short if len(short) else np.arange(clusters))
@@ -554,8 +554,8 @@ def mdav_partition(people: People, random_state: Seed) -> np.ndarray:
 
     Source: J. Domingo-Ferrer, V. Torra, "Ordinal, continuous and heterogeneous k-anonymity through
     microaggregation", Data Mining and Knowledge Discovery 11, 2005, algorithm MDAV-generic. The person
-    farthest from the mean of those remaining forms a cluster with the nearest others; so does the person farthest
-    from that one. The residue does not swell the last cluster: the first
+    farthest from the mean of the remaining people forms a cluster with the nearest others, and so does the person
+    farthest from that person. The residue is not added to the last cluster: the first
     n mod (n // k) clusters are one larger, so that sizes differ by at most one.
 
     Parameters
@@ -654,7 +654,7 @@ def _extend(points, members, left, limit, gamma):
 def random_partition(people: People, random_state: Seed) -> np.ndarray:
     """Assign people to clusters at random: the baseline that every other partition should beat.
 
-    Parameters and result as in `hierarchical_partition`; `random_state` (int, Generator or None) draws.
+    Parameters and result as in `hierarchical_partition`; `random_state` (int, Generator or None) is the seed.
     """
     labels = np.repeat(np.arange(len(people.sizes)), people.sizes)
     return np.random.default_rng(random_state).permutation(labels)

@@ -1,4 +1,4 @@
-"""Rows -> people and back: descriptors are checked and reduced to one point per person, labels expanded to rows."""
+"""Check descriptors, reduce rows to one point per person, and expand labels to rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seed = int | np.random.Generator | None
 
 @dataclass(frozen=True)
 class People:
-    """One point per person, and the way back from people to rows.
+    """One point per person, and the mapping from rows to people.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ def on_people(algorithm: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]
 
 
 def _gather(X: ArrayLike, cluster_size: int, identities: Sequence | None, normalise: bool) -> People:
-    """Check what a partition gets, and reduce the rows to people."""
+    """Check the arguments of a partition, and reduce the rows to people."""
     points = check_descriptors(X)
     row_person = number_people(identities, len(points))
     people = int(row_person.max()) + 1

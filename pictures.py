@@ -1,4 +1,4 @@
-"""Images -> figures: contact sheets, grids, and clusters beside their surrogates."""
+"""Figures of images: contact sheets, grids, and clusters with their surrogates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def image_grid(
     Raises
     ------
     ValueError
-        If there is no image.
+        If there are no images.
     """
     shown = [image for row in rows for image in row if image is not None]
     if not shown:

@@ -1,7 +1,8 @@
-"""The result files that the AnonFACES authors released, read as data and turned into the form of our tables.
+"""Read the result files that the AnonFACES authors released as data, and convert them to our table format.
 
-They are pickled pandas frames, pickled lists of numbers, and CSV. `utils.load_pickle` reads the pickles without running
-anything. This module assembles a frame from its parts, because pandas' own unpickling calls whatever a file names.
+They are pickled pandas frames, pickled lists of numbers, and CSV. `utils.load_pickle` reads the pickles without
+executing code. This module assembles a frame from its parts, because pandas' own unpickling calls whatever a file
+names.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _PARTITIONS = {
 
 
 def load_frame(path: str | Path) -> pd.DataFrame:
-    """Read a table, without running code from the file.
+    """Read a table without executing code from the file.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def figure(results: Mapping[str, pd.DataFrame], by: str) -> pd.DataFrame:
     results : mapping of str to DataFrame
         From `load_results`.
     by : {"embedding", "partitioner", "anonymizer", "version"}
-        What varies in the figure.
+        The part that varies in the figure.
 
     Returns
     -------
@@ -206,8 +207,8 @@ def partitions(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``partitioner`` and columns of `partitioning.cluster_stats`; empty if ``df_final`` is missing. We take their
-        OTP for OKA: `partitioning.VARIABLE_SIZE` has it as released, and it gives the same means.
+        ``partitioner`` and columns of `partitioning.cluster_stats`; empty if ``df_final`` is missing. We take
+        their OTP as OKA: `partitioning.VARIABLE_SIZE` has it as released, and it gives the same means.
     """
     stats = results.get("df_final")
     if stats is None:

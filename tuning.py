@@ -1,11 +1,11 @@
-"""Mixing weights that meet a privacy target at the least loss; and the best of many combinations.
+"""Find mixing weights that meet a privacy target with the least loss, and compare combinations.
 
 The paper (Le et al., "AnonFACES: Anonymizing Faces Adjusted to Constraints on Efficacy and Security", WPES 2020)
 shrinks mixtures until the re-identification rate over the data set is at most 1/k: see `anonymizer.styleGan`. That has
-two weaknesses. Re-identification and information loss read the same distances, so the measure that is tuned also
-judges; and an average hides clusters in which everybody is re-identified. Here a target holds for every cluster and,
-by an upper confidence bound, for the whole release; the search is bounded and keeps the best; and recognisers that the
-search did not use check the outcome.
+two weaknesses. Re-identification and information loss use the same distances, so the tuned measure also serves for
+evaluation; and an average hides clusters in which everyone is re-identified. Here a target holds for every cluster and,
+by an upper confidence bound, for the whole release. The search is bounded and keeps the best result, and recognisers
+that the search did not use check it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from recognisers import MissingRecogniserError, UnfitGalleryError
 from recognisers import available as available_recognisers
 from recognisers import prepare as prepare_recogniser
 
-#: Shares of the cluster's own mixture that are tried, the least change first; the rest is the others' average.
-STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)
+#: Candidate shares of the cluster's own mixture, the least change first; the rest is the others' average.
+_STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)
 #: The others' average is taken over at most this many photos, drawn by the seed.
 AVERAGE_OVER = 60
-#: How often the weights of members who are still recognised are halved, and the steps that refine a strength.
+#: Number of halvings of the weights of members who are still recognised, and of steps that refine a strength.
 _REWEIGHTINGS, _REFINEMENTS = 4, 3
 
 _MET = "target met in every cluster and, by its upper confidence bound, over the release"
@@ -47,7 +47,7 @@ _NOT_MET = "target not met in {} of {} clusters within the limits of the search;
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What `tune` found.
+    """The result of `tune`.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Tuning:
         For each cluster the weight of every photo; rows sum to 1. ``model.surrogate(rows, weights)`` with the weights
         above 0 draws the image again.
     images : list of uint8 arrays (h, w, 3)
-        One for each cluster.
+        One image per cluster.
     loss : float
         Information loss of the release: mean distance from a photo to its image.
     privacy : float
@@ -68,7 +68,7 @@ class Tuning:
     reason : str
         Why the search stopped.
     clusters : DataFrame
-        A row for each cluster: ``label n_people strength loss success met found``.
+        One row per cluster: ``label n_people strength loss success met found``.
     trace : DataFrame
         A row for every candidate: ``label round strength step loss success found chosen``.
     checks : DataFrame
@@ -89,7 +89,7 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What a search knows: the photos and the adversary's gallery as the recogniser describes them, and the target."""
+    """The inputs of a search: the photos and the adversary's gallery, described by the recogniser, and the target."""
 
     model: anonymizer.Surrogates
     clear: ClearPhotos
@@ -101,7 +101,7 @@ class _Task:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """One image for a cluster, measured. `hits` (m,): members whom the attack succeeds for; all if there is no face."""
+    """A measured image of a cluster. `hits` (m,): members for whom the attack succeeds; all if there is no face."""
 
     weights: np.ndarray  # (n,)
     strength: float
@@ -147,9 +147,9 @@ def _one_person(faces: Faces, clusters: Sequence[np.ndarray]) -> float:
     return float(max(c.max() / c.sum() for c in counts))
 
 
-#: What can be kept below a bound: which members the attack succeeds for; and, if an image meets or misses the target as
-#: a whole, the largest share of a cluster's photos that it can succeed for.
-TARGETS: dict[str, tuple[Callable, Callable | None]] = {
+#: Targets: the members for whom the attack succeeds; and, if an image meets or misses the target as a whole, the
+#: largest share of a cluster's photos for which it can succeed.
+_TARGETS: dict[str, tuple[Callable, Callable | None]] = {
     "reid": (_reidentified, None),
     "rank1_cluster": (_led_to_cluster, lambda faces, clusters: 1.0),
     "rank1_person": (_led_to_person, _one_person),
@@ -166,16 +166,16 @@ def tune(
     recogniser: str = "dlib",
     threshold: float = attacks.PAPER_THRESHOLD,
     confidence: float = 0.95,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] = _STRENGTHS,
     checks: Sequence[str] | None = None,
     random_state=0,
 ) -> Tuning:
     """Find the mixture with the least loss for each cluster that keeps an attack below a bound.
 
-    The search pulls the mixture towards the average of all other people, and halves the weights of members who are
-    still recognised. It refines the first pull that meets the bound by bisection. While the upper confidence bound over
-    the whole release is above the bound, it searches clusters for images without any success, and replaces the images
-    of clusters by other candidates, the cheapest replacement first.
+    The search shrinks the mixture towards the average of all other people, and halves the weights of members who are
+    still recognised. It refines the first strength that meets the bound by bisection. While the upper confidence bound
+    over the whole release is above the bound, it searches clusters for images without any success, and replaces the
+    images of clusters by other candidates, the cheapest replacement first.
 
     Parameters
     ----------
@@ -185,18 +185,18 @@ def tune(
     model : Surrogates
         Made for these faces.
     target : {"reid", "rank1_cluster", "rank1_person"}
-        What is kept low: the paper's re-identification rate, or a gallery search that leads to the cluster or to the
-        person.
+        The rate to bound: the paper's re-identification rate, or that of a gallery search that finds the cluster or
+        the person.
     bound : float, optional
         Largest rate allowed, above 0 and at most 1; 1/k by default, with k the people of the smallest cluster.
     recogniser : str, default "dlib"
         The embedding that measures target and loss.
     threshold : float, default 0.6
-        For ``"reid"``.
+        Distance threshold for ``"reid"``.
     confidence : float, default 0.95
-        Of the bound over the release, one-sided.
+        Confidence level of the one-sided bound over the release.
     strengths : sequence of float
-        Shares of the cluster's own mixture that are tried, from 0 to 1.
+        Candidate shares of the cluster's own mixture, from 0 to 1.
     checks : sequence of str, optional
         Recognisers for the check, see `recognisers.prepare`; by default all of `recognisers.available`.
     random_state : int, RandomState or None, default 0
@@ -209,13 +209,13 @@ def tune(
     Raises
     ------
     ValueError
-        If labels or model do not fit the photos, or for options out of range.
+        If labels or model do not match the photos, or for options out of range.
     """
     if not isinstance(model, anonymizer.Surrogates):
         raise ValueError(
             f"the anonymizer {model.name!r} does not mix members; tune one that makes surrogates"
         )
-    check_known("target", target, TARGETS)
+    check_known("target", target, _TARGETS)
     clusters = measures.clusters_of(faces, model, labels)
     sizes = [len(np.unique(faces.identities[members])) for members in clusters]
     bound = check_number("bound", 1 / min(sizes) if bound is None else bound, above=0, at_most=1)
@@ -224,12 +224,12 @@ def tune(
     if not strengths:
         raise ParameterError("strengths must hold at least one number")
     strengths = sorted(strengths, reverse=True)
-    clear, (succeeds, largest_share) = measures.clear_photos(faces, recogniser), TARGETS[target]
+    clear, (succeeds, largest_share) = measures.clear_photos(faces, recogniser), _TARGETS[target]
     largest = None if largest_share is None else largest_share(faces, clusters)
     task = _Task(model, clear, threshold, succeeds, largest, confidence)
     random = utils.check_random_state(random_state)
     averages = [_average_of_others(faces, members, random) for members in clusters]
-    # Search every cluster by itself.
+    # Search every cluster separately.
     tried = [
         _search(task, members, bound, strengths, average)
         for members, average in utils.progress(list(zip(clusters, averages, strict=True)), "tuning clusters")
@@ -246,7 +246,7 @@ def tune(
 
 
 def _average_of_others(faces: Faces, members: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """Weights (n,) of all but the members, equal for every person; of everybody if there is nobody else."""
+    """Weights (n,) of everyone except the members, equal for every person; of everyone if there is no one else."""
     rows = np.setdiff1d(np.arange(len(faces)), members)
     rows = np.arange(len(faces)) if len(rows) == 0 else rows
     if len(rows) > AVERAGE_OVER:
@@ -410,7 +410,7 @@ def check_release(
     threshold: float = attacks.PAPER_THRESHOLD,
     recognisers: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Measure a release by several recognisers, to see whether a target also holds for those the search did not use.
+    """Measure a release with several recognisers, to check whether a target also holds for those not searched with.
 
     Parameters
     ----------
@@ -420,7 +420,7 @@ def check_release(
     seen : str
         The recogniser that the search used.
     threshold : float
-        For `seen`. The threshold of every other accepts 1 % of the impostor pairs of the clear photos.
+        For `seen`. All other thresholds accept 1 % of the impostor pairs of the original photos.
     recognisers : sequence of str, optional
         By default all of `recognisers.available`, which take no part in clustering either.
 

@@ -1,6 +1,6 @@
-"""What every other module uses: the public face of `storage`, and small helpers around threads and imports.
+"""Common helpers: the public interface of `storage`, and small helpers for threads and imports.
 
-No function here runs anything that a file contains.
+No function here executes anything that a file contains.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 def per_thread(make: Callable) -> Callable:
     """Call a function without arguments once in each thread, and keep its result there.
 
-    For models that two threads must not use at once, for example dlib's.
+    For models that are not thread-safe, for example dlib's.
     """
     kept = threading.local()
 
@@ -52,7 +52,7 @@ def per_thread(make: Callable) -> Callable:
 def one_thread(function: Callable) -> Callable:
     """Limit the linear algebra in a function to one thread.
 
-    Small matrices are slower in several threads, which wait for each other; and sums do not depend on their number.
+    Small matrices are slower in several threads, which wait for each other. One thread also makes sums reproducible.
     """
 
     @functools.wraps(function)

@@ -1,6 +1,6 @@
-"""Tables -> figures. Every function returns a Matplotlib Figure; the figures of images are in `pictures`.
+"""Draw figures from tables. Every function returns a Matplotlib Figure; figures of images are in `pictures`.
 
-Words and colours are in `labels`. Figures are made without pyplot: a notebook shows a figure once, when a cell returns
+Labels and colours are in `labels`. Figures are made without pyplot: a notebook shows a figure once, when a cell returns
 it, and no figure stays open.
 """
 
@@ -46,7 +46,7 @@ _COLUMNS, _TRACED_CLUSTERS = 4, 8
 
 
 def _notebook_png(figure: Figure) -> bytes:
-    """Return a figure as a small PNG for a notebook: grey if it is grey, 256 colours if it has no images."""
+    """Return a figure as a small PNG for a notebook: grey if it has no colours, 256 colours if it has no images."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
     picture = Image.open(buffer).convert("RGB")
@@ -164,9 +164,9 @@ def loss_and_reidentification(
     ----------
     table : DataFrame
         From `evaluation.sweep` and `evaluation.compare`; a row with ``k = 1`` and anonymizer ``"none"`` gives the
-        values of the clear photos.
+        values of the original photos.
     by : str
-        Column whose values get a curve each: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
+        Column with one curve per value: ``"embedding"``, ``"partitioner"`` or ``"anonymizer"``.
     title : str, optional
     published : DataFrame, optional
         Published curves with the same columns, from `published.figure`. They are dashed, with hollow markers, in the
@@ -176,7 +176,7 @@ def loss_and_reidentification(
     -------
     Figure
         Left: information loss. Right: re-identification rate, with the paper's goal 1/k as a dotted line. Bands span
-        the seeds. The legend gives the values of the clear photos.
+        the seeds. The legend gives the values of the original photos.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def loss_and_reidentification(
 
 
 def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
-    """Draw what a search in the gallery finds over k: the cluster, the person, and strangers.
+    """Draw the rates of a gallery search over k: the cluster, the person, and strangers.
 
     Parameters
     ----------
@@ -246,9 +246,9 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
 
 
 def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
-    """Draw re-identification against information loss: a line for each value of `by`, a point for each k.
+    """Draw re-identification against information loss: one line per value of `by`, one point per k.
 
-    Points at the lower left are better in both respects. Numbers at points are k.
+    Points at the lower left are better in both measures. Numbers at points are k.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
 
 
 def _published_curves(axis: Axes, table: pd.DataFrame, measure: str, by: str, names: Sequence[str]) -> None:
-    """Draw published curves dashed and hollow; the place of a name in `names` gives its colour."""
+    """Draw published curves dashed and hollow; the position of a name in `names` determines its colour."""
     hollow = {"linestyle": "--", "linewidth": 1.0, "markerfacecolor": "white", "markeredgewidth": 0.8}
     for name in _names(table, by):
         rows = table[table[by] == name].sort_values("k")
@@ -300,7 +300,7 @@ def _published_curves(axis: Axes, table: pd.DataFrame, measure: str, by: str, na
 
 
 def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
-    """Draw the value of the clear photos, if the table has it, without changing the limits of the axis."""
+    """Draw the value of the original photos, if the table has it, without changing the limits of the axis."""
     clear = table[table["anonymizer"] == "none"] if "anonymizer" in table else table.iloc[:0]
     if clear.empty or clear[measure].isna().all():
         return
@@ -318,7 +318,7 @@ def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
 def distance_histogram(
     same: np.ndarray, different: np.ndarray, threshold: float = 0.6, title: str = ""
 ) -> Figure:
-    """Draw how far apart photos of one person and of two people are.
+    """Draw the distances between photos of one person and of two people.
 
     Parameters
     ----------
@@ -515,7 +515,7 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
     Figure
         Dots and lines: rates with 95 % intervals, in one colour for each recogniser. Black ticks: a blind guess. An
         attack succeeds if its interval lies to the right of its tick. Grey crosses: the rate of the same attack on
-        clear photos.
+        original photos.
 
     Raises
     ------
@@ -550,7 +550,7 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
                 axis.plot(part["clear"], y, "x", color=BASELINE_GREY, markersize=3.5, zorder=1)
         axis.plot([], [], "|", color="black", label="blind guess")
         if "clear" in table and table["clear"].notna().any():
-            axis.plot([], [], "x", color=BASELINE_GREY, markersize=4, label="from clear photos")
+            axis.plot([], [], "x", color=BASELINE_GREY, markersize=4, label="original photos")
         middles = [start + (len(names) - 1) / 2 for start, names in zip(starts, present, strict=False)]
         axis.set_yticks(middles, [label(name) for name in down])
         axis.hlines(starts[1:-1] - 0.85, -0.02, 1.02, color=BASELINE_GREY, linewidth=0.5, alpha=0.5)
@@ -668,7 +668,7 @@ def _apart(rows: pd.DataFrame, across: str, up: str) -> list[tuple[int, tuple[fl
 
 
 def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -> Figure:
-    """Draw what surrogates still tell: a panel for each metric, a dot with its interval for each anonymizer.
+    """Draw the utility of surrogates: one panel per metric, one dot with its interval per anonymizer.
 
     Parameters
     ----------
@@ -681,7 +681,7 @@ def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -
     Returns
     -------
     Figure
-        Dotted: the same metric on the clear photos. Scales differ between panels.
+        Dotted: the same metric on the original photos. Scales differ between panels.
 
     Raises
     ------

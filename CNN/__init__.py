@@ -1,5 +1,5 @@
 # ruff: noqa: N999, E402  (the package is called CNN, and its imports need a quiet TensorFlow)
-"""The up-convolutional network of k-Same-Net: identity codes go in, faces come out.
+"""The up-convolutional network of k-Same-Net, which draws faces from identity codes.
 
 >>> import CNN
 >>> model = CNN.load_model()
@@ -15,21 +15,21 @@ from pathlib import Path
 
 import utils
 
-# Before the imports below, which would otherwise print notes on their build into notebooks.
+# Set this before the imports below, which would otherwise print build messages into notebooks.
 utils.import_quietly("tensorflow", "keras")
 
 from CNN.architecture import Architecture
 from CNN.facegen import load_facegen
 from CNN.model import EMOTIONS, FaceNetwork, load_keras
 
-#: The weights that come with the suite, trained on the ORL faces.
+#: The bundled weights, trained on the ORL faces.
 BUNDLED = Path(__file__).parent / "output" / "ORL.keras"
 
 __all__ = ["BUNDLED", "EMOTIONS", "Architecture", "FaceNetwork", "load_model"]
 
 
 def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = None) -> FaceNetwork:
-    """Load a network; no code in the file is run.
+    """Load a network without executing code from the file.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not a complete network of either kind, or the number of `identities` does not fit it.
+        If the file is not a complete network of either kind, or the number of `identities` does not match it.
 
     Examples
     --------
@@ -59,6 +59,6 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     if path.suffix in (".h5", ".hdf5"):
         return load_facegen(path, identities)
     if path.suffix != ".keras":
-        raise ValueError(f"{path}: a network must be a .keras file of this suite or a FaceGen .h5 file")
+        raise ValueError(f"{path}: not a .keras file of this suite or a FaceGen .h5 file")
     model = load_keras(path)
     return model if identities is None else replace(model, identities=list(identities))

@@ -1,5 +1,5 @@
 # ruff: noqa: N999  (the package is called CNN)
-"""Train the network, or draw with it: ``python -m CNN train SOURCE``, ``python -m CNN generate WEIGHTS``."""
+"""Train the network, or draw faces with it: ``python -m CNN train SOURCE``, ``python -m CNN generate WEIGHTS``."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train.add_argument(
         "--attributes", action="store_true", help="use RaFD's expression and pose, no nuisance codes"
     )
-    train.add_argument("--size", type=_size, help="height x width of the pictures, such as 320x256")
-    train.add_argument("--capacity", type=float, default=1.0, help="factor on the number of channels (1)")
+    train.add_argument("--size", type=_size, help="height x width of the images, such as 320x256")
+    train.add_argument("--capacity", type=float, default=1.0, help="multiplier of the number of channels (1)")
     train.set_defaults(run=_train)
 
     generate = subparsers.add_parser(

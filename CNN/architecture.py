@@ -16,7 +16,7 @@ from keras import layers
 
 from checks import Choice, Number, ParameterError, check_fields, check_number
 
-# Upper limits: a damaged description must not claim more memory than a computer has.
+# Upper limits: a damaged description must not request more memory than a computer has.
 _LARGEST_SIDE, _LARGEST_LAYER, _LARGEST_INPUT, _LARGEST_GRID = 2048, 65_536, 100_000, 1 << 22
 
 # An image grows from a grid of about this many rows.
@@ -29,18 +29,18 @@ _Share = Annotated[float, Number(at_least=0, below=1)]
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a network: all that is needed to build it, except the weights.
+    """The architecture of a network: everything needed to build it except the weights.
 
     Attributes
     ----------
     inputs : tuple of (str, int)
         Name and length of each code, ``identity`` first.
     height, width, channels : int
-        Of the image; any size from 16, odd ones too; 1 or 3 channels.
+        Size of the image: at least 16 pixels per side, also odd; 1 or 3 channels.
     input_units : int
         Units of the separate layer of each input.
     hidden_units : tuple of int
-        Units of the layers after the joined inputs.
+        Units of the layers after the concatenated inputs.
     base_filters : int
         Channels of the small grid from which the image grows.
     filters : tuple of int
@@ -48,16 +48,16 @@ class Architecture:
     kernels : tuple of tuples of int
         Kernel sizes of each block's convolutions.
     normalised_blocks : int
-        How many blocks, from the first, end with batch normalisation.
+        Number of blocks, from the first, that end with batch normalisation.
     negative_slope : float
-        Of the leaky ReLUs.
+        Slope of the leaky ReLUs below 0.
     epsilon : float
-        Of batch normalisation.
+        Epsilon of batch normalisation.
 
     Raises
     ------
     ParameterError
-        If a size is out of range, or the sizes do not fit each other.
+        If a size is out of range, or the sizes are inconsistent.
     """
 
     inputs: tuple[tuple[str, int], ...]
@@ -103,21 +103,21 @@ class Architecture:
 
     @property
     def input_sizes(self) -> dict[str, int]:
-        """Length of each input by its name."""
+        """Length of each input by name."""
         return dict(self.inputs)
 
     @classmethod
     def from_description(cls, description: Mapping) -> Architecture:
         """Undo `dataclasses.asdict`, also after JSON; raise ValueError or TypeError for anything else."""
         if not isinstance(description, Mapping) or set(description) != {field.name for field in fields(cls)}:
-            raise ValueError("the description of the network is not complete")
+            raise ValueError("the description of the network is incomplete")
         return cls(**{name: _tuples(value) for name, value in description.items()})
 
     @classmethod
     def for_size(
         cls, inputs: Mapping[str, int], height: int, width: int, channels: int, capacity: float = 1.0
     ) -> Architecture:
-        """Choose the blocks for an image size: at 112 x 92 those of the bundled weights, more for larger images.
+        """Choose the blocks for an image size: those of the bundled weights at 112 x 92, more for larger images.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class Architecture:
             Length of each code, ``identity`` first.
         height, width, channels : int
         capacity : float, default 1.0
-            Factor on the channels of all layers, 0.01 to 16.
+            Multiplier of the channels of all layers, 0.01 to 16.
         """
         check_number("capacity", capacity, at_least=0.01, at_most=16)
         n_blocks = int(min(7, max(2, round(math.log2(max(height, width) / _BASE_ROWS)))))
@@ -161,13 +161,13 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
     ----------
     architecture : Architecture
     precision : str, default "float32"
-        ``"mixed_bfloat16"`` and ``"mixed_float16"`` compute in 16 bits; weights and images stay in 32.
+        ``"mixed_bfloat16"`` and ``"mixed_float16"`` compute in 16 bits; weights and images keep 32 bits.
 
     Returns
     -------
     keras.Model
-        Maps a dict of arrays (n, length) by input name to images (n, height, width, channels) in 0..1. Made of
-        Keras' own layers only.
+        Maps a dict of arrays (n, length) by input name to images (n, height, width, channels) in 0..1. It uses only
+        Keras' own layers.
     """
     a = architecture
 
@@ -177,11 +177,11 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
     def dense(units, x):
         return rectify(layers.Dense(units, dtype=precision)(x))
 
-    # Give each input a layer of its own and join them. (n, inputs * input_units)
+    # Apply a separate layer to each input, and concatenate them. (n, inputs * input_units)
     inputs = {name: keras.Input((size,), name=name) for name, size in a.inputs}
     joined = [dense(a.input_units, x) for x in inputs.values()]
     x = layers.Concatenate(dtype=precision)(joined) if len(joined) > 1 else joined[0]
-    # Connect them fully, up to the base grid. (n, rows, columns, base_filters)
+    # Apply dense layers up to the base grid. (n, rows, columns, base_filters)
     for units in a.hidden_units:
         x = dense(units, x)
     rows, columns = a.base
@@ -196,7 +196,7 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
             x = layers.BatchNormalization(epsilon=a.epsilon, dtype=precision)(x)
     # Map features to pixels. (n, h, w, channels)
     x = layers.Conv2D(a.channels, 3, padding="same", activation="sigmoid", dtype="float32")(x)
-    # Crop the centre, where the size is no multiple of the base grid. (n, height, width, channels)
+    # Crop the centre if the size is not a multiple of the base grid. (n, height, width, channels)
     spare_rows, spare_columns = x.shape[1] - a.height, x.shape[2] - a.width
     if spare_rows or spare_columns:
         top, left = spare_rows // 2, spare_columns // 2

@@ -1,8 +1,8 @@
 """Read the published ``FaceGen.*.h5`` files of Keras 1 and 2 as data: shapes build the network, arrays fill it.
 
-Their network, as the shapes tell: a layer for each input (identity, orientation, emotion, joined in this order), one
-for all, one for the base grid of 5 x 4; then blocks of doubling, a 5 x 5 and a 3 x 3 convolution and batch
-normalisation (the last block has none), and a convolution to three channels.
+As the shapes show, the network has one dense layer per input (identity, orientation, emotion, concatenated in this
+order), one joint layer, and one for the base grid of 5 x 4. Then come blocks of upsampling, a 5 x 5 and a 3 x 3
+convolution and batch normalisation (except in the last block), and a convolution to three channels.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import numpy as np
 from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
 
-# Names of the inputs where a file does not give them, by data set, in the order in which they are joined.
+# Names of the inputs for files without names, by data set, in the order of concatenation.
 _INPUTS = {
     "RaFD": ("identity", "orientation", "emotion"),
     "JAFFE": ("identity", "orientation", "emotion"),
     "YALE": ("identity", "pose", "lighting"),
 }
 
-# How the names of a layer's arrays end, in Keras' own order (Keras 2, Keras 1).
+# Suffixes of the names of a layer's arrays, in Keras' own order (Keras 2, Keras 1).
 _KERNEL_AND_BIAS = (("kernel", "W"), ("bias", "b"))
 _MOMENTS = (("moving_mean", "running_mean"), ("moving_variance", "running_std"))
 
-# Layers with weights: their name and number (Keras 2 or Keras 1), their class, and how the names of their arrays end.
+# Layers with weights: name and number (Keras 2 or Keras 1), class, and suffixes of the names of their arrays.
 _WEIGHTED = (
     (r"dense(?:_(\d+))?", keras.layers.Dense, _KERNEL_AND_BIAS),
     (r"conv(?:olution)?2d(?:_(\d+))?", keras.layers.Conv2D, _KERNEL_AND_BIAS),
     (r"batch_?normalization(?:_(\d+))?", keras.layers.BatchNormalization, (("gamma",), ("beta",), *_MOMENTS)),
 )
 
-# All layers that the published files have; a file with any other is not one of them.
+# All layer kinds in the published files; a file with any other kind is rejected.
 _KNOWN_LAYERS = {
     "InputLayer", "Dense", "LeakyReLU", "Concatenate", "Merge", "Reshape", "UpSampling2D", "Conv2D",
     "Convolution2D", "BatchNormalization", "MaxPooling2D", "Model", "Functional",
 }  # fmt: skip
 
-# No array of such a network is larger; a damaged file may claim any size.
+# Largest array of a FaceGen network; a damaged file may claim any size.
 _LARGEST_ARRAY = 1 << 26
 
-# Rows to columns of the base grid.
+# Aspect ratio of the base grid, rows to columns.
 _BASE_RATIO = (5, 4)
 
 # Arrays of each layer, by the class of the layer and in the order of the network.
@@ -54,15 +54,15 @@ _Layers = dict[type, list[list[np.ndarray]]]
 
 
 def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> FaceNetwork:
-    """Load a ``FaceGen.*.h5`` file. Nothing in it is run; its configuration is read as data.
+    """Load a ``FaceGen.*.h5`` file. Nothing in it is executed; its configuration is read as data.
 
     Parameters
     ----------
     path : str or Path
-        The file name gives the data set (RaFD, YALE, JAFFE).
+        The file name contains the data set (RaFD, YALE, JAFFE).
     identities : sequence of str, optional
         The person behind each position of the identity code: the training identities, sorted. The file does not
-        say; by default they are called "0", "1", ...
+        contain them; by default they are "0", "1", ...
 
     Returns
     -------
@@ -78,7 +78,7 @@ def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> F
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+        raise FileNotFoundError(f"{path}: no such weights file")
     try:
         with h5py.File(path, "r") as file:
             config = _configuration(file)
@@ -96,15 +96,15 @@ def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> F
 
 
 def _configuration(file: h5py.File) -> list[dict]:
-    """Read the layers' configuration; refuse any kind of layer that the published files do not have."""
+    """Read the layers' configuration; reject any kind of layer that the published files do not have."""
     parts = list(_objects(json.loads(file.attrs.get("model_config", "[]"))))
     for part in parts:
         kind = part.get("class_name")
         code = [value for key, value in part.items() if key.endswith("_type") and value != "raw"]
         if any(str(value).lower() in ("lambda", "function") for value in [kind, *code]):
-            raise ValueError("it holds a Lambda layer, whose code would have to be run")
+            raise ValueError("it holds a Lambda layer, whose code would have to be executed")
         if "inbound_nodes" in part and kind not in _KNOWN_LAYERS:
-            raise ValueError(f"it holds a layer of the kind {kind!r}, unknown in FaceGen files")
+            raise ValueError(f"it holds a layer of kind {kind!r}, which FaceGen files do not have")
     return [part for part in parts if "inbound_nodes" in part]
 
 
@@ -119,7 +119,7 @@ def _objects(value) -> Iterator[dict]:
 
 
 def _layers_with_weights(file: h5py.File) -> _Layers:
-    """Read the layers' arrays, in the order of the layers' numbers (conv2d_2 before conv2d_10)."""
+    """Read the layers' arrays, sorted by layer number (conv2d_2 before conv2d_10)."""
     root, layers = file.get("model_weights", file), {}
     for pattern, kind, endings in _WEIGHTED:
         matches = [match for name in root if (match := re.fullmatch(pattern, name))]
@@ -129,15 +129,15 @@ def _layers_with_weights(file: h5py.File) -> _Layers:
 
 
 def _arrays_of(root: h5py.Group, layer: str, endings: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
-    """Read one layer's arrays, in the order of the ends of their names."""
+    """Read one layer's arrays, in the order of their name suffixes."""
     if not isinstance(root.get(layer, getlink=True), h5py.HardLink):
-        raise ValueError(f"the layer {layer} is not kept in this file")
+        raise ValueError(f"the layer {layer} is not stored in this file")
     found: dict[str, np.ndarray] = {}
 
     def take(path: str, part) -> None:
         if isinstance(part, h5py.Dataset):
             if part.external or part.is_virtual or part.dtype.kind != "f" or part.size > _LARGEST_ARRAY:
-                raise ValueError(f"the array {path} is not kept in the file as plain numbers")
+                raise ValueError(f"the array {path} is not stored in the file as plain numbers")
             found[path.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(part, dtype=np.float32)
 
     root[layer].visititems(take)
@@ -145,7 +145,7 @@ def _arrays_of(root: h5py.Group, layer: str, endings: Sequence[tuple[str, ...]])
     for ending in endings:
         matching = [values for name, values in found.items() if name.endswith(ending)]
         if len(matching) != 1:
-            raise ValueError(f"the layer {layer} needs one array called {ending[0]}, got {len(matching)}")
+            raise ValueError(f"the layer {layer} must have one array {ending[0]}, got {len(matching)}")
         ordered.append(matching[0])
     if not all(np.isfinite(values).all() for values in ordered):
         raise ValueError(f"the layer {layer} holds NaN or infinite values")
@@ -157,7 +157,7 @@ def _architecture(layers: _Layers, config: list[dict], dataset: str) -> Architec
     dense, convolutions = layers[keras.layers.Dense], layers[keras.layers.Conv2D]
     n_blocks, remainder = divmod(len(convolutions) - 1, 2)
     if n_blocks < 1 or remainder or len(dense) < 3:
-        raise ValueError(f"{len(dense)} dense and {len(convolutions)} convolution layers do not fit together")
+        raise ValueError(f"{len(dense)} dense and {len(convolutions)} convolution layers are inconsistent")
     n_inputs = _count_inputs(dense)
     kernels = [kernel.shape for kernel, _ in convolutions]
     first, second = kernels[0:-1:2], kernels[1:-1:2]  # of each block
@@ -181,17 +181,17 @@ def _architecture(layers: _Layers, config: list[dict], dataset: str) -> Architec
 
 
 def _count_inputs(dense: list[list[np.ndarray]]) -> int:
-    """How many of the first dense layers feed the joined one, which takes all their outputs."""
+    """Number of first dense layers that feed the joint layer, which takes all their outputs."""
     joined = 0
     for number, (kernel, _) in enumerate(dense[:-1]):
         if number and kernel.shape[0] == joined:
             return number
         joined += kernel.shape[1]
-    raise ValueError("its dense layers do not fit together")
+    raise ValueError("its dense layers are inconsistent")
 
 
 def _input_names(config: list[dict], sizes: list[int], dataset: str) -> Sequence[str]:
-    """Names of the inputs in the order in which they are joined, which is that of the first dense layers."""
+    """Names of the inputs in the order of concatenation, which is that of the first dense layers."""
     inputs = {part.get("name") for part in config if part["class_name"] == "InputLayer"}
     names = {}
     for part in config:
@@ -202,12 +202,12 @@ def _input_names(config: list[dict], sizes: list[int], dataset: str) -> Sequence
         return [name for _, name in sorted(names.items())]
     usual = _INPUTS.get(dataset, _INPUTS["RaFD"])
     if len(usual) < len(sizes):
-        raise ValueError(f"it has {len(sizes)} inputs and does not name them")
+        raise ValueError(f"it has {len(sizes)} inputs without names")
     return usual[: len(sizes)]
 
 
 def _base_grid(units: int, filters: int) -> tuple[int, int]:
-    """Rows and columns of the grid behind the last dense layer, 5 to 4."""
+    """Rows and columns of the grid after the last dense layer, in the ratio 5 to 4."""
     growth = round((units / filters / (_BASE_RATIO[0] * _BASE_RATIO[1])) ** 0.5)
     rows, columns = _BASE_RATIO[0] * growth, _BASE_RATIO[1] * growth
     if rows * columns * filters != units:

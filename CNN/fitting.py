@@ -1,4 +1,4 @@
-"""Find the codes of photos that a network was not trained on: from attributes, or by gradient steps on the pixels."""
+"""Find the codes of photos that a network was not trained on, from attributes or by gradient descent on the pixels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from training.descent import half_cosine, minimise
 from training.losses import pyramid_loss
 from training.training_set import face_weights
 
-# Weight of the mean square distance of fitted codes from the code that they start from: further away they match a
-# photo's pixels better, but the person less.
+# Weight of the mean squared distance of fitted codes from their starting code. Codes further away match a photo's
+# pixels better, but the person less.
 _PRIOR = 1.0
 
-# Adam's first step; it falls to 0 by a half cosine.
+# Adam's initial step; it decays to 0 as a half cosine.
 _FIRST_STEP = 0.15
 
 
@@ -51,21 +51,21 @@ def conditions_of(faces: Faces) -> dict[str, np.ndarray]:
 def align(
     images: Sequence[np.ndarray], landmarks: np.ndarray, model: FaceNetwork
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bring photos into the frame of a network.
+    """Align photos to the frame of a network.
 
     Parameters
     ----------
     images : sequence of n uint8 arrays (h, w, 3)
     landmarks : ndarray, shape (n, 68, 2)
     model : FaceNetwork
-        One that knows the landmarks of the faces it draws.
+        A network with the landmarks of the faces that it draws.
 
     Returns
     -------
     pictures : ndarray of float32, shape (n, height, width, channels)
         In 0..1.
     visible : ndarray of bool, shape (n, height, width)
-        Where the photo covers the frame.
+        The part of the frame that the photo covers.
     """
     a = model.architecture
     pictures, visible = [], []
@@ -86,16 +86,16 @@ def fit_nuisance(
     steps: int = 20,
     prior: float = _PRIOR,
 ) -> np.ndarray:
-    """Find the nuisance codes with which a network draws given pictures best.
+    """Find the nuisance codes with which a network best reproduces given photos.
 
-    The search starts from the nearest of the codes known for training photos of the same people.
+    The search starts from the nearest known code of a training photo of the same person.
 
     Parameters
     ----------
     model : FaceNetwork
-        One with nuisance codes.
+        A network with nuisance codes.
     identity : ndarray, shape (n, identities)
-        Identity codes, which stay as they are.
+        Identity codes, which stay unchanged.
     pictures : ndarray of float32, shape (n, h, w, c)
         In the network's frame, in 0..1; see `align`.
     visible : ndarray of bool, shape (n, h, w)
@@ -111,7 +111,7 @@ def fit_nuisance(
     Raises
     ------
     ValueError
-        If the network has no nuisance codes, or the arrays do not fit.
+        If the network has no nuisance codes, or the shapes do not match.
     """
     a = model.architecture
     if "nuisance" not in a.input_sizes or model.landmarks is None:
@@ -137,7 +137,7 @@ def fit_nuisance(
 
 
 def _nearest(model: FaceNetwork, identity: np.ndarray, picture: tf.Tensor, weights: tf.Tensor) -> np.ndarray:
-    """The known code, or 0, with which the network draws a picture (1, h, w, c) best: (m,)."""
+    """The known code, or 0, with which the network best reproduces a photo (1, h, w, c): (m,)."""
     own = identity[model.photo_people] > 0 if len(model.photos) else np.zeros(0, dtype=bool)
     size = model.architecture.input_sizes["nuisance"]
     known = np.vstack([np.zeros((1, size), dtype=np.float32), model.nuisance_codes[own]])

@@ -1,8 +1,8 @@
 """Series of faces: one face, random faces, a random walk, and straight lines between keyframes.
 
-What a face shows is a mapping from short names to values, the names that users of deconvfaces know:
+A mapping from short names, as in deconvfaces, to values describes a face:
 
-- ``id``: identity, a name or a number from 0, or several to be mixed: ``"s1+s2"``
+- ``id``: identity, a name or a number from 0, or several to mix: ``"s1+s2"``
 - ``em``: emotion, a name of `CNN.EMOTIONS` or a number, or several
 - ``or``: orientation, an angle in degrees
 - ``ps``: pose, a number, or several
@@ -12,7 +12,7 @@ What a face shows is a mapping from short names to values, the names that users 
 >>> import CNN
 >>> from CNN import generation
 >>> model = CNN.load_model()
->>> codes = generation.interpolated_codes(model, [{"id": "s1"}, {"id": "s2+s3"}], 10)
+>>> codes = generation._interpolated_codes(model, [{"id": "s1"}, {"id": "s2+s3"}], 10)
 >>> generation.draw(model, codes).shape
 (11, 112, 92, 3)
 """
@@ -33,11 +33,11 @@ import CNN
 from checks import ParameterError, check_array, check_known, check_number
 from CNN.model import EMOTIONS, FaceNetwork
 
-# No series is longer.
+# Maximum length of a series.
 _MOST_FRAMES = 100_000
 
-# Random identities of our networks are mixtures: the softmax of this many times a normal sample. A few people outweigh
-# the others, as in the mean of a cluster, and walks do not end at the mean of all people.
+# Random identities of our networks are mixtures: the softmax of a normal sample multiplied by this factor. A few people
+# dominate, as in the mean of a cluster, and walks do not converge to the mean of all people.
 _SHARPNESS = 3.0
 
 _EXAMPLES = """\
@@ -56,17 +56,17 @@ def fixed_codes(model: FaceNetwork, show: Mapping | None = None) -> dict[str, np
     ----------
     model : FaceNetwork
     show : mapping, optional
-        Values by short name, see the module. By default the network's first person, neutral and frontal.
+        Values by short name, see the module's docstring. By default the network's first person, neutral and frontal.
 
     Returns
     -------
     dict of str to ndarray of float64, shape (1, length)
-        By the names of the model's inputs.
+        Codes by the names of the model's inputs.
 
     Raises
     ------
     ParameterError
-        For an unknown value, or a name that the model has no input for.
+        For an unknown value, or a name that is not an input of the model.
     """
     show, inputs = show or {}, model.architecture.input_sizes
     for name in inputs:
@@ -89,9 +89,10 @@ def random_codes(
     model : FaceNetwork
     n : int
     show : mapping, optional
-        What is the same for all faces, as for `fixed_codes`; the rest is random.
+        Values shared by all faces, as for `fixed_codes`; the rest is random.
     step : float, optional
-        Make a walk: each face is a step of this length, 0 to 1, from the one before. By default they are independent.
+        Make a walk: each face is a step of this length, 0 to 1, from the previous face. By default faces are
+        independent.
     random_state : int, RandomState or None, default 0
 
     Returns
@@ -114,16 +115,16 @@ def random_codes(
     return codes
 
 
-def interpolated_codes(
+def _interpolated_codes(
     model: FaceNetwork, keyframes: Sequence[Mapping], n_steps: int
 ) -> dict[str, np.ndarray]:
-    """Make the codes of straight lines from keyframe to keyframe.
+    """Interpolate codes linearly from keyframe to keyframe.
 
     Parameters
     ----------
     model : FaceNetwork
     keyframes : sequence of k mappings
-        What each keyframe shows, as for `fixed_codes`.
+        Values of each keyframe, as for `fixed_codes`.
     n_steps : int
         Steps from one keyframe to the next.
 
@@ -155,7 +156,7 @@ def draw(model: FaceNetwork, codes: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _read_parts(model: FaceNetwork, name: str, value) -> np.ndarray:
-    """Mix the one-hot codes of the parts of ``a+b``, which are names or numbers from 0."""
+    """Mix the one-hot codes of the parts of ``a+b``, where each part is a name or a number from 0."""
     size = model.architecture.input_sizes[name]
     names = {"identity": model.identities, "emotion": list(EMOTIONS)}.get(name, [])
     names, code = names if len(names) == size else [], np.zeros(size)
@@ -170,7 +171,7 @@ def _read_parts(model: FaceNetwork, name: str, value) -> np.ndarray:
 
 
 def _read_numbers(what: str, size: int, value) -> np.ndarray:
-    """Read `size` numbers, or one that stands for all of them."""
+    """Read `size` numbers, or one number that is repeated."""
     numbers = np.atleast_1d(value.split() if isinstance(value, str) else value)
     return check_array(what, numbers.repeat(size) if numbers.shape == (1,) else numbers, (size,), np.float64)
 
@@ -197,7 +198,7 @@ def _unit(code: np.ndarray) -> np.ndarray:
 
 
 def _circle(degrees: np.ndarray) -> np.ndarray:
-    """Sine and cosine of one angle after the other: (n,) -> (2n,)."""
+    """Interleaved sine and cosine of each angle: (n,) -> (2n,)."""
     angles = np.deg2rad(degrees)
     return np.stack([np.sin(angles), np.cos(angles)], axis=1).ravel()
 
@@ -219,27 +220,27 @@ def _sample_unit(model: FaceNetwork, name: str, random, state, step):
 
 
 def _sample_angles(model: FaceNetwork, name: str, random, state, step):
-    """Angles of up to 90 degrees to both sides; the state is the angles."""
+    """Angles of up to 90 degrees to either side; the state is the angles."""
     angles = random.uniform(-90, 90, model.architecture.input_sizes[name] // 2)
     angles = angles if state is None else state + step * angles
     return angles, _circle(angles)
 
 
 def _sample_nuisance(model: FaceNetwork, name: str, random, state, step):
-    """A nuisance code with the spread of those of the training photos."""
+    """A nuisance code with the spread of the training photos' codes."""
     sample = _normal(random, model.architecture.input_sizes[name], state, step)
     return sample, sample * (model.nuisance_codes.std(axis=0) if len(model.nuisance_codes) else 1.0)
 
 
 def _normal(random, size: int, state: np.ndarray | None, step: float | None) -> np.ndarray:
-    """A normal sample (size,), or a step to another one that keeps the spread, however long the walk."""
+    """A normal sample (size,), or a step to another sample that keeps the spread for walks of any length."""
     sample = random.normal(size=size)
     return sample if state is None else np.sqrt(1 - step**2) * state + step * sample
 
 
 @dataclass(frozen=True)
 class _Code:
-    """How one input of a network is named, read and sampled."""
+    """The name, parser and sampler of a network's input."""
 
     short: str
     default: object
@@ -262,21 +263,21 @@ _CODES = {
 # ----------------------------------------------------------------------------------------------------------
 
 
-def save_frames(frames: np.ndarray, out: str | Path, fps: float = 25) -> None:
+def _save_frames(frames: np.ndarray, out: str | Path, fps: float = 25) -> None:
     """Write a series to a folder of PNG files, or to one ``.gif`` file.
 
     Parameters
     ----------
     frames : ndarray of uint8, shape (n, h, w, 3)
     out : str or Path
-        A folder is made if needed; it must be empty.
+        A folder is created if needed and must be empty.
     fps : float, default 25
-        Frames a second of the ``.gif`` file.
+        Frames per second of the ``.gif`` file.
 
     Raises
     ------
     ParameterError
-        For frames that are not RGB images, or a file that is not a ``.gif``.
+        If the frames are not RGB images, or the file is not a ``.gif``.
     FileExistsError
         If the folder is not empty.
     FileNotFoundError
@@ -294,7 +295,7 @@ def save_frames(frames: np.ndarray, out: str | Path, fps: float = 25) -> None:
         raise ParameterError(f"{out}: must be a folder or a .gif file")
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
-        raise FileExistsError(f"{out}: the folder is not empty; name another one")
+        raise FileExistsError(f"{out}: the folder is not empty; choose another folder")
     for number, image in enumerate(images):
         image.save(out / f"{number:05}.png")
 
@@ -308,14 +309,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, code in _CODES.items():
         parser.add_argument(
             f"--{code.short}", nargs="+", default=[], metavar="VALUE",
-            help=f"{name}; to interpolate, one value for each keyframe",
+            help=f"{name}; to interpolate, one value per keyframe",
         )  # fmt: skip
     parser.add_argument(
-        "--frames", type=int, default=25, help="in all, or from keyframe to keyframe (%(default)s)"
+        "--frames", type=int, default=25, help="number of frames in all, or between keyframes (%(default)s)"
     )
-    parser.add_argument("--step", type=float, default=0.1, help="step of a walk, 0 to 1 (%(default)s)")
-    parser.add_argument("--fps", type=float, default=25, help="frames a second (%(default)s)")
-    parser.add_argument("--identities", nargs="+", help="who is behind each position of the identity code")
+    parser.add_argument("--step", type=float, default=0.1, help="step length of a walk, 0 to 1 (%(default)s)")
+    parser.add_argument("--fps", type=float, default=25, help="frames per second (%(default)s)")
+    parser.add_argument(
+        "--identities", nargs="+", help="the person behind each position of the identity code"
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -324,7 +327,7 @@ def run(chosen: argparse.Namespace) -> None:
     given = {code.short: getattr(chosen, code.short) for code in _CODES.values()}
     n = max(1, *map(len, given.values()))
     if any(len(values) not in (0, 1, n) for values in given.values()):
-        raise ParameterError(f"each code must have one value, or as many as there are keyframes: {n}")
+        raise ParameterError(f"each code must have one value or one per keyframe, i.e. {n}")
     if n > 1 and chosen.mode != "interpolate":
         raise ParameterError(f"each code must have one value for --mode {chosen.mode}")
     shows = [{short: values[i % len(values)] for short, values in given.items() if values} for i in range(n)]
@@ -332,10 +335,10 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.mode == "single":
         codes = fixed_codes(model, shows[0])
     elif chosen.mode == "interpolate":
-        codes = interpolated_codes(model, shows, chosen.frames)
+        codes = _interpolated_codes(model, shows, chosen.frames)
     else:
         step = chosen.step if chosen.mode == "walk" else None
         codes = random_codes(model, chosen.frames, shows[0], step, chosen.seed)
     frames = draw(model, codes)
-    save_frames(frames, chosen.out, chosen.fps)
+    _save_frames(frames, chosen.out, chosen.fps)
     print(f"{len(frames)} images: {chosen.out}")

@@ -1,4 +1,4 @@
-"""A trained network: codes in, faces out; saved to and loaded from a file that holds numbers and text only."""
+"""A trained network that maps codes to faces, and its file format, which holds only numbers and text."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from CNN.architecture import Architecture, build
 #: The emotions of RaFD (Langner et al. 2010), in the order of the code.
 EMOTIONS = ("angry", "contemptuous", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 
-# What our files hold beside Keras' own members, and the largest size of one of them.
+# The members of our files in addition to Keras' own, and their largest size.
 _DESCRIPTION, _ARRAYS, _LARGEST_MEMBER = "anonfaces.json", "anonfaces.npz", 1 << 28
 
-# Fields of a network that its description holds as plain values.
+# Fields of a network that its description stores as plain values.
 _DESCRIBED = {"identities": list, "dataset": str, "training": dict, "photos": list, "held_out": list}
 
-# How many images are drawn at once.
+# Number of images to draw at once.
 _BATCH = 16
 
 
@@ -42,25 +42,25 @@ class FaceNetwork:
     identities : list of str
         The person behind each position of the identity code: the training identities, sorted.
     dataset : str
-        What it was trained on.
+        The data set that it was trained on.
     training : dict
-        How it was trained, as plain values; empty if the file does not say.
+        How it was trained, as plain values; empty if the file does not record it.
     photos : list of str
         Names of the training photos whose nuisance codes are known.
     photo_people : ndarray of int, shape (p,)
-        Who is on each of them, as a position in the identity code.
+        The person in each of these photos, as a position in the identity code.
     nuisance_codes : ndarray of float32, shape (p, m)
-        What the network learnt about each photo beside the person: pose, expression, light. All 0 for the photo of each
-        person that stands for nuisance 0 in training.
+        What the network learnt about each photo other than the person: pose, expression, light. All 0 for each person's
+        anchor photo, which has nuisance 0 in training.
     held_out : list of str
-        Names of the photos that were kept out of training.
+        Names of the photos that were held out from training.
     landmarks : ndarray of float64, shape (68, 2), or None
-        Where the network draws the 68 landmarks of a typical face, x and y in its pixels.
+        The 68 landmarks of a typical face as drawn by the network, x and y in its pixels.
 
     Raises
     ------
     ValueError
-        If `identities` are not unique, or not as many as the identity code is long.
+        If `identities` are not unique, or their number differs from the length of the identity code.
     """
 
     architecture: Architecture
@@ -109,11 +109,11 @@ class FaceNetwork:
         identity : array, shape (n, identities)
             One-hot rows for single people, or mixtures.
         emotion : array, shape (n, 8), optional
-            For networks that take it; neutral by default. The order is that of `EMOTIONS`.
+            For networks with this input; neutral by default. The order is that of `EMOTIONS`.
         orientation : array, shape (n, 2), optional
-            For networks that take it: sine and cosine of the angle; frontal, (0, 1), by default.
+            For networks with this input: sine and cosine of the angle; frontal, (0, 1), by default.
         nuisance : array, shape (n, m), optional
-            For networks that take it; 0 by default.
+            For networks with this input; 0 by default.
         **others : array, shape (n, length)
             Further inputs of a ``FaceGen.*.h5`` file, by name; they have no default.
 
@@ -125,8 +125,8 @@ class FaceNetwork:
         Raises
         ------
         ParameterError
-            For a code that is missing, not finite, of the wrong shape, or unknown to this network. A code of one row
-            serves all n.
+            For a code that is missing, not finite, of the wrong shape, or unknown to this network. A code with one row
+            is used for all n faces.
         """
         known = {"identity": identity, "emotion": emotion, "orientation": orientation, "nuisance": nuisance}
         codes = self._checked_codes({**known, **others})
@@ -139,12 +139,12 @@ class FaceNetwork:
         return images
 
     def _checked_codes(self, given: dict) -> dict[str, np.ndarray]:
-        """All inputs of the network as float32 arrays (n, length); None stands for the default."""
+        """All inputs of the network as float32 arrays (n, length); None selects the default."""
         sizes = self.architecture.input_sizes
         given = {name: values for name, values in given.items() if values is not None}
         surplus = sorted(set(given) - set(sizes))
         if surplus:
-            raise ParameterError(f"this network takes {', '.join(sizes)}, but no {', '.join(surplus)}")
+            raise ParameterError(f"this network takes {', '.join(sizes)}, but not {', '.join(surplus)}")
         codes: dict[str, np.ndarray] = {}
         for name, size in sizes.items():  # identity comes first
             code = given.get(name, self._default(name, size))
@@ -153,13 +153,13 @@ class FaceNetwork:
             code = check_array(name, code, (None, size))
             n = len(codes.get("identity", code))
             if len(code) not in (1, n):
-                raise ParameterError(f"{name} must have one row, or {n} as identity has, got {len(code)}")
+                raise ParameterError(f"{name} must have one row, or {n} like identity, got {len(code)}")
             codes[name] = np.ascontiguousarray(np.broadcast_to(code, (n, size)))
         return codes
 
     @staticmethod
     def _default(name: str, size: int) -> np.ndarray | None:
-        """The code (1, size) of a neutral, frontal face; None where the network has to be told."""
+        """The code (1, size) of a neutral, frontal face; None if the input has no default."""
         if name == "nuisance":
             return np.zeros((1, size))
         if name == "emotion" and size == len(EMOTIONS):
@@ -172,7 +172,7 @@ class FaceNetwork:
         Raises
         ------
         ValueError
-            If the network was not trained on one of them.
+            If the network was not trained on all of them.
         """
         known = {person: position for position, person in enumerate(self.identities)}
         unknown = sorted({str(person) for person in people} - set(known))
@@ -188,10 +188,10 @@ class FaceNetwork:
         return self.nuisance_codes[self.photos.index(photo)] if photo in self.photos else None
 
     def shared_part(self, nuisance: np.ndarray) -> np.ndarray:
-        """The part of nuisance codes (..., m) that means the same for all people: pose and expression.
+        """The part of nuisance codes (..., m) that has the same meaning for all people: pose and expression.
 
-        What was learnt freely for each photo (glasses, light) becomes 0. Networks trained without a shared part return
-        the codes as they are.
+        The part that was learnt freely for each photo (glasses, light) becomes 0. Networks trained without a shared
+        part return the codes unchanged.
         """
         shared = np.array(nuisance, dtype=np.float32)
         n_landmark_codes = int(self.training.get("landmark_codes", 0))
@@ -202,8 +202,8 @@ class FaceNetwork:
     def save(self, path: str | Path) -> None:
         """Write the network to a ``.keras`` file.
 
-        Keras opens the file without this suite. It is made of Keras' own layers, with two further members: the
-        description (JSON) and the arrays that belong to it.
+        Keras can open the file without this suite. It contains Keras' own layers and two further members: the
+        description (JSON) and its arrays.
 
         Raises
         ------
@@ -214,8 +214,8 @@ class FaceNetwork:
         """
         path = Path(path)
         if path.suffix != ".keras":
-            raise ValueError(f"{path}: the name of a file of weights must end in .keras")
-        plain = build(self.architecture)  # in float32, whatever it was trained in
+            raise ValueError(f"{path}: the name of a weights file must end in .keras")
+        plain = build(self.architecture)  # in float32, whatever the precision of the training
         plain.set_weights(self.network.get_weights())
         description = {"architecture": asdict(self.architecture)}
         description |= {name: getattr(self, name) for name in _DESCRIBED}
@@ -236,7 +236,7 @@ class FaceNetwork:
 def load_keras(path: str | Path) -> FaceNetwork:
     """Load one of our ``.keras`` files.
 
-    The network is built from its description; only the weights are read of what Keras itself wrote.
+    The network is built from its description; of the members that Keras wrote, only the weights are read.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def load_keras(path: str | Path) -> FaceNetwork:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights; make one with: python -m CNN train")
+        raise FileNotFoundError(f"{path}: no such weights file; make one with: python -m CNN train")
     try:
         description, arrays = _read_members(path)
         architecture = Architecture.from_description(description["architecture"])
@@ -282,8 +282,8 @@ def _read_members(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 def _check_parts(model: FaceNetwork) -> None:
     n, m = len(model.photos), model.architecture.input_sizes.get("nuisance", 0)
     if model.photo_people.shape != (n,) or model.nuisance_codes.shape != (n, m):
-        raise ValueError("its nuisance codes do not fit its photos")
+        raise ValueError("its nuisance codes do not match its photos")
     if n and not (model.photo_people.min() >= 0 and model.photo_people.max() < len(model.identities)):
-        raise ValueError("its photos show people it does not have")
+        raise ValueError("its photos show unknown people")
     if model.landmarks is not None:
         check_array("landmarks", model.landmarks, (68, 2))

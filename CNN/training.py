@@ -1,10 +1,10 @@
-"""Train the network on aligned photos: identity codes are given, nuisance codes are learnt.
+"""Train the network on aligned photos, with given identity codes and learnt nuisance codes.
 
 Learning a free code for each photo together with the network follows Bojanowski, Joulin, Lopez-Paz and Szlam,
-"Optimizing the latent space of generative networks", ICML 2018. One calm frontal photo of each person has the code 0,
-so that 0 means the same for all people. The first part of a code is not learnt: it describes how the photo's landmarks
-differ from those of the person's calm photo. Pose and expression therefore mean the same for all people, too, and can
-be transferred from one person to another.
+"Optimizing the latent space of generative networks", ICML 2018. One calm frontal photo of each person, the anchor, has
+the code 0, so that 0 means the same for all people. The first part of a code is not learnt: it describes how the
+photo's landmarks differ from those of the anchor. Pose and expression therefore also mean the same for all people, and
+can be transferred from one person to another.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from training.loop import Natural, Positive, TrainingLoop, TrainingSettings, Wei
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet
 
-# Stored codes are this many times the variables that Adam moves, so that codes move faster than weights.
+# Ratio of the stored codes to the variables that Adam updates, so that codes change faster than weights.
 _CODE_SPEED = 4.0
-# Steps on the codes of held-out photos at each evaluation, and the number of these photos.
+# Steps per evaluation on the codes of held-out photos, and the number of these photos.
 _HELD_OUT_STEPS, _HELD_OUT_PHOTOS = 4, 48
 # Share of the images before the learning rate starts to fall.
 _CONSTANT_SHARE = 0.4
@@ -54,7 +54,7 @@ class UpConvolutionTrainer(TrainingLoop):
         Its ``conditions``, if any, replace the nuisance codes.
     settings : UpConvolutionSettings
     capacity : float, default 1.0
-        Factor on the channels of the network.
+        Multiplier of the channels of the network.
     """
 
     def __init__(self, photos: TrainingSet, settings: UpConvolutionSettings, capacity: float = 1.0):
@@ -86,7 +86,7 @@ class UpConvolutionTrainer(TrainingLoop):
         super().__init__(photos, settings, groups, averaged, _CONSTANT_SHARE * settings.images)
 
     def batch(self, random: np.random.Generator) -> tuple:
-        """Draw training photos, from n on mirrored ones, and noise for their codes."""
+        """Draw training photos (indices from n are mirror images), and noise for their codes."""
         s = self.settings
         rows = random.choice(self.training_rows, s.batch)
         rows = rows + len(self.photos) * (random.random(len(rows)) < s.mirror)
@@ -94,7 +94,7 @@ class UpConvolutionTrainer(TrainingLoop):
         return rows, *self._shown(rows), noise.astype(np.float32)
 
     def loss(self, phase, rows, pictures, conditions, noise) -> tuple[tf.Tensor, tf.Tensor]:
-        """Compare drawn pictures with photos; the loss to minimise includes a penalty on codes."""
+        """Compare drawn images with photos; the loss to minimise includes a penalty on codes."""
         codes = self._codes(rows)
         loss = self._compare(rows, codes + noise, pictures, conditions, training=True)
         return loss, loss + self.settings.code_penalty * tf.reduce_mean(tf.square(codes))
@@ -108,7 +108,7 @@ class UpConvolutionTrainer(TrainingLoop):
         return pyramid_loss(tf.cast(drawn, tf.float32) - pictures, self.weights)
 
     def _shown(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Photos, from n on mirrored, as float32 (b, h, w, c) in 0..1, and their known codes (b, length)."""
+        """Photos (mirrored for indices from n) as float32 (b, h, w, c) in 0..1, and their known codes (b, length)."""
         places, mirrored = rows % len(self.photos), rows >= len(self.photos)
         pictures = self.photos.pictures[places].astype(np.float32) / 255
         pictures[mirrored] = pictures[mirrored, :, ::-1]
@@ -118,7 +118,7 @@ class UpConvolutionTrainer(TrainingLoop):
         return pictures, conditions
 
     def held_out_loss(self) -> float:
-        """Fit the codes of some held-out photos a little further; return their loss, NaN without such photos."""
+        """Continue to fit the codes of some held-out photos; return their loss, or NaN if there are none."""
         if len(self.held_out_rows) == 0:
             return float("nan")
         rows = self.held_out_rows[:: max(1, len(self.held_out_rows) // _HELD_OUT_PHOTOS)][:_HELD_OUT_PHOTOS]
@@ -126,7 +126,7 @@ class UpConvolutionTrainer(TrainingLoop):
         return [float(self._held_out_step(*batch)) for _ in range(_HELD_OUT_STEPS)][-1]
 
     def _fit_held_out(self, rows, pictures, conditions):
-        """Return the loss of photos, and move their codes one step."""
+        """Update the codes of photos by one step, and return the loss."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.codes)
             loss = self._compare(rows, self._codes(rows), pictures, conditions, training=False)
@@ -160,7 +160,7 @@ class UpConvolutionTrainer(TrainingLoop):
         self.result().save(out)
 
     def samples(self) -> list[np.ndarray]:
-        """Draw training photos, reconstructions, the same people at nuisance 0, and averages of 2, 3, ... people."""
+        """Draw training photos, reconstructions, the same people with nuisance 0, and averages of 2, 3, ... people."""
         photos, model = self.photos, self.result()
         random = np.random.default_rng(self.settings.seed)
         columns = min(_COLUMNS, len(self.training_rows))
@@ -176,5 +176,5 @@ class UpConvolutionTrainer(TrainingLoop):
         return [photos.pictures[rows], *(np.rint(row * 255).astype(np.uint8) for row in drawn)]
 
     def state(self) -> dict[str, list]:
-        """Variables that a checkpoint keeps."""
+        """Variables in a checkpoint."""
         return super().state() | {"codes": [self.codes], "adam_held_out": self.held_out_optimizer.variables}

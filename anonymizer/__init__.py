@@ -1,7 +1,7 @@
 """Anonymizers: generators that mix the members of a cluster into one surrogate face, and filters as baselines.
 
 =============  ================================================================================================
-base.py        what all of them share: checked rows and weights; the base classes to derive from
+base.py        the base classes, with the checks of rows and weights
 pixel.py       ``pixel`` (k-Same) and ``eigen`` (k-Same-Eigen): means of aligned faces
 aam.py         ``aam`` (k-Same-M): an active appearance model, mixed without ghosts
 cnn.py         ``cnn`` (k-Same-Net): an up-convolutional network, see the package `CNN`
@@ -27,7 +27,7 @@ from anonymizer.styleGan import StyleMixing
 from checks import ParameterError, check_known
 from datasets import Faces
 
-#: Every anonymizer by its name. To add one, write a subclass of `Surrogates` or `PhotoFilter` and put it here.
+#: All anonymizers by name. To add one, write a subclass of `Surrogates` or `PhotoFilter` and register it here.
 ANONYMIZERS: dict[str, type[Anonymizer]] = {
     "pixel": PixelMean,
     "eigen": EigenMean,
@@ -40,7 +40,7 @@ ANONYMIZERS: dict[str, type[Anonymizer]] = {
     "none": Unchanged,
 }
 
-#: Further names: an anonymizer with certain options, as the paper's experiments compare them.
+#: Additional names: anonymizers with the options that the paper's experiments compare.
 VARIANTS: dict[str, tuple[str, dict]] = {
     "stylegan_adjusted": ("stylegan", {"mix": "adjusted"}),
     "stylegan_random": ("stylegan", {"mix": "random"}),
@@ -75,9 +75,9 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
         ``"pixel"`` (k-Same), ``"eigen"`` (k-Same-Eigen), ``"aam"`` (k-Same-M), ``"cnn"`` (k-Same-Net) and
         ``"stylegan"`` (AnonFACES) make one surrogate per cluster: ``surrogate(members, weights=None)``. ``"blur"``,
         ``"pixelate"`` and ``"mask"`` change each photo separately: ``apply(i)``; they are not k-anonymous. ``"none"``
-        returns the photo, as the baseline of an evaluation. Or a name in `VARIANTS`.
+        returns the photo, as the baseline of an evaluation. A name in `VARIANTS` is also valid.
     faces : Faces
-        The photos that row numbers refer to, and that models are fitted to.
+        The photos to anonymize, which models are also fitted to.
     **options
         See the classes in `ANONYMIZERS`.
 
@@ -90,7 +90,7 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
     ValueError
         If the name is unknown or an option is out of range.
     TypeError
-        If the anonymizer does not have an option.
+        If the anonymizer has no such option.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def load(name: str, faces: Faces, **options) -> Anonymizer:
 
 def check_options(name: str, options: dict) -> None:
     """Raise ParameterError unless the anonymizer `name` has all these options."""
-    known = options_of(kind(name))
+    known = _options_of(kind(name))
     unknown = sorted(set(options) - known)
     if unknown:
         raise ParameterError(
@@ -117,8 +117,8 @@ def check_options(name: str, options: dict) -> None:
         )
 
 
-def options_of(cls: type[Anonymizer]) -> set[str]:
-    """Return the names of the options that the class takes besides `faces`."""
+def _options_of(cls: type[Anonymizer]) -> set[str]:
+    """Return the names of the class's options, i.e. its parameters except `faces`."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:

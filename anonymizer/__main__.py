@@ -1,9 +1,10 @@
 """Anonymize a folder of ordinary photos: ``python -m anonymizer PHOTOS OUT --k 5 --method aam``.
 
-Faces are found and grouped into people, and the people partitioned into clusters of at least k. Every face gets the
-surrogate of its person's cluster, pasted into the photo (``per_photo``) or alone (``shared``). OUT gets PNG files with
-random names and without metadata, and a manifest. Who is who goes to a ledger elsewhere that only its owner can read,
-beside a report and a journal of each face. An interrupted run resumes when the command is repeated.
+The command detects faces, groups them into people, and partitions the people into clusters of at least k. Every face
+gets the surrogate of its person's cluster, pasted into the photo (``per_photo``) or alone (``shared``). OUT gets PNG
+files with random names and without metadata, and a manifest. A private folder gets the ledger, which identifies people
+and which only its owner can read, a report, and a journal of each face. To resume an interrupted run, repeat the
+command.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from release.people import SAME_PERSON
 _EPILOG = f"""\
 examples:
   python -m anonymizer holiday holiday-out                     five people share a face, pasted into the photos
-  python -m anonymizer holiday faces-out --mode shared --k 10  only the shared faces, k-anonymous
-  python -m anonymizer holiday out --workers -1 -v             all cores, naming each photo
+  python -m anonymizer holiday faces-out --mode shared --k 10  only the surrogates, k-anonymous
+  python -m anonymizer holiday out --workers -1 -v             all cores, reporting each photo
 
 {commands.EXIT_CODES}"""
 
@@ -33,36 +34,36 @@ examples:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m anonymizer",
-        description="Anonymize a folder of photos, with any number of faces each, into a folder that can be shared.",
+        description="Anonymize a folder of photos, each with any number of faces, into a folder that can be shared.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     # fmt: off
-    add("source", type=Path, metavar="PHOTOS", help="folder of photos, with its sub-folders")
+    add("source", type=Path, metavar="PHOTOS", help="folder of photos, including sub-folders")
     add("out", type=Path, metavar="OUT", help="folder for the result: new, empty, or from an interrupted run")
     add("--k", type=int, default=5, help="at least this many people share a surrogate (5)")
     add("--method", choices=METHODS, default="aam", metavar="NAME", help="anonymizer (aam): %(choices)s")
     add("--option", dest="options", action="append", default=[], metavar="NAME=VALUE",
-        help="option of the anonymizer, for example proxy=10; may be repeated")
+        help="option of the anonymizer, for example proxy=10; can be repeated")
     add("--mode", choices=release.MODES, default="per_photo",
         help="per_photo pastes into the photos (not k-anonymous); shared writes one surrogate per cluster")
-    add("--embedding", default="dlib", metavar="NAME", help="what tells people apart (dlib): facenet, onnx:PATH")
+    add("--embedding", default="dlib", metavar="NAME", help="tells people apart (dlib): facenet, onnx:PATH")
     add("--partitioner", choices=partitioning.PARTITIONERS, default="balanced", metavar="NAME",
-        help="how people are put into clusters (balanced): %(choices)s")
+        help="how people are partitioned into clusters (balanced): %(choices)s")
     add("--people", choices=("faces", "folders"), default="faces",
         help="tell people apart by their faces, or name the largest face of each photo after its sub-folder")
     add("--same-person", type=float, default=SAME_PERSON, metavar="DISTANCE",
         help=f"faces closer than this are one person ({SAME_PERSON}, for dlib)")
     add("--quick", dest="thorough", action="store_false", help="use one face detector; it misses faces from the side")
-    add("--keep-faceless", action="store_true", help="keep photos without any face found, without metadata")
+    add("--keep-faceless", action="store_true", help="keep photos in which no face was found, without metadata")
     add("--ledger", type=Path, metavar="PATH", help="who is who (OUT-private/ledger.json); never inside OUT")
     add("--largest-side", type=int, default=LARGEST_SIDE, metavar="PIXELS",
-        help=f"photos are reduced to this many pixels on the longer side ({LARGEST_SIDE})")
+        help=f"reduce photos to this many pixels on the longer side ({LARGEST_SIDE})")
     add("--show-originals", action="store_true", help="show the original photos in the report")
-    add("--seed", type=int, default=0, help="for the partition (0); file names are always random")
+    add("--seed", type=int, default=0, help="seed of the partition (0); file names are always random")
     add("--workers", type=int, default=1, help="number of processes (1); -1 uses all cores")
-    add("-v", "--verbose", action="store_true", help="name each photo when it is done")
+    add("-v", "--verbose", action="store_true", help="report each photo when it is done")
     # fmt: on
     return parser
 

@@ -9,11 +9,11 @@ How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_draw_mixtur
    projected on principal components, then both together.
 2. The surrogate's shape is the weighted mean of the members' shapes.
 3. The surrogate's texture is mixed in the bands of a Laplacian pyramid (Burt and Adelson 1983). A plain mean of k faces
-   shows ghosts: the glasses, moles and hair lines of single members at 1/k of their strength. So in the fine bands,
-   detail that stands out from the typical face counts only as far as more than half of the members agree on it.
+   shows ghosts: the glasses, moles and hairlines of single members at 1/k of their strength. So in the fine bands,
+   detail that stands out from the typical face counts only as far as more than half of the members share it.
 4. Means lose contrast in fine detail. The strength of each fine band is raised towards the members' (Tiddeman, Burt and
    Perrett, "Prototyping and transforming facial textures for perception research", IEEE CG&A 21(5), 2001).
-5. The texture is drawn at the shape.
+5. The texture is warped to the shape.
 
 Arrays: k members, m photos to fit on, textures (h, w, c) of float32 grey levels, shapes (68, 2) in pixels of the frame.
 """
@@ -38,22 +38,22 @@ from frame import Mesh
 _LOWER_LIP = [55, 56, 57, 58, 59, 65, 66, 67]
 _MOUTH_OPENING = 0.2
 
-#: Surrogates are drawn at this multiple of their size and reduced; otherwise thin triangles leave specks.
+#: Surrogates are drawn at this multiple of their size and then reduced; otherwise thin triangles leave specks.
 _OVERSAMPLING = 3
 
 #: Bands of the pyramid (0 is the finest) in which outstanding detail needs a majority.
 _ROBUST_BANDS = 4
-#: Bands that decide whether a photo has outstanding detail at a place.
+#: Bands that decide whether a photo has outstanding detail at a pixel.
 _JUDGED_BANDS = 3
-#: Bands whose strength is restored, and the largest factor.
+#: Bands whose strength is restored, and the largest gain.
 _RESTORED_BANDS, _LARGEST_GAIN = 3, 2.0
 #: Detail stands out if it differs from the typical detail by more than this many robust standard deviations.
 _OUTSTANDING = 2.0
-#: How fast trust falls where detail stands out.
+#: How fast trust falls for detail that stands out.
 _STEEPNESS = 4.0
-#: Standard deviation, in pixels of the band, of the neighbourhood in which detail is judged together.
+#: Standard deviation, in pixels of the band, of the neighbourhood in which detail is judged as a whole.
 _NEIGHBOURHOOD = 3.0
-#: Rounds of reweighting the typical detail, and the factor from the spread of trusted detail to that of all detail.
+#: Rounds of reweighting the typical detail, and the ratio of the spread of all detail to that of trusted detail.
 _REWEIGHTINGS, _TRIMMED = 2, 1.15
 #: Differences below this many grey levels are noise.
 _NOISE = 0.5
@@ -62,7 +62,7 @@ _MEDIAN_PHOTOS = 200
 
 
 class ActiveAppearanceModel(TextureSurrogates):
-    """Linear models of shape, of texture, and of both together; surrogates at the members' mean shape.
+    """Surrogates from linear models of shape, of texture, and of both combined, at the members' mean shape.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class ActiveAppearanceModel(TextureSurrogates):
     ----------
     shape_model, texture_model, combined_model : anonymizer.pixel.LinearModel
     shape_weight : float
-        Grey levels that one pixel of shape counts for in the combined model (Cootes et al. 2001, section 2.1).
+        Grey levels that are worth one pixel of shape in the combined model (Cootes et al. 2001, section 2.1).
     """
 
     name = "aam"
@@ -108,7 +108,7 @@ class ActiveAppearanceModel(TextureSurrogates):
     def reference(self) -> np.ndarray:
         """The shape to which textures are warped: the mean shape with its mouth open, (68, 2).
 
-        With the mouth closed, the triangles between the lips would have no pixels for the teeth of an open mouth.
+        If the mouth were closed, the triangles between the lips would have no pixels for the teeth of an open mouth.
         """
         shape = self.frame.shape.copy()
         gap = _MOUTH_OPENING * np.linalg.norm(shape[54] - shape[48])
@@ -145,10 +145,10 @@ class ActiveAppearanceModel(TextureSurrogates):
         return np.concatenate([self.shape_weight * shape, texture], axis=-1)
 
     def _learn_details(self, textures: np.ndarray) -> None:
-        """Learn the typical detail at each place: its centre and spread over the photos (m, h, w, c), per band.
+        """Learn the typical detail at each pixel: its centre and spread over the photos (m, h, w, c), per band.
 
-        Starts from the median and the median absolute deviation. Where many photos show something outstanding in one
-        place (glasses), these still follow it, so the photos are weighted by their trust and both are computed again.
+        Starts from the median and the median absolute deviation. If many photos have outstanding detail at one place
+        (glasses), it still biases both, so the photos are weighted by their trust and both are computed again.
         """
         bands = _stacked_pyramids(textures)
         robust = bands[:-1]
@@ -197,23 +197,23 @@ class ActiveAppearanceModel(TextureSurrogates):
         return self._draw_mixture(np.stack([self.encode(i) for i in members]), weights, 0.0, 0.0)
 
     def _draw_mixture(self, parameters: np.ndarray, weights: np.ndarray, move, change) -> np.ndarray:
-        """Mix parameters (k, p) by weights (k,), move the shape (68, 2), change the texture (h, w, c), and draw."""
+        """Mix parameters (k, p) with weights (k,), then shift the shape (68, 2) and the texture (h, w, c), and draw."""
         shape, _ = self.decode(weights @ parameters)  # decoding is linear: the mean of the members' shapes
         textures = np.stack([self.decode(row)[1] for row in parameters])  # (k, h, w, c)
         return self.render(shape + move, self._mix_textures(textures, weights.astype(np.float32)) + change)
 
     def _mix_textures(self, textures: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Mix textures (k, h, w, c) by weights (k,) band by band, without ghosts: (h, w, c)."""
+        """Mix textures (k, h, w, c) with weights (k,) band by band, without ghosts: (h, w, c)."""
         bands = _stacked_pyramids(textures)  # per band (k, h_b, w_b, c)
         trusts = self._trust(bands)
-        # Mean of each band; the coarsest one stays so.
+        # Average each band; the coarsest is final.
         mixed = [np.einsum("k,khwc->hwc", weights, band) for band in bands]
         for level in range(len(bands) - 1):
             # Split each member's difference from the typical detail into a trusted and an outstanding part.
             typical = self._typical_detail[level]
             difference = bands[level] - typical
             trusted = trusts[level] * difference  # (k, h_b, w_b, c)
-            # Average the trusted part; of the outstanding part keep what the majority shares.
+            # Average the trusted part; keep the outstanding part only where a majority shares it.
             agreed = _majority(difference - trusted, weights)
             mixed[level] = typical + np.einsum("k,khwc->hwc", weights, trusted) + agreed
             # Raise the strength of the fine bands towards the members' mean strength.
@@ -224,16 +224,16 @@ class ActiveAppearanceModel(TextureSurrogates):
         return _collapse(mixed)
 
     def _trust(self, bands: list[np.ndarray]) -> list[np.ndarray]:
-        """How far each member's detail counts at each place: 0 to 1, (k, h_b, w_b, 1) for each fine band."""
+        """Trust in each member's detail at each pixel: 0 to 1, (k, h_b, w_b, 1) for each fine band."""
         k, height, width, _ = bands[0].shape
-        # Add up, over the judged bands, how far detail exceeds the usual spread. (k, h, w)
+        # Sum over the bands how far detail exceeds the usual spread. (k, h, w)
         outstanding = np.zeros((k, height, width), dtype=np.float32)
         for level in range(min(_JUDGED_BANDS, len(bands) - 1)):
             deviation = np.abs(bands[level] - self._typical_detail[level]) / self._spread[level]
             excess = np.maximum(deviation.max(axis=3, keepdims=True) - _OUTSTANDING, 0)
             for member, part in enumerate(_smooth_each(excess)):
                 outstanding[member] += cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
-        # Turn it into trust, and reduce that to the size of each band.
+        # Convert it to trust, and reduce it to the size of each band.
         trust = 1 / (1 + (_STEEPNESS * outstanding) ** 2)
         sizes = [band.shape[2:0:-1] for band in bands[:-1]]
         return [
@@ -244,10 +244,10 @@ class ActiveAppearanceModel(TextureSurrogates):
     # Following a photo
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
-        """Draw the members' mean face, changed as photo `like` differs from other photos of the same person.
+        """Draw the members' mean face, changed by the difference of photo `like` from its person's other photos.
 
-        Only landmarks and light are taken from the photo itself. Detail follows from the landmarks, as learnt from the
-        other people: the texture's own difference would bring back glasses or a beard that are a little displaced.
+        Only landmarks and light come from the photo itself. Detail is predicted from the landmarks, as learnt from
+        other people: the texture difference itself would restore glasses or a beard, slightly displaced.
         """
         # How the photo differs from its person's usual shape and light.
         shape, texture = self._usual(like)
@@ -256,18 +256,18 @@ class ActiveAppearanceModel(TextureSurrogates):
         # The detail that usually comes with such a change of shape.
         detail = (self.shape_model.basis @ move) @ self._detail_of_move(self.faces.identities[like])
         detail = (detail.astype(np.float32) @ self.texture_model.basis).reshape(light.shape)
-        # Mix people rather than photos, or the members' own expressions would stay in the mean.
+        # Mix people rather than photos, or the mean would keep the members' own expressions.
         parameters = np.stack([self._mean_of_person(i) for i in members])  # (k, p)
         return self._draw_mixture(parameters, weights, move.reshape(-1, 2), light + detail)
 
     def _photos_of(self, i: int) -> np.ndarray:
-        """Rows of all photos of the person on photo `i`."""
+        """Rows of all photos of the person in photo `i`."""
         return np.flatnonzero(self.faces.identities == self.faces.identities[i])
 
     def _usual(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the usual shape (68, 2) of the person on photo `i`, and a texture (h, w, c) to compare the light with.
+        """Return the usual shape (68, 2) of the person in photo `i`, and a reference texture (h, w, c) for the light.
 
-        If there is only one photo of the person, the shape comes from `faces.others`, and the light is not compared.
+        If the person has only one photo, the shape comes from `faces.others`, and the light is not compared.
         """
         own = self._photos_of(i)
         if len(own) > 1:
@@ -277,7 +277,7 @@ class ActiveAppearanceModel(TextureSurrogates):
         apart = [] if others is None else np.flatnonzero(others.identities == self.faces.identities[i])
         if len(apart) == 0:
             raise ValueError(
-                f"photo {i} is the only one of its person, so its expression cannot be told from the person's "
+                f"photo {i} is the only photo of its person, so its expression cannot be separated from the person's "
                 "features; omit `like`, or give several photos of each person"
             )
         landmarks = detection.detect(others.select(apart)).landmarks
@@ -285,7 +285,7 @@ class ActiveAppearanceModel(TextureSurrogates):
         return np.mean([self.shape(i), *shapes], axis=0), self.texture(i)
 
     def _detail_of_move(self, person: str) -> np.ndarray:
-        """Learn how texture changes with shape, from all people but one: (shape components, texture components).
+        """Learn how texture changes with shape, from all people except one: (shape components, texture components).
 
         Ridge regression on the differences between photos and their person's mean, without light.
         """
@@ -299,7 +299,7 @@ class ActiveAppearanceModel(TextureSurrogates):
 
     @cached_property
     def _changes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Person on each training photo (m,); how its shape and texture components differ from the person's mean."""
+        """Person in each training photo (m,); how its shape and texture components differ from the person's mean."""
         rows = self.training_rows
         people = self.faces.identities[rows]
         moves = np.stack([self.shape(i).ravel() for i in rows]) @ self.shape_model.basis.T
@@ -315,7 +315,7 @@ class ActiveAppearanceModel(TextureSurrogates):
 
 
 def _plane(texture: np.ndarray) -> np.ndarray:
-    """Fit a plane to each channel by least squares, as a model of light from one side: (h, w, c)."""
+    """Fit a plane to each channel by least squares, as a model of directional light: (h, w, c)."""
     height, width, channels = texture.shape
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     terms = np.stack([np.ones_like(rows), rows, columns], axis=-1).reshape(-1, 3)
@@ -335,7 +335,7 @@ def _majority(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray, shape (...)
-        0 where no sign has a majority; for a single member, its value.
+        0 where no sign has a majority; the value itself for a single member.
     """
     # At most one of the two has a majority.
     return _reached(np.maximum(values, 0), weights) - _reached(np.maximum(-values, 0), weights)

@@ -1,4 +1,4 @@
-"""What all anonymizers share: checked row numbers and weights, and a cache key."""
+"""The base classes of all anonymizers: checks of rows and weights, and a cache key."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from datasets import Faces
 
 
 def person_weights(identities: Sequence, shares: np.ndarray | None = None) -> np.ndarray:
-    """Weights of photos that sum to 1: each person's share is divided among their photos.
+    """Weights of photos that sum to 1, with each person's share divided among their photos.
 
     Parameters
     ----------
     identities : sequence, shape (n,)
-        The person on each photo.
+        The person in each photo.
     shares : ndarray, shape (n,), optional
-        The share of the person on each photo; by default every person counts equally.
+        The share of the person in each photo; by default every person counts equally.
 
     Returns
     -------
@@ -36,14 +36,14 @@ def person_weights(identities: Sequence, shares: np.ndarray | None = None) -> np
 
 
 class Anonymizer(ABC):
-    """Turns the photos of a set of faces into images that should protect the people on them.
+    """Turns photos of faces into images that are meant to protect the people in them.
 
     Attributes
     ----------
     name : str
         Its name in `anonymizer.ANONYMIZERS`.
     faces : Faces
-        The photos that row numbers refer to.
+        The photos to anonymize.
     k_anonymous : bool
         Whether all members of a cluster can share one image, byte for byte.
     trained_on : str or None
@@ -71,12 +71,12 @@ class Anonymizer(ABC):
     def fingerprint(self) -> str:
         """Key under which results are cached; it changes with the faces, the options and the code."""
         modules = [kind.__module__ for kind in type(self).__mro__]
-        # `evaluation` adds the source of classes from elsewhere.
+        # `evaluation` adds the source of classes from other modules.
         code = utils.source_key(*(module for module in modules if module.startswith("anonymizer.")))
         return utils.content_key(self.name, self.faces.fingerprint, self._options(), code)
 
     def _options(self) -> dict:
-        """The chosen options as plain values."""
+        """The options as plain values."""
         return {}
 
     def _row(self, i) -> int:
@@ -99,8 +99,8 @@ class Surrogates(Anonymizer):
         members : sequence of int
             Rows of the photos in the cluster, without duplicates.
         weights : sequence of float, optional
-            One per member, at least 0 and not all 0; they are normalised to sum 1. By default every *person* among the
-            members counts equally, however many photos they have.
+            One per member, at least 0 and not all 0; they are normalised to sum to 1. By default every *person* among
+            the members counts equally, however many photos they have.
         like : int, optional
             Follow the expression of this photo (``per_photo`` mode). Such images differ between members, so they are
             not k-anonymous.
@@ -108,7 +108,7 @@ class Surrogates(Anonymizer):
         Returns
         -------
         ndarray of uint8, shape (h, w, 3)
-            Without `like`, the same bytes for the same members and weights in any order.
+            Without `like`, the same members and weights in any order give the same bytes.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class Surrogates(Anonymizer):
         return [self.surrogate(members) for members in clusters]
 
     def reconstruct(self, i: int) -> np.ndarray:
-        """Draw one photo alone, which shows what the anonymizer can represent: uint8 (h, w, 3)."""
+        """Reconstruct one photo, to show what the anonymizer can represent: uint8 (h, w, 3)."""
         return self.surrogate([i])
 
     def _checked_members(
@@ -138,17 +138,17 @@ class Surrogates(Anonymizer):
         if len(members) == 0:
             raise ParameterError("members must name at least one photo, got none")
         if len(np.unique(members)) != len(members):
-            raise ParameterError("members must be different photos; use weights instead of repeating a row")
+            raise ParameterError("members must not repeat a photo; use weights instead")
         if weights is None:
             weights = person_weights(self.faces.identities[members])
         else:
             weights = _normalised(weights, len(members))
-        order = np.argsort(members)  # the last bit of a sum depends on the order; the bytes must not
+        order = np.argsort(members)  # a sum's last bit depends on the order, but the image must not
         return members[order], weights[order]
 
     @abstractmethod
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Make the surrogate of sorted members (m,) with weights (m,) that sum to 1."""
+        """Make the surrogate of sorted members (m,), with weights (m,) that sum to 1."""
 
     def _mix_like(self, members: np.ndarray, weights: np.ndarray, like: int) -> np.ndarray:
         raise ValueError(f"the anonymizer {self.name!r} cannot follow the expression of a photo; omit `like`")
@@ -165,7 +165,7 @@ def _normalised(weights: Sequence[float], n: int) -> np.ndarray:
 
 
 class PhotoFilter(Anonymizer):
-    """A baseline that changes each photo separately. It is not k-anonymous, whatever it hides."""
+    """A baseline that changes each photo separately. It is never k-anonymous."""
 
     k_anonymous = False
 

@@ -1,11 +1,11 @@
-"""k-Same-Net: surrogates drawn by an up-convolutional network for the mean of the members' identity codes.
+"""k-Same-Net: surrogates that an up-convolutional network draws from the mean of the members' identity codes.
 
 Meden, Emersic, Struc and Peer, "k-Same-Net: k-anonymity with generative deep neural networks for face
-deidentification", Entropy 20(1):60, 2018. In the paper, the network knows a gallery of proxy identities, disjoint from
-the people to protect, and a cluster gets a mixture of the k nearest proxies: the option `proxy`. Without this option,
-the network must have been trained on the people themselves.
+deidentification", Entropy 20(1):60, 2018. In the paper, the network is trained on proxy identities, disjoint from the
+people to protect, and a cluster gets a mixture of the k nearest proxies: the option `proxy`. Without this option, the
+network must have been trained on the people themselves.
 
-The package `CNN` is imported inside functions, because it loads TensorFlow, which takes seconds.
+The package `CNN` is imported inside functions because it loads TensorFlow, which takes seconds.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ class UpConvolution(Surrogates):
     ----------
     faces : Faces
     weights : str or Path, optional
-        A network's file, see `CNN.load_model`; by default the bundled one, which knows the ORL people.
+        A network's file, see `CNN.load_model`; by default the bundled network, which was trained on the ORL people.
     proxy : int, default 0
-        Replace each person by the mean of this many of the network's identities, those nearest by dlib descriptors; the
+        Replace each person by the mean of this many of the network's identities, the nearest by dlib descriptors; the
         network then need not know the person. 0 uses the person's own identity.
     show : mapping or "members", optional
-        What all surrogates show, by the names of `CNN.generation`: ``{"em": "happy", "or": 20}``, or
+        Pose and expression of all surrogates, by the names of `CNN.generation`: ``{"em": "happy", "or": 20}``, or
         ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. ``"members"`` uses the mean pose and
         expression of the members' photos. The default is neutral and frontal.
     identities : sequence of str, optional
-        The person for each place of the identity code, if the file does not say (released ``.h5`` files).
+        The person for each position of the identity code, for files that do not name them (released ``.h5`` files).
 
     Attributes
     ----------
     model : CNN.FaceNetwork
     identity_codes : ndarray of float32, shape (n, identities)
-        The person on each photo as shares of the network's identities.
+        The person in each photo as shares of the network's identities.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class UpConvolution(Surrogates):
             )
         shown = generation.fixed_codes(self.model, given)
         self._shown = {name: code for name, code in shown.items() if name != "identity"}
-        # Of a photo's code, leave out the part that belongs to its person.
+        # Remove the person's part from a photo's code.
         if isinstance(given.get("nu"), str):
             self._shown["nuisance"] = self.model.shared_part(self._shown["nuisance"])
         if self.proxy == 0:
@@ -96,14 +96,14 @@ class UpConvolution(Surrogates):
         if same_source and not unknown:
             return
         reason = (
-            f"does not know {len(unknown)} of the people, the first is {unknown[0]}"
+            f"does not know {len(unknown)} of the people (first: {unknown[0]})"
             if same_source
-            else f"was trained on other people ({self.model.dataset or 'unknown'}, these are {self.faces.source})"
+            else f"was trained on {self.model.dataset or 'unknown people'}, not on {self.faces.source}"
         )
         raise ValueError(
             f"the network {self.weights_path.name} {reason}; train one with: python -m CNN train SOURCE "
             "--out CNN/output/NAME.keras, and pass weights='CNN/output/NAME.keras'; or pass proxy=10 to replace each "
-            "person by the 10 nearest people that the network knows"
+            "person by the mean of the 10 nearest people that the network knows"
         )
 
     def _options(self) -> dict:
@@ -122,7 +122,7 @@ class UpConvolution(Surrogates):
 
     @cached_property
     def identity_codes(self) -> np.ndarray:
-        """The person on each photo as shares of the network's identities: float32 (n, identities)."""
+        """The person in each photo as shares of the network's identities: float32 (n, identities)."""
         if self.proxy == 0:
             return self.model.identity_codes(self.faces.identities)
         # Mean descriptor of each person. (people, 128)
@@ -142,7 +142,7 @@ class UpConvolution(Surrogates):
     # Drawing
 
     def _draw(self, identity: np.ndarray, **codes: np.ndarray) -> np.ndarray:
-        """Draw an identity code (identities,) with the shown codes, some replaced by `codes`: uint8 (h, w, 3)."""
+        """Draw an identity code (identities,) with the codes of `show`, some replaced by `codes`: uint8 (h, w, 3)."""
         return frame.to_photo(self.model.generate(identity[None], **{**self._shown, **codes})[0] * 255)
 
     def _mixed(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -159,10 +159,10 @@ class UpConvolution(Surrogates):
         return self._draw(self._mixed(members, weights), **self._followed(like))
 
     def reconstruct(self, i: int) -> np.ndarray:
-        """Draw photo `i` with its person's identity and the photo's own pose and expression.
+        """Reconstruct photo `i` from its person's identity and its own pose and expression.
 
-        If neither is known for the photo (a network for emotions, photos without attributes), the person is drawn as in
-        surrogates.
+        If neither is known for the photo (an emotion network, but photos without attributes), the pose and expression
+        are those of the surrogates.
         """
         i = self._row(i)
         known = {"expression", "pose"} <= set(self.faces.attributes) or self._has_nuisance

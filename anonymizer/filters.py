@@ -1,7 +1,7 @@
 """Blur, pixelate and mask: the usual baselines. Each changes one photo at a time, so none is k-anonymous.
 
-Recognisers trained on such images see through them (McPherson, Shokri and Shmatikov, "Defeating image obfuscation with
-deep learning", arXiv 1609.00408), which is why they are baselines here.
+Recognisers trained on filtered images can identify the people (McPherson, Shokri and Shmatikov, "Defeating image
+obfuscation with deep learning", arXiv 1609.00408), so these filters are only baselines.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _GREY = 127
 
 
 class _FaceFilter(PhotoFilter):
-    """Changes the face with its forehead, or the whole photo if no face was found."""
+    """Changes the face including the forehead, or the whole photo if no face was found."""
 
     def __init__(self, faces: Faces):
         super().__init__(faces)
         self.found = detection.detect(faces).found
 
     def _face(self, image: np.ndarray, i: int) -> tuple[np.ndarray, float]:
-        """Return the face's area, float32 (h, w, 1) of 0 and 1, and its width in pixels."""
+        """Return the mask of the face, float32 (h, w, 1) of 0 and 1, and its width in pixels."""
         height, width = image.shape[:2]
         if not self.found[i]:
             return np.ones((height, width, 1), dtype=np.float32), float(width)
@@ -59,7 +59,7 @@ class Blur(_FaceFilter):
         sigma = max(1.0, self.strength * width)
         blurred = cv2.GaussianBlur(image, (0, 0), sigma)
         edge = cv2.GaussianBlur(area, (0, 0), max(0.5, sigma / 4))[..., None]
-        edge = np.maximum(edge, area)  # soft outside the face, but nothing stays clear inside
+        edge = np.maximum(edge, area)  # a soft edge outside the face, and full blur inside
         return np.rint(image * (1 - edge) + blurred * edge).astype(np.uint8)
 
 
@@ -84,8 +84,8 @@ class Pixelate(_FaceFilter):
 
     def _change(self, image: np.ndarray, i: int) -> np.ndarray:
         area, width = self._face(image, i)
-        side = max(2, round(width / self.blocks))  # blocks of one pixel would be the photo itself
-        # Pad the photo to whole blocks, average each, and cut the mosaic back to the photo's size.
+        side = max(2, round(width / self.blocks))  # blocks of one pixel would leave the photo unchanged
+        # Pad the photo to full blocks, average each, and crop the mosaic to the photo's size.
         rows, columns = -(-image.shape[0] // side), -(-image.shape[1] // side)
         padding = (0, rows * side - image.shape[0], 0, columns * side - image.shape[1])
         padded = cv2.copyMakeBorder(image, *padding, cv2.BORDER_REPLICATE)
@@ -105,7 +105,7 @@ class Mask(_FaceFilter):
 
 
 class Unchanged(PhotoFilter):
-    """The photo itself: the baseline that shows what an adversary can do without anonymization."""
+    """The unchanged photo: the baseline that shows what an adversary can do without anonymization."""
 
     name = "none"
 

@@ -17,7 +17,7 @@ from anonymizer.base import Surrogates
 from checks import check_number
 from datasets import Faces
 
-#: Memory limit for the textures that a model is fitted to; of more photos a random subset is used.
+#: Memory limit for the textures that a model is fitted to; beyond it, a random subset of the photos is used.
 _TRAINING_BYTES = 512 << 20
 
 
@@ -72,12 +72,12 @@ class TextureSurrogates(Surrogates):
         return self.faces.images[i][..., : self.channels]
 
     def _warp(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the texture (h, w, c) of one photo, and where the photo covers the frame (h, w)."""
+        """Return the texture (h, w, c) of one photo, and the part of the frame that it covers (h, w)."""
         transform = self.frame.transform(self.landmarks[i])
         return frame.warp_photo(self._photo(i), transform, self.frame.height, self.frame.width)
 
     def texture(self, i: int) -> np.ndarray:
-        """Return the texture of one photo, with the parts outside the photo painted in: float32 (h, w, c)."""
+        """Return the texture of one photo, with the parts outside the photo filled in: float32 (h, w, c)."""
         if i in self._kept:
             return self._kept[i]
         texture, visible = self._warp(i)
@@ -85,7 +85,7 @@ class TextureSurrogates(Surrogates):
 
     @abstractmethod
     def _fit(self, textures: np.ndarray) -> None:
-        """Learn from the training textures (m, h, w, c)."""
+        """Fit the model to the training textures (m, h, w, c)."""
 
 
 class PixelMean(TextureSurrogates):
@@ -102,7 +102,7 @@ class PixelMean(TextureSurrogates):
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Principal components of a set of rows.
+    """Principal components of the rows of a matrix.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ class LinearModel:
 
     @classmethod
     def fit(cls, rows: np.ndarray, keep: float) -> LinearModel:
-        """Keep the fewest components that hold the share `keep` (0 to 1) of the variance of rows (n, p).
+        """Keep the fewest components that explain the share `keep` (0 to 1) of the variance of rows (n, p).
 
         Decomposes the n x n matrix of inner products (Turk and Pentland 1991), as n is much smaller than p here.
         """
@@ -132,7 +132,7 @@ class LinearModel:
         real = strengths > 1e-7 * max(strengths.sum(), 1e-12)
         share = np.cumsum(strengths) / max(strengths.sum(), 1e-12)
         n_kept = min(int(real.sum()), int(np.searchsorted(share, keep * (1 - 1e-9))) + 1)
-        # Turn eigenvectors of inner products into components. (m, p)
+        # Convert eigenvectors of inner products to components. (m, p)
         basis = (vectors[:, :n_kept].T @ centred) / np.sqrt(np.maximum(strengths[:n_kept, None], 1e-12))
         return cls(mean, basis.astype(rows.dtype), strengths[:n_kept] / max(len(rows) - 1, 1))
 

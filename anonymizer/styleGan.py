@@ -1,13 +1,13 @@
 # ruff: noqa: N999  (the module's name is the project's)
-"""AnonFACES: surrogates that StyleGAN draws for a mixture of the members' W+ codes.
+"""AnonFACES: surrogates that StyleGAN draws from a mixture of the members' W+ codes.
 
 Le et al., "AnonFACES: Anonymizing Faces Adjusted to Constraints on Efficacy and Security", WPES 2020. The paper has
 three ways of mixing: the mean (*Naive*), the mean shrunk until few enough members are re-identified (*Weight
-Adjusted*), and a mean with random weights (*Random Weight*). The released code shrinks towards w = 0, which is not a
-particular face, and decides for the whole data set at once. Here codes shrink towards the network's average face,
-cluster by cluster. ``as_published=True`` reproduces the released code, to explain the published curves.
+Adjusted*), and a mean with random weights (*Random Weight*). The released code shrinks codes towards w = 0, which is
+not a meaningful face, and decides for the whole data set at once. By default, we shrink codes towards the network's
+average face, cluster by cluster. ``as_published=True`` reproduces the released code, to explain the published curves.
 
-The package `stylegan` is imported inside functions, because it loads TensorFlow, which takes seconds.
+The package `stylegan` is imported inside functions because it loads TensorFlow, which takes seconds.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from anonymizer.base import Surrogates
 from checks import Number, check, check_array, check_known, check_number
 from datasets import Faces
 
-#: The paper's threshold for dlib's descriptors (section 4.2), by which the adjustments decide.
+#: The paper's threshold for dlib's descriptors (section 4.2), which the adjustments use.
 _THRESHOLD = 0.6
-#: Factor by which one round of adjustment shrinks, as in the released code.
+#: Factor by which each round of adjustment shrinks codes, as in the released code.
 _FACTOR = 0.8
-#: Rounds after which an adjustment gives up; codes are then at 7 % of their distance from the average.
-MAX_ROUNDS = 12
-#: Range of the random weights, and the factor of their mixture, as in the released experiments.
+#: Maximum number of rounds of an adjustment; codes are then at 7 % of their distance from the average.
+_MAX_ROUNDS = 12
+#: Range of the random weights, and the factor that scales their mixture, as in the released experiments.
 _WEIGHT_RANGE, _SCALE = (0.6, 1.0), 1.67
 #: Number of random weightings to try for a cluster.
-MAX_DRAWS = 6
-#: Layers of this resolution and more count as fine (StyleGAN paper, section 3.1).
+_MAX_DRAWS = 6
+#: Layers of at least this resolution count as fine (StyleGAN paper, section 3.1).
 _FINE_FROM = 64
 
-TARGET_MET = "target met"
-ROUNDS_SPENT = "target not met within the maximum number of rounds; the best one is kept"
+_TARGET_MET = "target met"
+_ROUNDS_SPENT = "target not met within the maximum number of rounds; the best one is kept"
 _NOT_ADJUSTED = "not adjusted"
 
 
@@ -53,7 +53,7 @@ class Mixture:
     code : ndarray of float32, shape (num_layers, w_dim)
     image : ndarray of uint8, shape (h, w, 3)
     strength : float
-        Share of the way from the network's average (as published: from w = 0) to the mean that was kept.
+        Kept share of the way from the network's average (as published: from w = 0) to the mean.
     reason : str
         Why the adjustment stopped.
     trace : list of dict
@@ -75,25 +75,25 @@ class StyleMixing(Surrogates):
     ----------
     faces : Faces
     network : str or Path, optional
-        A file for `stylegan.load_network`; by default the bundled one, which was trained on the ORL people.
+        A file for `stylegan.load_network`; by default the bundled network, which was trained on the ORL people.
     codes : str, Path or array, optional
         W+ codes of the photos: a folder of ``.npy`` files named after the photos (see ``python -m stylegan project``),
-        or an array (n, num_layers, w_dim). By default, codes come from the file beside the network for the photos it
-        was trained on (``NAME-codes.npz``), and from its encoder for all others (``NAME-encoder.npz``); without an
-        encoder, from the folder ``datasets/stylegan_data/latent_vectors/SOURCE``.
+        or an array (n, num_layers, w_dim). By default, codes come from the file next to the network for its training
+        photos (``NAME-codes.npz``), and from its encoder for all others (``NAME-encoder.npz``); without an encoder,
+        from the folder ``datasets/stylegan_data/latent_vectors/SOURCE``.
     mix : {"mean", "adjusted", "random"}
-        See the module's description. The last two aim at a re-identification rate of at most 1/k in each cluster.
+        See the module's docstring. The last two aim at a re-identification rate of at most 1/k in each cluster.
     as_published : bool, default False
         Mix as the released code does.
     strength : float, default 1.0
-        Share of the way from the network's average to the mixture, 0 to 2: 0 gives everybody the average face.
+        Share of the way from the network's average to the mixture, 0 to 2: 0 gives everyone the average face.
     photo_layers : sequence of int, optional
-        Layers that come from the photo if a surrogate follows one (`like`). By default the fine layers, which carry
+        Layers taken from the photo that a surrogate follows (`like`). By default the fine layers, which carry
         light, colour and texture: those of at least 64 pixels, and at least the last two.
     threshold : float, default 0.6
         Distance of dlib's descriptors below which the adjustments count a member as re-identified.
     random_state : int, RandomState or None, default 0
-        For random weights.
+        Seed for the random weights.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class StyleMixing(Surrogates):
     # Codes of the photos
 
     def _find_codes(self, given: str | Path | np.ndarray | None) -> np.ndarray:
-        """Find the W+ codes (n, num_layers, w_dim): given, beside the network, from its encoder, or from a folder."""
+        """Find the W+ codes (n, num_layers, w_dim): given, next to the network, from its encoder, or in a folder."""
         from stylegan import code_folder
 
         if given is None:
@@ -176,7 +176,7 @@ class StyleMixing(Surrogates):
         return check_array("codes", codes, shape).copy()
 
     def _known_or_encoded(self) -> np.ndarray:
-        """Take the codes kept beside the network if it knows the photos, and encode all other photos."""
+        """Take the codes stored next to the network for its training photos, and encode all other photos."""
         from stylegan import alignment, encoder
 
         kept = _kept_codes(_beside(self.network_path, "codes"), self.network)
@@ -193,13 +193,13 @@ class StyleMixing(Surrogates):
     # Drawing
 
     def draw(self, code: np.ndarray) -> np.ndarray:
-        """Draw one code (num_layers, w_dim), cut to the size of a photo: uint8 (h, w, 3)."""
+        """Draw one code (num_layers, w_dim), cropped to the size of a photo: uint8 (h, w, 3)."""
         import stylegan
 
         return self.cut(stylegan.to_uint8(self.network.synthesis(code[None]))[0])
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
-        """Return the part of the network's picture (r, r, 3) that the photo fills: (h, w, 3)."""
+        """Return the part of the network's output (r, r, 3) that the photo fills: (h, w, 3)."""
         top, left, height, width = self.network.description.get("frame") or (0, 0, *picture.shape[:2])
         return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
@@ -241,7 +241,7 @@ class StyleMixing(Surrogates):
     def surrogates(self, clusters: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Make the faces of all clusters of a release.
 
-        The published adjustment decides for all of them at once, by the rate over the whole data set.
+        The published adjustment decides for all clusters at once, by the rate over the whole data set.
         """
         if not (self.as_published and self.mix == "adjusted"):
             return super().surrogates(clusters)
@@ -251,7 +251,7 @@ class StyleMixing(Surrogates):
             self._mixtures[_key(members, weights)] = mixture
         return [mixture.image for mixture in mixtures]
 
-    # What the adjustments decide by
+    # Measurements for the adjustments
 
     @cached_property
     def descriptors(self) -> np.ndarray:
@@ -259,7 +259,7 @@ class StyleMixing(Surrogates):
         return embedding.embed(self.faces, "dlib")
 
     def distances(self, image: np.ndarray, members: np.ndarray) -> np.ndarray | None:
-        """Distances from a surrogate to its members (m,); None if no face is found on it."""
+        """Distances from a surrogate to its members (m,); None if no face is found in it."""
         if not detection.detect([image]).found[0]:
             return None
         return np.linalg.norm(embedding.embed([image], "dlib")[0] - self.descriptors[members], axis=1)
@@ -274,7 +274,7 @@ def _beside(network: Path, what: str) -> Path:
 
 
 def _kept_codes(path: Path, network) -> dict[str, np.ndarray]:
-    """Read the codes of photos by name from a file beside the network; none if it does not exist."""
+    """Read the codes of photos by name from a file next to the network; empty if it does not exist."""
     if not path.is_file():
         return {}
     arrays = utils.load_arrays(path)
@@ -298,18 +298,18 @@ def _mean(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixtu
 def _adjusted(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixture:
     """Shrink the mean towards the average face, by a fifth per round, until the cluster's own rate is at most 1/k."""
     code = model.mean_code(members, weights)
-    strengths = _FACTOR ** np.arange(MAX_ROUNDS + 1)
+    strengths = _FACTOR ** np.arange(_MAX_ROUNDS + 1)
     return _search(model, members, ((float(s), model.towards_average(code, s)) for s in strengths))
 
 
 def _random(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixture:
-    """Weigh the members' differences from the average face at random; draw again until the rate is at most 1/k.
+    """Weight the members' differences from the average face at random; repeat until the rate is at most 1/k.
 
-    The scale exaggerates the mixture beyond the members, on average by 1.67 * 0.8 = 1.34.
+    The scale exaggerates the mixture beyond the members, by 1.67 * 0.8 = 1.34 on average.
     """
 
     def candidates():
-        for number in range(MAX_DRAWS):
+        for number in range(_MAX_DRAWS):
             drawn = weights * _random_weights(model, members, number)
             strength = _SCALE * drawn.sum()
             mean = model.mean_code(members, drawn / drawn.sum())
@@ -326,16 +326,16 @@ def _random_weights(model: StyleMixing, members: np.ndarray, number: int) -> np.
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """One round of an adjustment: a code, what it shows, and its row of the trace."""
+    """One round of an adjustment: a code, its image, and its row of the trace."""
 
     code: np.ndarray
     image: np.ndarray
-    near: np.ndarray  # bool (m,): the members that the image would be taken for; none if it shows no face
+    near: np.ndarray  # bool (m,): the members that the image matches; all False if it shows no face
     row: dict
 
 
 def _draw_round(model: StyleMixing, members: np.ndarray, number: int, strength: float, code) -> _Round:
-    """Draw a code, and measure it on the members (m,)."""
+    """Draw a code, and measure its distances to the members (m,)."""
     image = model.draw(code)
     distances = model.distances(image, members)
     found = distances is not None
@@ -353,18 +353,18 @@ def _draw_round(model: StyleMixing, members: np.ndarray, number: int, strength: 
 def _search(
     model: StyleMixing, members: np.ndarray, candidates: Iterable[tuple[float, np.ndarray]]
 ) -> Mixture:
-    """Try one (strength, code) after the other until at most 1/k of the members are re-identified.
+    """Try each (strength, code) in turn until at most 1/k of the members are re-identified.
 
-    k is the number of people among the members. If no candidate meets the target, the best is kept: one with a face,
-    then with the fewest re-identified members, then with the lowest loss.
+    k is the number of people among the members. If no candidate meets the target, keep the best: prefer one with a
+    face, then the fewest re-identified members, then the lowest loss.
     """
     target = 1 / len(np.unique(model.faces.identities[members]))
-    rounds, reason = [], ROUNDS_SPENT
+    rounds, reason = [], _ROUNDS_SPENT
     for number, (strength, code) in enumerate(candidates):
         rounds.append(_draw_round(model, members, number, strength, code))
         row = rounds[-1].row
         if row["found"] and row["re_identification"] <= target:
-            reason = TARGET_MET
+            reason = _TARGET_MET
             break
     best = min(
         rounds, key=lambda r: (not r.row["found"], r.row["re_identification"], r.row["information_loss"])
@@ -382,7 +382,7 @@ def _as_mixture(best: _Round, reason: str, rounds: Sequence[_Round]) -> Mixture:
 
 
 def _random_as_published(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixture:
-    """Weigh the codes themselves at random, so that the mean moves away from w = 0."""
+    """Weight the codes themselves at random, so that the mean moves away from w = 0."""
     drawn = weights * _random_weights(model, members, 0)
     code = (_SCALE * model.weighted_sum(members, drawn)).astype(np.float32)
     return Mixture(code, model.draw(code), float(_SCALE * drawn.sum()))
@@ -397,9 +397,9 @@ def _adjust_as_published(
 ) -> list[Mixture]:
     """Adjust all clusters together, towards w = 0, until the data set's rate is at most 1/k.
 
-    In every round a common factor falls by a fifth. Clusters with a re-identified member are drawn again, with the
-    codes of those members another fifth shorter. The released loop runs forever if the face at w = 0 is itself close
-    to many people; here it ends after `MAX_ROUNDS`.
+    In every round a common factor falls by a fifth. Clusters with a re-identified member are drawn again, and the
+    codes of those members shrink by another fifth. The released loop never ends if the face at w = 0 is itself close
+    to many people; this one ends after `_MAX_ROUNDS`.
 
     Parameters
     ----------
@@ -418,11 +418,11 @@ def _adjust_as_published(
         return _draw_round(model, members, number, alpha, code)
 
     drawn = [[draw(0, 1.0, *cluster)] for cluster in clusters]  # the rounds of each cluster
-    reason, alpha = TARGET_MET, 1.0
-    for number in range(1, MAX_ROUNDS + 2):
+    reason, alpha = _TARGET_MET, 1.0
+    for number in range(1, _MAX_ROUNDS + 2):
         if np.concatenate([rounds[-1].near for rounds in drawn]).mean() <= 1 / k:
             break
-        if number > MAX_ROUNDS:
+        if number > _MAX_ROUNDS:
             reason = "the published loop was stopped: target not met within the maximum number of rounds"
             break
         alpha *= _FACTOR
@@ -433,7 +433,7 @@ def _adjust_as_published(
     return [_as_mixture(rounds[-1], reason, rounds) for rounds in drawn]
 
 
-#: How codes are mixed, by name; and what the released code does under the same name.
+#: Ways of mixing codes by name, and what the released code does under the same name.
 _MIXES: dict[str, Callable] = {"mean": _mean, "adjusted": _adjusted, "random": _random}
 _AS_PUBLISHED: dict[str, Callable] = {
     "mean": _mean,

@@ -1,18 +1,18 @@
-"""What an adversary finds in released images: the attacks, and `attack_release`, which makes them all.
+"""Attacks on released images, and `attack_release`, which runs them all.
 
 ===================== =================================================================================================
-attacks.cases         what an attack reads and returns: releases, galleries, practice images, results
-attacks.search        gallery search: identification, and the posterior, which measures what is left of anonymity
-attacks.thresholds    decisions by a threshold: verification, acceptance, calibration
+attacks.cases         inputs and results of attacks: releases, galleries, practice images, results
+attacks.search        gallery search: identification, and the posterior, which measures the remaining anonymity
+attacks.thresholds    threshold decisions: verification, acceptance, calibration
 attacks.linking       several releases: linkability, composition
 attacks.insiders      a member of the cluster, or someone who knows members
-attacks.learning      attackers who learn from images of their own: parrot, reversal
-attacks.network       reversal by a small neural network
-attacks.running       what all of them need of one release, and the cache
+attacks.learning      attackers who learn from their own images: parrot, reversal
+attacks.network       reversal with a small neural network
+attacks.running       running the attacks on a release, and the cache
 ===================== =================================================================================================
 
-Every attack states its threat model and returns `AttackResult`: the share of people on whom it succeeds, what a random
-guess reaches, and a bootstrap interval. Protocols follow Todt, Hanisch and Strufe, "Fantômas: Understanding Face
+Every attack states its threat model and returns `AttackResult`: the share of people for whom it succeeds, the rate of a
+random guess, and a bootstrap interval. Protocols follow Todt, Hanisch and Strufe, "Fantômas: Understanding Face
 Anonymization Reversibility" (arXiv 2210.10651), Hanisch et al., "A False Sense of Privacy" (arXiv 2304.01635) and
 "SEBA" (arXiv 2407.06648). The attacker who trains on anonymized faces is the "parrot" of Newton, Sweeney and Malin,
 "Preserving Privacy by De-identifying Face Images" (IEEE TKDE 17(2), 2005).
@@ -20,10 +20,10 @@ Anonymization Reversibility" (arXiv 2210.10651), Hanisch et al., "A False Sense 
 Three rules hold for all attacks:
 
 - Images without a detected face are reported separately. ``rate`` leaves their people out, ``rate_all`` attacks them
-  like the others (by what the recogniser makes of the whole frame), ``rate_worst`` counts them as identified.
-- Ties are broken at random, and the expected success is reported, so that k people who share one image share one hit.
-- Intervals resample people; at cluster level whole clusters, as their members succeed or fail together. If all agree,
-  the bootstrap interval would have width 0, and the exact binomial interval (Clopper and Pearson 1934) replaces it.
+  like the others (with the recogniser's descriptor of the whole frame), ``rate_worst`` counts them as identified.
+- Ties are broken at random; we report the expected success rate, so k people who share one image share one hit.
+- Intervals resample people, or whole clusters at cluster level, because members succeed or fail together. If all
+  outcomes agree, the exact binomial interval (Clopper and Pearson 1934) replaces the bootstrap interval of width 0.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ __all__ = [
     "practise", "reversal_network", "roc", "stranger_share", "verification", "verification_across",
 ]  # fmt: skip
 
-#: Recognisers that attack by default, see `recognisers.prepare`; and thresholds that are customary for one.
+#: Default recognisers of attacks, see `recognisers.prepare`, and customary thresholds.
 RECOGNISERS = ("dlib", "fisherfaces", "lbp", "faceres")
 RECOMMENDED = {"dlib": PAPER_THRESHOLD}
 
@@ -87,7 +87,7 @@ def _anonymized_gallery(scene: AttackScene, seed: int) -> list[AttackResult]:
 
 
 def _against_further(attack: Callable, scene: AttackScene, seed: int) -> list[AttackResult]:
-    """Attack by each further release in turn."""
+    """Attack with each further release in turn."""
     if not scene.further:
         raise checks.NotApplicableError("needs a second release of the same people; pass further=")
     return [
@@ -98,7 +98,7 @@ def _against_further(attack: Callable, scene: AttackScene, seed: int) -> list[At
 
 
 def _acceptances(scene: AttackScene, seed: int) -> list[AttackResult]:
-    """Accept by the customary threshold, if the recogniser has one, and by the calibrated one."""
+    """Accept by the recogniser's customary threshold, if any, and by the calibrated threshold."""
     limit, limits = scene.threshold, []
     if scene.recommended is not None:
         name = f"accepted at {scene.recommended:g} (paper)"
@@ -151,7 +151,7 @@ PIXEL_ATTACKS: dict[str, Attack] = {
     "reversal pixels": _learner("reversal pixels"),
 }
 
-#: The attack that takes minutes, and is made only if asked for by name.
+#: The attack that takes minutes and runs only if requested by name.
 _NETWORK_ATTACK = "reversal network"
 
 #: The columns of `attack_release`.
@@ -175,22 +175,23 @@ def attack_release(
     further: Sequence[Published] = (),
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Make all attacks on one release.
+    """Run all attacks on one release.
 
     Parameters
     ----------
     faces : Faces
-        The anonymized photos. The attacker's gallery is `others`, or these very photos if there are no others.
+        The anonymized photos. The attacker's gallery is `others`, or the anonymized photos' originals without others.
     images : sequence of c uint8 arrays (h, w, 3)
         The released images.
     labels : ndarray of int, shape (n,)
         The image that replaces each photo.
     model : anonymizer.Anonymizer, optional
-        What made the images, so that attackers who learn can practise; without it they learn from the release alone.
+        The generator of the images, so that learning attackers can practise; without it they learn only from the
+        release.
     recognisers : sequence of str
-        See `recognisers.prepare`. Those that are fitted know the whole gallery, even if an attack learns from half of
-        the people: then only what is learned of the method is disjoint. One that is not installed, or cannot be fitted
-        to this gallery, gets one row with the reason.
+        See `recognisers.prepare`. Fitted recognisers know the whole gallery, even if an attack learns from half of the
+        people: then only what the attack learns about the method is disjoint. A recogniser that is not installed, or
+        cannot be fitted to this gallery, gets one row with the reason.
     attacks : sequence of str
         Names in `ATTACKS` and `PIXEL_ATTACKS`, which are the default, or ``"reversal network"``, which takes minutes.
     anonymized : Published, optional
@@ -202,22 +203,22 @@ def attack_release(
     Returns
     -------
     DataFrame
-        A row for each attack and recogniser, with the columns of `AttackResult` and:
+        One row per attack and recogniser, with the columns of `AttackResult` and:
 
-        - ``recogniser``, ``gallery``: who attacks, ``"pixels"`` for attacks without a recogniser, and the kind of
-          `Gallery` they hold.
-        - ``clear``: the rate of the same attack on the clear photos themselves, if it applies to them. It shows whether
-          a low rate is due to the anonymization or to a weak attacker.
-        - ``threshold``, ``threshold_low``, ``threshold_high``: accepts 1 % of the impostor pairs of clear photos.
+        - ``recogniser``, ``gallery``: the recogniser, or ``"pixels"`` for attacks without one, and the kind of
+          `Gallery`.
+        - ``clear``: the rate of the same attack on the original photos, if it applies to them. It shows whether a low
+          rate is due to the anonymization or to a weak attacker.
+        - ``threshold``, ``threshold_low``, ``threshold_high``: accepts 1 % of the impostor pairs of original photos.
         - ``stranger_share``: share of pairs of an image and a stranger's photo that this threshold accepts.
 
-        An attack that does not apply has NaN, and the reason in ``note``. Each attack is cached on disk, by the
-        content of everything it reads.
+        An attack that does not apply has NaN, and the reason in ``note``. Each attack is cached on disk by the content
+        of its inputs.
 
     Raises
     ------
     ValueError
-        For unknown names or labels that do not fit, before any work is done.
+        For unknown names or labels that do not match, before any work is done.
     """
     checks.check_all_known("attack", attacks, [*ATTACKS, *PIXEL_ATTACKS, _NETWORK_ATTACK])
     checks.check_number("random_state", random_state, int)

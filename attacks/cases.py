@@ -1,4 +1,4 @@
-"""What an attack reads and returns: a described release, a gallery, practice images, and the result."""
+"""Inputs and results of attacks: a described release, a gallery, practice images, and the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import checks
 import intervals
 from datasets import Faces
 
-#: Whom a search must find: the person, or anyone who shares the image.
+#: The target of a search: the person, or anyone who shares the image.
 LEVELS = ("person", "cluster")
 
 #: Share of people that count as the worst protected.
@@ -38,7 +38,7 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Euclidean distances between rows: (c, d), (g, d) -> (c, g). Exactly 0 where rows are equal."""
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"descriptors of {a.shape[1]} and {b.shape[1]} values cannot be compared; use one recogniser for both"
+            f"descriptors of {a.shape[1]} and {b.shape[1]} values cannot be compared; use the same recogniser for both"
         )
     return cdist(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
 
@@ -50,7 +50,7 @@ class DescribedRelease:
     Attributes
     ----------
     descriptors : ndarray, shape (c, d)
-        One row for each distinct image.
+        One row per distinct image.
     found : ndarray of bool, shape (c,)
         Whether a face was found in the image.
     labels : ndarray of int, shape (n,)
@@ -73,16 +73,16 @@ class DescribedRelease:
 
     @classmethod
     def unchanged(cls, descriptors: np.ndarray, identities: np.ndarray) -> DescribedRelease:
-        """Release every photo as it is: (n, d), (n,)."""
+        """Release every photo unchanged: (n, d), (n,)."""
         n = len(descriptors)
         return cls(descriptors, np.ones(n, dtype=bool), np.arange(n), identities)
 
     @property
     def cases(self) -> pd.DataFrame:
-        """Each pair of a person and their image, once: columns ``person``, ``image``, ``failed``, ``group``.
+        """Each pair of person and image, once: columns ``person``, ``image``, ``failed``, ``group``.
 
-        ``failed`` is True if no face was found in the image. Different groups have neither people nor images in
-        common: a group is the cluster of a shared image, or one person if images are not shared.
+        ``failed`` is True if no face was found in the image. Different groups have no people or images in common: a
+        group is the cluster of a shared image, or one person if images are not shared.
         """
         table = pd.DataFrame({"person": np.asarray(self.identities, dtype=str), "image": self.labels})
         table = table.drop_duplicates().sort_values(["image", "person"], ignore_index=True)
@@ -96,7 +96,7 @@ class DescribedRelease:
 
 
 def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndarray:
-    """Tell which names stand for people behind each image: `DescribedRelease.cases`, (g,) -> bool (n_images, g)."""
+    """Return which names are people behind each image: `DescribedRelease.cases`, (g,) -> bool (n_images, g)."""
     people, place = np.unique(np.asarray(names, dtype=str), return_inverse=True)
     known = cases[cases["person"].isin(people)]
     behind = np.zeros((n_images, len(people)), dtype=bool)
@@ -106,7 +106,7 @@ def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndar
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Named photos that an adversary holds, clear or anonymized.
+    """Named photos that an adversary holds, original or anonymized.
 
     Attributes
     ----------
@@ -132,22 +132,22 @@ class Gallery:
 
     @classmethod
     def anonymized(cls, release: DescribedRelease) -> Gallery:
-        """Make a gallery of released images, each once under the name of everyone behind it."""
+        """Make a gallery of released images, with one entry per image and person behind it."""
         cases = release.cases
         return cls(release.descriptors[cases["image"]], cases["person"].to_numpy(dtype=str), "anonymized")
 
     @property
     def people(self) -> np.ndarray:
-        """The people, each once, sorted: ndarray of str, shape (p,)."""
+        """The distinct people, sorted: ndarray of str, shape (p,)."""
         return np.unique(self.identities)
 
     def of_people(self, people: Sequence[str]) -> Gallery:
-        """Return the photos of some people only."""
+        """Return only the photos of some people."""
         rows = np.isin(self.identities, list(people))
         return Gallery(self.descriptors[rows], self.identities[rows], self.kind)
 
     def check_holds(self, people: Sequence[str]) -> None:
-        """Raise ValueError unless every one of `people` has a photo here, as closed-set identification requires."""
+        """Raise ValueError unless everyone in `people` has a photo here, as closed-set identification requires."""
         unknown = set(people) - set(self.identities)
         if unknown:
             raise ValueError(
@@ -156,7 +156,7 @@ class Gallery:
             )
 
     def person_distances(self, to_photos: np.ndarray) -> np.ndarray:
-        """Turn distances to photos into distances to each person's nearest photo: (c, g) -> (c, p), as `people`."""
+        """Reduce distances to photos to each person's nearest photo: (c, g) -> (c, p), ordered as `people`."""
         order = np.argsort(self.identities, kind="stable")
         first = np.unique(self.identities[order], return_index=True)[1]
         return np.minimum.reduceat(to_photos[:, order], first, axis=1)
@@ -167,9 +167,10 @@ class Gallery:
 
 
 def gallery_faces(faces: Faces) -> tuple[Faces, str]:
-    """Select the photos that an adversary holds, and tell their kind, see `Gallery`.
+    """Select the photos that an adversary holds, and return their kind, see `Gallery`.
 
-    These are other photos of each person; people without any are in the gallery by the released photos themselves.
+    The gallery holds other photos of each person. People without other photos are in the gallery with the originals of
+    the released images.
     """
     if faces.others is None:
         return faces, "same photos"
@@ -181,7 +182,7 @@ def gallery_faces(faces: Faces) -> tuple[Faces, str]:
 
 @dataclass(frozen=True, eq=False)
 class Practice:
-    """Images that an attacker made of known people with the method under attack.
+    """Images of known people that an attacker made with the method under attack.
 
     Attributes
     ----------
@@ -210,27 +211,27 @@ class Practice:
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """How often an attack succeeds.
+    """The success rate of an attack.
 
     Attributes
     ----------
     attack : str
         Its name.
     level : str
-        What counts as success. ``"person"``: the right person is named; ``"cluster"``: anyone who shares the image is
-        named; ``"pair"``: two images are correctly said to show one person.
+        The definition of success. ``"person"``: the right person is named; ``"cluster"``: anyone who shares the image
+        is named; ``"pair"``: two images are correctly matched to one person.
     rate, low, high : float
         Share of successes over people whose image shows a face, and its 95 % interval. NaN with a `note` if it cannot
         be estimated.
     rate_all, rate_worst : float
-        Over all people: those without a face attacked like the others; those without a face counted as successes.
+        The rate over all people: people without a face are attacked like the others, or counted as successes.
     chance : float
-        What a random guess reaches.
+        The rate of a random guess.
     n_people, n_failed : int
-        Pairs of a person and an image, and how many of these images show no face. With one image for each person:
-        people.
+        Number of pairs of person and image, and of those whose image shows no face. With one image per person, pairs
+        are people.
     per_person : DataFrame
-        ``person image failed success``; success is the expected share of attempts. Some attacks add columns.
+        ``person image failed success``; success is the expected share of successful attempts. Some attacks add columns.
     note : str
     """
 
@@ -251,7 +252,7 @@ class AttackResult:
     def of_cases(
         cls, attack: str, level: str, table: pd.DataFrame, chance: float, random_state, note: str = ""
     ) -> AttackResult:
-        """Summarise the success against each case, columns ``person image failed group success``."""
+        """Summarise the success for each case, columns ``person image failed group success``."""
         failed, success = table["failed"].to_numpy(), table["success"].to_numpy(dtype=float)
         units = table["group" if level == "cluster" else "person"]
         low, high = intervals.rate_interval(success[~failed], units[~failed], random_state)
@@ -280,6 +281,6 @@ class AttackResult:
         return self.per_person[~self.per_person["failed"]]
 
     def row(self) -> dict:
-        """Everything but `per_person`, as one row of a table, with `worst_people` and `worst_cluster`."""
+        """All fields except `per_person` as one row of a table, with `worst_people` and `worst_cluster`."""
         plain = {name: value for name, value in vars(self).items() if name != "per_person"}
         return {**plain, "worst_people": self.worst_people, "worst_cluster": self.worst_cluster}

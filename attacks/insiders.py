@@ -12,7 +12,7 @@ import utils
 from attacks.cases import LEVELS, AttackResult, DescribedRelease, Gallery, check_descriptors
 from attacks.search import Ranking
 
-#: Sets of known members that are tried for each image, if there are more.
+#: Maximum number of sets of known members to try for each image.
 _N_DRAWS = 20
 
 
@@ -21,10 +21,10 @@ def insider(
 ) -> list[AttackResult]:
     """Subtract the members whom the attacker knows, and identify the others.
 
-    Threat model: the attacker is one of the k, or knows `n_known` of them by the very photos that were anonymized, and
-    knows that an image is the mean of all members. They estimate the others' mean as
-    ``(k * image - sum of known) / (k - n_known)`` and search the gallery for it, leaving out the people they know. In a
-    recogniser that is linear in the pixels (``"fisherfaces"``) this subtracts pixels.
+    Threat model: the attacker is one of the k members, or has the original photos of `n_known` members, and knows that
+    an image is the mean of all members. They estimate the others' mean as
+    ``(k * image - sum of known) / (k - n_known)`` and search the gallery for it, leaving out the people they know. With
+    a recogniser that is linear in the pixels (``"fisherfaces"``) this subtracts pixels.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def insider(
         Descriptors of the anonymized photos, in the order of ``release.labels``.
     gallery : Gallery
     n_known : int, default 1
-        At least 1. Images shared by no more people than this are left out; the note says how many people have these.
+        At least 1. Images shared by at most this many people are left out; the note reports how many people have them.
     random_state : int, RandomState or None, default 0
         Draws the sets of known members if there are more than 20.
 
@@ -41,7 +41,7 @@ def insider(
     -------
     list of AttackResult
         ``"insider knows m"``, rank 1 at both levels. The rate at person level is at most 1 / (k - n_known).
-        Chance: one of the gallery's other people drawn at random.
+        Chance: a random person in the gallery other than the known people.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def insider(
     if not reached.any():
         raise checks.NotApplicableError(f"an insider needs images shared by more than {n_known} people")
     out = int((~reached).sum())
-    note = f"{out} people left out, who share their image with too few" if out else ""
+    note = f"{out} people left out, whose image has too few people" if out else ""
     # A random guess names one of the people whom the attacker does not know.
     unknown = cases.groupby("image")["person"].transform("size")[reached] - n_known
     chances = {"person": 1 / (len(people) - n_known), "cluster": unknown.mean() / (len(people) - n_known)}
@@ -94,7 +94,7 @@ def insider(
 
 
 def _known_sets(k: int, n_known: int, random: np.random.RandomState) -> np.ndarray:
-    """Choose who is known in each try: bool (tries, k). Every member is unknown at least once."""
+    """Choose the known members of each try: bool (tries, k). Every member is unknown at least once."""
     most = max(_N_DRAWS, k)
     if comb(k, n_known) <= most:
         chosen = list(combinations(range(k), n_known))

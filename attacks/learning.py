@@ -1,7 +1,7 @@
 """Attackers who learn the method from images of people they know: parrot recognition and reversal.
 
-The people they learn from and the people they identify are always different. What is learned from few people may find
-strangers worse than plain distances do, so these attackers also learn how far to trust it.
+The people they learn from and the people they identify are always different. A distance learned from few people can be
+worse for strangers than the plain distance, so these attackers also learn how far to trust it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from attacks.search import blind_chance, rank_cases
 #: Distances between images (c, d) and photos (g, d): (c, g).
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-#: What an attacker learns from images and clear photos of the same people.
+#: Learns a distance from images and original photos of the same people.
 _Learn = Callable[[Practice, Gallery, np.random.RandomState], Measure]
 
-#: Shares of the learned distance in a mixture with the plain distance; and the share if there are too few people to
-#: compare them.
+#: Candidate shares of the learned distance in a mixture with the plain distance, and the share if there are too few
+#: people to choose.
 _BLENDS, _UNTRIED_BLEND = (0.0, 0.25, 0.5, 0.75, 1.0), 0.5
 
 #: Principal components of pixels that attackers learn from.
@@ -48,35 +48,35 @@ def learned(
     n_splits: int = 20,
     random_state=0,
 ) -> list[AttackResult]:
-    """Search with a distance that was learned from anonymized images and clear photos of other people.
+    """Search with a distance that was learned from anonymized images and original photos of other people.
 
     Threat model: the attacker anonymizes people they know with the method under attack, and learns from these images.
-    None of these people is among those they then identify: half of the clusters (of the people, if images are not
-    shared) belong to the attacker, and the other half is attacked, in `n_splits` random halves; every second split
-    swaps the halves of the split before. A generator that was fitted on all people counts as public.
+    They never identify the people they learned from: half of the clusters (or of the people, if images are not shared)
+    belong to the attacker, and the other half is attacked, in `n_splits` random splits; every second split swaps the
+    halves of the previous split. A generator that was fitted to all people counts as public.
 
     Parameters
     ----------
     release : DescribedRelease
     gallery : Gallery
-        Clear photos of everyone.
+        Original photos of everyone.
     practice : Practice, optional
-        Further images that the attacker made. In each split they learn from those whose members are all on their side,
+        Further images that the attacker made. In each split they learn from images whose members are all on their side,
         and from the release's own images on that side.
     method : str, default "parrot"
         One of `LEARNERS`:
 
-        - ``"parrot"``: linear discriminants of descriptors, in which images and clear photos of their members lie
-          together, and people lie apart.
+        - ``"parrot"``: linear discriminants of descriptors that bring images and original photos of their members
+          together, and separate people.
         - ``"parrot pairs"``: a linear support vector machine on principal components, meant for pixels. It separates
           pairs of an image and a photo of a member from other pairs by absolute differences, distance and cosine.
-        - ``"reversal"``: ridge regression from an image to the difference between the mean of its members' clear photos
-          and the image; leave-one-out chooses the strength.
+        - ``"reversal"``: ridge regression from an image to the difference between the mean of its members' original
+          photos and the image; leave-one-out chooses the strength.
         - ``"reversal pixels"``: the same on principal components of pixels, searched with Fisherfaces of the attacker's
           people.
     learn : callable, optional
-        Replaces the attacker's method, of which `method` then is only the name. Takes a `Practice`, a `Gallery` of the
-        same people and a RandomState; returns a function of descriptors of images (c, d) and photos (g, d) that returns
+        Replaces the attacker's method; `method` is then only its name. Takes a `Practice`, a `Gallery` of the same
+        people and a RandomState; returns a function that maps descriptors of images (c, d) and photos (g, d) to
         distances (c, g).
     n_splits : int, default 20
     random_state : int, RandomState or None, default 0
@@ -85,8 +85,8 @@ def learned(
     Returns
     -------
     list of AttackResult
-        Rank 1 at both levels among the attacked people, who are half of the gallery. Compare with the rate of the plain
-        distance in the same halves, which the note gives.
+        Rank 1 at both levels among the attacked people, who are half of the gallery. The note gives the rate of the
+        plain distance in the same halves for comparison.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def learned(
         # Learn from the attacker's people.
         attackers = frozenset(cases.loc[known, "person"])
         measure = learn(made.among(attackers), gallery.of_people(attackers), random)
-        # Search for the others, with and without what was learned.
+        # Search for the others, with the learned and with the plain distance.
         places = np.flatnonzero(~known)
         images, row = np.unique(cases["image"].to_numpy()[places], return_inverse=True)
         attacked = cases.iloc[places].assign(image=row)
@@ -150,15 +150,15 @@ def _all_practice(release: DescribedRelease, practice: Practice | None) -> Pract
     return Practice(both, (*practice.members, *members), apart)
 
 
-# ---- how far to trust what was learned ----
+# ---- trust in the learned distance ----
 
 
 def _blended(learn: _Learn) -> _Learn:
-    """Mix the learned distance with the plain one, as far as it helps on the attacker's own people.
+    """Mix the learned distance with the plain distance, as far as it helps with the attacker's own people.
 
-    The attacker learns from half of their people, tries the other half, and vice versa. They choose the mixture, of
-    standardised distances, under which the fewest others come before the first member of an image; if a smaller
-    share of the learned distance is as good within one standard error, they choose that.
+    The attacker learns from half of their people and tests on the other half, and vice versa. They choose the mixture
+    of standardised distances that ranks the fewest other people before the first member of an image. If a smaller
+    share of the learned distance is as good within one standard error, they choose that share.
     """
 
     def learn_blend(practice: Practice, gallery: Gallery, random) -> Measure:
@@ -200,7 +200,7 @@ def _best_blend(learn: _Learn, practice: Practice, gallery: Gallery, random) -> 
 
 
 def _ahead(to_photos: np.ndarray, photos: Gallery, members: Sequence[frozenset[str]]) -> list[float]:
-    """Share of other people who come before the first member of each image; ties count half."""
+    """Share of other people ranked before the first member of each image; ties count half."""
     shares = []
     for row, behind in zip(photos.person_distances(to_photos), members, strict=True):
         own = np.isin(photos.people, list(behind))
@@ -210,11 +210,11 @@ def _ahead(to_photos: np.ndarray, photos: Gallery, members: Sequence[frozenset[s
     return shares
 
 
-# ---- what can be learned ----
+# ---- learned distances ----
 
 
 def _learn_discriminants(practice: Practice, gallery: Gallery, random) -> Measure:
-    # Take each image once for each of its members, and fit the space to these and the photos.
+    # Repeat each image for each of its members, and fit the space to the images and the photos.
     rows = np.repeat(np.arange(len(practice.members)), [len(members) for members in practice.members])
     names = np.array([person for members in practice.members for person in sorted(members)])
     space = recognisers.WithinSpace.fit(
@@ -246,7 +246,7 @@ def _learn_pairs(practice: Practice, gallery: Gallery, random) -> Measure:
     if not all(map(len, chosen)):
         raise checks.NotApplicableError("the attacker needs more clusters to learn from pairs of both kinds")
     pairs = np.concatenate(chosen)
-    # Train the machine to tell them apart.
+    # Train the support vector machine on these pairs.
     machine = make_pipeline(
         StandardScaler(), LinearSVC(C=1e-3, class_weight="balanced", dual="auto", random_state=0)
     )
@@ -277,7 +277,7 @@ def _learn_reversal(practice: Practice, gallery: Gallery, random) -> Measure:
 def _fit_reversal(images: np.ndarray, members, gallery: Gallery) -> Callable[[np.ndarray], np.ndarray]:
     """Fit a ridge regression from images (m, d) to the means of their members' photos.
 
-    The stronger the shrinkage, the less it changes an image.
+    Stronger regularisation changes an image less.
     """
     # Average the photos of each person (p, d), and the people behind each image (m, d).
     people, person = np.unique(gallery.identities, return_inverse=True)
@@ -288,7 +288,7 @@ def _fit_reversal(images: np.ndarray, members, gallery: Gallery) -> Callable[[np
     # Regress the difference between these means and the images, with a strength in proportion to the variance.
     spread = max(float(images.var(axis=0).sum()), 1e-12)
     ridge = RidgeCV(alphas=spread * np.logspace(-3, 3, 13))
-    if len(images) < 3:  # leaving one of two out leaves one, on which all strengths are equal
+    if len(images) < 3:  # with one of two images left out, all strengths give the same fit
         ridge = Ridge(alpha=spread)
     fitted = ridge.fit(images, target - images)
     return lambda a: a + fitted.predict(a)
@@ -305,7 +305,7 @@ def _learn_pixel_reversal(practice: Practice, gallery: Gallery, random) -> Measu
     return lambda a, b: distances(space.transform(reverse(project(a))), space.transform(project(b)))
 
 
-#: Name -> what the attacker learns, see `learned`.
+#: Name -> learner of a distance, see `learned`.
 LEARNERS: dict[str, _Learn] = {
     "parrot": _blended(_learn_discriminants),
     "parrot pairs": _blended(_learn_pairs),

@@ -12,22 +12,22 @@ from attacks.search import Ranking
 
 
 def linkability(first: DescribedRelease, second: DescribedRelease, *, random_state=0) -> list[AttackResult]:
-    """Find a person's image of one release in another.
+    """Match a person's image in one release to another release.
 
-    Threat model: the attacker has two releases of the same people (another k, seed or photo) and no clear photo. They
-    look for the nearest image of the second release.
+    Threat model: the attacker has two releases of the same people (with another k, seed or photo) and no original
+    photos. They search for the nearest image in the second release.
 
     Returns
     -------
     list of one AttackResult
-        ``"linkability"``: share of people for whom that image is one of theirs. Images are shared, so a success links
-        clusters, not people. A person fails if the image in the first release, or all in the second, show no face.
-        Chance: one image drawn at random.
+        ``"linkability"``: share of people whose nearest image is one of their own. Images are shared, so a success
+        links clusters, not people. A person counts as failed if their image in the first release, or all their images
+        in the second, show no face. Chance: a random image.
 
     Raises
     ------
     NotApplicableError
-        If nobody is in both releases.
+        If no person is in both releases.
     """
     cases, other = first.cases, second.cases
     cases = cases[cases["person"].isin(other["person"])].reset_index(drop=True)
@@ -47,26 +47,26 @@ def composition(
 ) -> list[AttackResult]:
     """Combine what several releases reveal about one person.
 
-    Threat model: the attacker holds a clear gallery, and knows which image each release has for the person they look
-    for (from other fields of a record). In each release the nearest people to the image are candidates, as many as
-    share it.
+    Threat model: the attacker holds a gallery of original photos, and knows which image each release has for the person
+    they look for (from other fields of a record). In each release the candidates are the people nearest to the image,
+    as many as share it.
 
     Returns
     -------
     list of AttackResult
-        - ``"composition: intersection"``: the attacker draws one of the people who are candidates in all releases;
-          without any, they name the person of the least mean distance.
-        - ``"composition: mean distance"``: they name the person of the least mean distance over the releases.
+        - ``"composition: intersection"``: the attacker draws one of the people who are candidates in all releases; if
+          there are none, they name the person with the smallest mean distance.
+        - ``"composition: mean distance"``: they name the person with the smallest mean distance over the releases.
         - ``"composition: known clusters"``: the worst case, in which they know who shares each image, and draw one of
-          those who share all. It uses no descriptors.
+          the people who share all images. It uses no descriptors.
 
-        Images without a face are ignored; a person fails if none of their images shows a face. If a person has several
-        images in a release, the first one counts.
+        Images without a face are ignored; a person counts as failed if none of their images shows a face. If a person
+        has several images in a release, the first counts.
 
     Raises
     ------
     NotApplicableError
-        With fewer than two releases, or if nobody is in all.
+        With fewer than two releases, or if no person is in all releases.
     """
     if len(releases) < 2:
         raise checks.NotApplicableError(f"composition needs at least two releases, got {len(releases)}")
@@ -85,7 +85,7 @@ def composition(
         # Keep the people who share this image as well.
         sharing = members_of(release.cases, people, len(release.descriptors))  # (c, p)
         together &= sharing[image]
-        # Multiply the chances to be a candidate, and add the distances, of images with a face.
+        # For images with a face, multiply the chances of being a candidate, and add the distances.
         to_people = gallery.distances_from(release.descriptors)  # (c, p)
         likely = _among_first(to_people, sharing.sum(axis=1))
         candidates *= np.where(shown[:, None], likely[image], 1.0)
@@ -110,11 +110,11 @@ def composition(
 
 
 def _among_first(to_people: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Chance of each person to be among the `counts` nearest to an image: (c, p), (c,) -> (c, p)."""
+    """Chance that each person is among the `counts` nearest to an image: (c, p), (c,) -> (c, p)."""
     ordered = np.sort(to_people, axis=1)
     better, until = np.empty(to_people.shape, dtype=int), np.empty(to_people.shape, dtype=int)
     for i, row in enumerate(ordered):
         better[i] = np.searchsorted(row, to_people[i], side="left")
         until[i] = np.searchsorted(row, to_people[i], side="right")
-    # The people tied at one distance share the places that are left for them.
+    # People tied at one distance share the remaining places.
     return np.clip((counts[:, None] - better) / (until - better), 0.0, 1.0)

@@ -27,28 +27,28 @@ def reversal_network(
     epochs: int = 12,
     random_state=0,
 ) -> list[AttackResult]:
-    """Undo the anonymization by a small convolutional network, then recognise the drawn faces.
+    """Undo the anonymization with a small convolutional network, then recognise the reconstructed faces.
 
-    Threat model and results as for `learned`: the network trains on images and clear photos of the attacker's people,
-    half of all, and draws a clear face for each image of the others. The untrained rate is that of pixels.
+    Threat model and results as for `learned`: the network trains on images and original photos of the attacker's half
+    of the people, and reconstructs a face from each image of the others. The untrained rate is that of pixels.
 
     Parameters
     ----------
     release, gallery, practice : DescribedRelease, Gallery, Practice
         Their descriptors are crops of 64 x 64 grey pixels from 0 to 1, see `recognisers.grey_crops`.
     describe : callable
-        A recogniser, see `recognisers.prepare`. It is given the drawn faces, enlarged to 256 x 256.
+        A recogniser, see `recognisers.prepare`. Its input is the reconstructed faces, enlarged to 256 x 256.
     described : Gallery
-        The gallery's photos as this recogniser describes them.
+        The gallery's photos as described by this recogniser.
     n_splits : int, default 2
-        Random halves. Each trains a network, which takes about a minute.
+        Number of random splits. Each trains a network, which takes about a minute.
     epochs : int, default 12
     random_state : int, RandomState or None, default 0
 
     Notes
     -----
-    A U-net (Ronneberger, Fischer and Brox, MICCAI 2015): three halvings, a bottleneck, and three doublings beside the
-    layers on the way down. It draws the difference from the image. Mean absolute error, Adam.
+    A U-net (Ronneberger, Fischer and Brox, MICCAI 2015): three downsampling steps, a bottleneck, and three upsampling
+    steps with skip connections. It predicts the difference from the image. Adam minimises the mean absolute error.
     """
     if release.descriptors.shape[1] != _SIDE**2:
         raise checks.ParameterError(
@@ -108,7 +108,7 @@ def _unet(keras):
         down.append(x)
         x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(x)
     x = layers.Conv2D(64, 3, padding="same", activation="relu")(x)
-    # Double it three times beside the layers of equal size. (64, 64, 16)
+    # Double it three times, with skip connections to the layers of equal size. (64, 64, 16)
     for filters, beside in zip((64, 32, 16), reversed(down), strict=True):
         x = layers.Concatenate()([layers.UpSampling2D()(x), beside])
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)

@@ -15,10 +15,10 @@ from attacks.cases import AttackResult, DescribedRelease, Gallery, Practice
 from attacks.thresholds import Threshold, calibrate_threshold, stranger_share
 from datasets import Faces
 
-#: The false accept rate for which thresholds are set on clear photos.
+#: The false accept rate for calibrating thresholds on original photos.
 _CALIBRATED_RATE = 1e-2
 
-#: Images that an attacker makes of people they know, to learn from.
+#: Number of images of known people that an attacker makes to learn from.
 _N_PRACTICE = 168
 
 
@@ -33,7 +33,7 @@ class Published:
         The image that replaces each of n photos.
     identities : ndarray of str, shape (n,)
     what : str
-        A description, e.g. ``"other photos"``, to tell attacks by several further releases apart.
+        A description, e.g. ``"other photos"``, that distinguishes attacks with several further releases.
     """
 
     images: Sequence[np.ndarray]
@@ -42,7 +42,7 @@ class Published:
     what: str = ""
 
     def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> DescribedRelease:
-        """Describe the images by a recogniser, see `recognisers.prepare`."""
+        """Describe the images with a recogniser, see `recognisers.prepare`."""
         found = detection.detect(self.images).found
         return DescribedRelease(describe(self.images), found, np.asarray(self.labels), self.identities)
 
@@ -52,16 +52,16 @@ def practise(
 ) -> tuple[list[np.ndarray], tuple[frozenset[str], ...]]:
     """Make images of known people, as an attacker with the same method would.
 
-    The people of each image come from two clusters at most. So, however the clusters are halved, each half has images
-    whose members are all its own.
+    The people in each image come from at most two clusters, so however the clusters are split, each half has images
+    whose members are all in that half.
 
     Parameters
     ----------
     model : anonymizer.Anonymizer
         With ``faces``, ``k_anonymous`` and ``surrogate(rows)``.
     labels : ndarray of int, shape (n,), or None
-        The clusters of the release. A model that changes each photo by itself needs none, and nothing is made: the
-        release itself is the practice.
+        The clusters of the release. A model that changes each photo separately needs no labels, and no images are made:
+        the attacker practises on the release itself.
     n_images : int, default 168
     random_state : int, RandomState or None, default 0
 
@@ -76,7 +76,7 @@ def practise(
     identities, labels = model.faces.identities, np.asarray(labels)
     clusters = [np.unique(identities[labels == label]) for label in range(int(labels.max()) + 1)]
     k = min(map(len, clusters))
-    # Go through all pairs of clusters in random order, as often as needed.
+    # Iterate over all pairs of clusters in random order, as often as needed.
     two = list(combinations(range(len(clusters)), 2)) or [(0, 0)]
     order = np.concatenate([random.permutation(len(two)) for _ in range(-(-n_images // len(two)))])
     hidden = None if n_images > _N_PRACTICE else True
@@ -91,7 +91,7 @@ def practise(
 
 @dataclass(frozen=True, eq=False)
 class AttackScene:
-    """Everything that attacks may need, as one recogniser sees it.
+    """The inputs of all attacks, described by one recogniser.
 
     Attributes
     ----------
@@ -99,13 +99,13 @@ class AttackScene:
     photos : ndarray, shape (n, d)
         The anonymized photos.
     gallery : Gallery
-        Clear photos.
+        Original photos.
     threshold : Threshold
-        Set on clear photos for a false accept rate of 1 %.
+        Calibrated on original photos for a false accept rate of 1 %.
     anonymized : Gallery or None
         A gallery that the attacker anonymized.
     further : tuple of (str, DescribedRelease)
-        More releases of the same people, and their descriptions, which may be empty.
+        Descriptions, which may be empty, and further releases of the same people.
     practice : Practice or None
     recommended : float or None
         The customary threshold of the recogniser.
@@ -131,7 +131,7 @@ class AttackScene:
         describe: Callable,
         recommended: float | None = None,
     ) -> AttackScene:
-        """Describe everything by one recogniser; `practice` is what `practise` returns."""
+        """Describe all inputs with one recogniser; `practice` is the result of `practise`."""
         own, gallery = describe(faces), Gallery.of(faces, describe)
         clear, people = gallery.descriptors, gallery.identities
         if gallery.kind != "same photos":
@@ -183,7 +183,7 @@ def clear_threshold(descriptors: np.ndarray, identities: np.ndarray) -> Threshol
 def scene_rows(
     attacks: dict[str, Attack], recogniser: str, scene: AttackScene, seed: int, on_clear: bool = True
 ) -> list[dict]:
-    """Make some attacks on a scene: rows of the table of `attack_release`.
+    """Run some attacks on a scene: rows of the table of `attack_release`.
 
     With `on_clear`, ``clear`` is the rate of the same attack without anonymization.
     """

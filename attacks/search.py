@@ -1,6 +1,6 @@
-"""Search a gallery for the person behind each image: closed-set identification, and what is left of anonymity.
+"""Search a gallery for the person behind each image: closed-set identification, and the remaining anonymity.
 
-Ties are broken at random, and the expected success is reported: k people who share one image share one hit.
+Ties are broken at random; we report the expected success rate, so k people who share one image share one hit.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from attacks.cases import LEVELS, WORST_SHARE, AttackResult, DescribedRelease, G
 
 
 def _hit_probability(better, tied, members, rank: int) -> np.ndarray:
-    """Chance that one of some members is among the first `rank`.
+    """Chance that at least one member is among the first `rank`.
 
     Parameters
     ----------
     better : int or ndarray of int
-        How many people are ahead of the first member.
+        Number of people ahead of the first member.
     tied : int or ndarray of int
-        How many are as near as the first member, itself included.
+        Number of people as near as the first member, including this member.
     members : int or ndarray of int
-        How many of these are members, at least 1.
+        Number of members among the tied people, at least 1.
     rank : int
 
     Returns
     -------
     ndarray of float
-        ``1 - C(tied - members, s) / C(tied, s)`` with ``s = rank - better`` places left for the tied.
+        ``1 - C(tied - members, s) / C(tied, s)`` with ``s = rank - better`` places left for tied people.
     """
     better, tied, members = np.broadcast_arrays(better, tied, members)
     places = np.clip(rank - better, 0, tied)
-    # Multiply the chances that the first, the second, ... member gets none of the places.
+    # Multiply the chances that the first, second, ... member gets none of the places.
     missed = np.ones(better.shape)
     for i in range(int(members.max(initial=0))):
         factor = np.clip(tied - places - i, 0, None) / np.maximum(tied - i, 1)
@@ -47,16 +47,16 @@ def _hit_probability(better, tied, members, rank: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Where the first of the wanted people stands in each of m searches.
+    """Rank of the first wanted person in each of m searches.
 
     Attributes
     ----------
     better : ndarray of int, shape (m,)
-        How many people are nearer.
+        Number of people who are nearer.
     tied : ndarray of int, shape (m,)
-        How many are as near, itself included.
+        Number of people who are as near, including this person.
     members : ndarray of int, shape (m,)
-        How many of these are wanted.
+        Number of wanted people among the tied people.
     """
 
     better: np.ndarray
@@ -65,7 +65,7 @@ class Ranking:
 
     @classmethod
     def of(cls, to_people: np.ndarray, wanted: np.ndarray) -> Ranking:
-        """Rank people by distance, (m, p), and find the first one who is `wanted`, bool (m, p)."""
+        """Rank people by distance, (m, p), and find the first `wanted` person, bool (m, p)."""
         nearest = np.where(wanted, to_people, np.inf).min(axis=1, keepdims=True)  # (m, 1)
         tied = to_people == nearest
         return cls((to_people < nearest).sum(axis=1), tied.sum(axis=1), (tied & wanted).sum(axis=1))
@@ -76,7 +76,7 @@ class Ranking:
 
     @property
     def expected_rank(self) -> np.ndarray:
-        """Mean rank of the first wanted person over all orders of the tied: (m,)."""
+        """Mean rank of the first wanted person over all orders of tied people: (m,)."""
         return self.better + (self.tied + 1) / (self.members + 1)
 
 
@@ -117,24 +117,24 @@ def identification(
     """Search a gallery for the person behind each released image.
 
     Threat model: the attacker has a recogniser and named photos of everyone in the release (and perhaps of others),
-    clear or anonymized by themselves. They know neither the clusters nor the method.
+    original or anonymized by the attacker. They know neither the clusters nor the method.
 
     Parameters
     ----------
     release : DescribedRelease
     gallery : Gallery
-        The distance to a person is that to their nearest photo.
+        The distance to a person is the distance to their nearest photo.
     ranks : sequence of int, default (1, 3, 5, 10)
         A search succeeds if the wanted person is among this many nearest people. Ranks above the number of people
         are left out.
     random_state : int, RandomState or None, default 0
-        For the intervals.
+        Seed for the intervals.
 
     Returns
     -------
     list of AttackResult
         ``"rank-1"`` ... at the levels ``"person"`` and ``"cluster"``. ``per_person`` has the expected ``rank``.
-        Chance: as many people drawn at random.
+        Chance: the same number of people drawn at random.
 
     Raises
     ------
@@ -143,8 +143,8 @@ def identification(
 
     Notes
     -----
-    At most r of the people who share an image are among its r nearest, so at person level the rate is at most r / k.
-    An assertion checks this.
+    At most r of the people who share an image are among its r nearest people, so the rate at person level is at most
+    r / k. An assertion checks this.
     """
     cases, people = release.cases, gallery.people
     gallery.check_holds(cases["person"])
@@ -161,20 +161,20 @@ def identification(
 
 
 def posterior(release: DescribedRelease, gallery: Gallery, *, random_state=0) -> list[AttackResult]:
-    """Compute what an attacker believes about who is behind each image, and how many people remain possible.
+    """Compute an attacker's posterior over the people behind each image, and the size of the anonymity set.
 
-    Threat model: as for `identification`, by an attacker who knows how far to trust a distance. Their belief in
+    Threat model: as for `identification`, but the attacker also knows how far to trust a distance. Their belief in
     person j is the softmax of ``-slope * distance_j`` over the gallery. The slope maximises the likelihood of the true
-    people in this very release and is never negative. No attacker can choose a better single slope, so the set sizes
-    err in the attacker's favour. Images that reveal nothing get slope 0: the whole gallery remains.
+    people in this release and is never negative. No attacker can choose a better single slope, so the set sizes err
+    in the attacker's favour. For uninformative images the slope is 0, and the whole gallery remains.
 
     Returns
     -------
     list of one AttackResult
-        ``rate`` is the mean belief in the true person. ``per_person`` has ``rank``, ``success`` (that belief),
+        ``rate`` is the mean belief in the true person. ``per_person`` has ``rank``, ``success`` (the belief),
         ``entropy`` (bits) and ``set_size``, the effective size of the anonymity set, ``2 ** entropy`` people
         (Serjantov and Danezis, "Towards an information theoretic metric for anonymity", PET 2002). The note
-        gives the median set size, and that of the worst 5 %.
+        gives the median set size, and the size for the worst 5 %.
     """
     cases, people = release.cases, gallery.people
     gallery.check_holds(cases["person"])
@@ -185,7 +185,7 @@ def posterior(release: DescribedRelease, gallery: Gallery, *, random_state=0) ->
     # Fit the slope on the images with a face, or on all if there are none.
     trusted = ~cases["failed"].to_numpy() if not cases["failed"].all() else np.ones(len(cases), bool)
     slope = _fit_slope(rows[trusted], own[trusted])
-    # Turn distances into beliefs, and these into entropies in bits. (m, p) -> (m,)
+    # Convert distances to beliefs, and beliefs to entropies in bits. (m, p) -> (m,)
     log_total = logsumexp(-slope * rows, axis=1)
     log_belief = -slope * rows - log_total[:, None]
     entropy = -(np.exp(log_belief) * log_belief).sum(axis=1) / np.log(2)

@@ -13,13 +13,13 @@ import intervals
 import utils
 from attacks.cases import AttackResult, DescribedRelease, Gallery, distances, members_of
 
-#: The distance below which the paper takes two dlib descriptors for one person: its choice, not a calibrated one.
+#: The distance below which the paper matches two dlib descriptors to one person; it is not calibrated.
 PAPER_THRESHOLD = 0.6
 
-#: A false accept rate is not estimated if it amounts to fewer impostor pairs than this.
+#: A false accept rate is not estimated if it corresponds to fewer impostor pairs than this.
 _PAIRS_PER_RATE = 10
 
-#: Bootstrap resamples of a threshold or a point on a curve; each takes a pass over all pairs.
+#: Number of bootstrap resamples of a threshold or a point on a curve; each takes a pass over all pairs.
 _N_CURVE_RESAMPLES = 200
 
 #: Curves are drawn over about this many pairs at most.
@@ -28,7 +28,7 @@ _MAX_PAIRS = 500_000
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A receiver operating characteristic: what each threshold accepts, from nothing to everything.
+    """A receiver operating characteristic: accepted shares for each threshold, from none to all pairs.
 
     Attributes
     ----------
@@ -53,13 +53,13 @@ class Curve:
         return float(self.false_accept_rate[before] + share * step)
 
     def at(self, false_accept_rate: float) -> tuple[float, float]:
-        """Return the largest threshold that keeps a false accept rate, and the true accept rate there."""
+        """Return the largest threshold with at most this false accept rate, and its true accept rate."""
         i = int(np.searchsorted(self.false_accept_rate, false_accept_rate + 1e-12, side="right")) - 1
         return float(self.threshold[i]), float(self.true_accept_rate[i])
 
 
 def _sort_pairs(distance: np.ndarray, genuine: np.ndarray) -> Callable[..., Curve]:
-    """Sort pairs by distance, once for all curves: returns ``curve(weights)``, in which each pair counts that often."""
+    """Sort pairs by distance, once for all curves; return ``curve(weights)``, which weights each pair."""
     order = np.argsort(distance, kind="stable")
     distance, genuine = distance[order], genuine[order]
     ends = np.flatnonzero(np.append(distance[1:] != distance[:-1], True))  # of each run of equal distances
@@ -77,7 +77,7 @@ def _sort_pairs(distance: np.ndarray, genuine: np.ndarray) -> Callable[..., Curv
 
 
 def roc(genuine: np.ndarray, impostor: np.ndarray) -> Curve:
-    """Compute the curve of distances between images of one person, and of different people.
+    """Compute the curve from distances between images of one person and of different people.
 
     Raises
     ------
@@ -101,10 +101,10 @@ def verification(
     *,
     random_state=0,
 ) -> list[AttackResult]:
-    """Decide whether a clear photo and a released image belong together (original to surrogate).
+    """Decide whether an original photo and a released image show the same person (original to surrogate).
 
     Threat model: the attacker has a named photo of one person and asks whether this person is behind a released
-    image. A pair is genuine if the person is one of those who share the image.
+    image. A pair is genuine if the person is among those who share the image.
 
     Returns
     -------
@@ -131,16 +131,16 @@ def verification_across(
     *,
     random_state=0,
 ) -> list[AttackResult]:
-    """Decide whether images of two releases belong together (surrogate to surrogate).
+    """Decide whether images of two releases show the same person (surrogate to surrogate).
 
-    Threat model: two releases of the same people, made with another k, seed or photo, and no clear photo at all. A pair
-    is genuine if one person is behind both images. Returns and raises as `verification`; names end in "across".
+    Threat model: two releases of the same people, made with another k, seed or photo, and no original photos. A pair is
+    genuine if one person is behind both images. Returns and raises as `verification`; names end in "across".
     """
     cases = first.cases
     shared = cases.merge(second.cases, on="person", suffixes=("", "_other"))
     genuine = np.zeros((len(first.descriptors), len(second.descriptors)), dtype=bool)
     genuine[shared["image"], shared["image_other"]] = True
-    # Compare each case of the first release with each image of the second one. (m, c2)
+    # Compare each case of the first release with each image of the second. (m, c2)
     image, people = cases["image"].to_numpy(), cases["person"].to_numpy(dtype=str)
     distance = distances(first.descriptors, second.descriptors)[image]
     failed = cases["failed"].to_numpy()[:, None] | ~np.asarray(second.found)
@@ -149,7 +149,7 @@ def verification_across(
 
 
 def _verify(distance, genuine, failed, owners, false_accept_rates, random_state) -> list[AttackResult]:
-    """Verify pairs of r photos or cases, each of one owner (r,), and c images: the other arrays are (r, c)."""
+    """Verify pairs of c images and r photos or cases, each with one owner (r,); the other arrays are (r, c)."""
     random = utils.check_random_state(random_state)
     # Draw rows if there are too many pairs.
     most = max(1, _MAX_PAIRS // distance.shape[1])
@@ -170,7 +170,7 @@ def _verify(distance, genuine, failed, owners, false_accept_rates, random_state)
     weights = intervals.resampling_weights(len(people), _N_CURVE_RESAMPLES, random)
     resampled = [curve_under(w[owner]) for w in weights]
     resampled = [c for c in resampled if c.true_accept_rate[-1] > 0 and c.false_accept_rate[-1] > 0]
-    # List the genuine pairs, which tell how well each person is recognised.
+    # List the genuine pairs, which show how well each person is recognised.
     row, image = np.nonzero(genuine)
     own = pd.DataFrame({"person": owners[row], "image": image, "failed": failed[row, image]})
     share_failed = float((genuine & failed).sum() / genuine.sum())
@@ -200,12 +200,12 @@ def _verify(distance, genuine, failed, owners, false_accept_rates, random_state)
 
 
 def _too_few_pairs(rate: float, n_impostors: int) -> str:
-    return f"not estimable: FAR {rate:g} needs {_PAIRS_PER_RATE / rate:.0f} impostor pairs, there are {n_impostors}"
+    return f"not estimable: FAR {rate:g} needs {_PAIRS_PER_RATE / rate:.0f} impostor pairs, got {n_impostors}"
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A distance below which two photos count as one person, and what it was chosen for.
+    """A distance below which two photos count as one person, and the target of its calibration.
 
     Attributes
     ----------
@@ -216,7 +216,7 @@ class Threshold:
     true_accept_rate : float
         Share of genuine pairs that are nearer; NaN without genuine pairs.
     n_impostors, n_genuine : int
-        Pairs it was estimated from.
+        Number of pairs used for the estimate.
     note : str
     """
 
@@ -233,9 +233,9 @@ class Threshold:
 def calibrate_threshold(
     descriptors: np.ndarray, identities: np.ndarray, false_accept_rate: float = 1e-2, *, random_state=0
 ) -> Threshold:
-    """Find the threshold of a recogniser from clear photos of the data at hand.
+    """Calibrate the threshold of a recogniser on original photos of the data at hand.
 
-    The paper's 0.6 (`PAPER_THRESHOLD`) was chosen for dlib on another population; what it accepts here must be
+    The paper's 0.6 (`PAPER_THRESHOLD`) was chosen for dlib on another population; its error rates here must be
     measured.
 
     Parameters
@@ -245,12 +245,12 @@ def calibrate_threshold(
     false_accept_rate : float, default 0.01
         Share of pairs of different people that may be nearer than the threshold, between 0 and 1.
     random_state : int, RandomState or None, default 0
-        For the interval, and to draw 1000 photos if there are more.
+        Seed for the interval, and for drawing 1000 photos if there are more.
 
     Returns
     -------
     Threshold
-        The interval resamples people: a pair counts as often as both of its people were drawn.
+        The interval resamples people: the weight of a pair is the product of its people's counts.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def calibrate_threshold(
     rows, most = slice(None), int(np.sqrt(2 * _MAX_PAIRS))
     if len(descriptors) > most:
         rows = random.choice(len(descriptors), most, replace=False)
-    # Split all pairs into genuine and impostor ones. (n * (n - 1) / 2,)
+    # Split all pairs into genuine and impostor pairs. (n * (n - 1) / 2,)
     people, person = np.unique(photos.identities[rows], return_inverse=True)
     first, second = np.triu_indices(len(person), k=1)
     distance = distances(descriptors[rows], descriptors[rows])[first, second]
@@ -280,7 +280,7 @@ def calibrate_threshold(
     impostors = distance[~genuine][order]
     ends = person[first[~genuine][order]], person[second[~genuine][order]]
     value = float(impostors[int(false_accept_rate * n_impostors)])
-    # Do so again with each pair weighted by how often both of its people were drawn.
+    # Repeat this with pairs weighted by the product of their people's counts.
     resampled = []
     for w in intervals.resampling_weights(len(people), _N_CURVE_RESAMPLES, random):
         share = np.cumsum(w[ends[0]] * w[ends[1]])
@@ -294,9 +294,9 @@ def calibrate_threshold(
 
 
 def stranger_share(release: DescribedRelease, gallery: Gallery, threshold: float) -> float:
-    """Share of pairs of an image and a stranger's photo that a threshold accepts; compare re-identification with it.
+    """Share of pairs of an image and a stranger's photo that a threshold accepts: a baseline for re-identification.
 
-    Only images with a face count. A stranger is anyone in the gallery who is not behind the image. NaN without such
+    Only images with a face count. A stranger is anyone in the gallery who is not behind the image. NaN if there are no
     pairs, or if the threshold is NaN.
     """
     strangers = ~members_of(release.cases, gallery.identities, len(release.descriptors))
@@ -309,11 +309,11 @@ def stranger_share(release: DescribedRelease, gallery: Gallery, threshold: float
 def acceptance(
     release: DescribedRelease, gallery: Gallery, threshold: float, *, random_state=0
 ) -> list[AttackResult]:
-    """Take a clear photo and a released image for one person if they are nearer than a threshold.
+    """Match an original photo and a released image if they are nearer than a threshold.
 
-    Threat model: a system that verifies people is shown a released image. Its threshold was set on clear photos
-    (`calibrate_threshold`) or recommended by its maker (`PAPER_THRESHOLD`). If the gallery holds the very photos
-    that were anonymized, this is the paper's re-identification rate.
+    Threat model: a face verification system is shown a released image. Its threshold was calibrated on original photos
+    (`calibrate_threshold`) or recommended by its maker (`PAPER_THRESHOLD`). If the gallery holds the originals of the
+    released images, this is the paper's re-identification rate.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The balanced partition, the suite's default: a within-cluster sum of squares (SSE) as small as effort allows.
+"""The balanced partition, the suite's default: minimises the within-cluster sum of squares (SSE) by heuristic search.
 
 Recursive bisection gives a first partition; swaps between near clusters improve it, by local search and
 simulated annealing.
@@ -46,7 +46,7 @@ def balanced_partition(
     pieces: int = 1,
     n_jobs: int | None = None,
 ) -> np.ndarray:
-    """Make the within-cluster sum of squares as small as the effort allows; the suite's default.
+    """Minimise the within-cluster sum of squares by heuristic search; the suite's default partition.
 
     Recursive bisection along the two-means direction, with fixed sizes of the two sides, gives a first
     partition. Then people swap places between near clusters: by local search, by simulated annealing
@@ -66,25 +66,25 @@ def balanced_partition(
         Sum of squared distances to the cluster's mean, or sum of the largest distances between two members
         of a cluster. "diameter" starts from the result of "sse" and uses local search only.
     weights : array (rows,), optional
-        How much each row's squared distance counts in the SSE (and in the mean); a person has the mean weight of
-        their rows. k counts people, whatever their weight.
+        Weight of each row's squared distance in the SSE (and in the mean); a person has the mean weight of their rows.
+        k counts people, whatever their weight.
     attributes : mapping of a name to one value per row, optional
-        What `diversity` and `closeness` refer to, such as sex or ethnicity; None and NaN are unknown.
+        Attributes for `diversity` and `closeness`, such as sex or ethnicity; None and NaN are unknown.
     diversity : int
         At least this many different known values of every attribute in every cluster (distinct l-diversity).
     closeness : float, 0 .. 1, optional
         At most this total variation distance between the shares of each attribute's known values in a cluster and
         among all people (t-closeness).
     apart : array (m, 2) of row numbers, optional
-        Pairs of people who must not share a cluster, such as twins.
+        Pairs of people who must be in different clusters, such as twins.
     seconds : float, optional
-        Anneal for about this long instead of by `effort`. **Not reproducible**: the result depends on the
+        Anneal for about this long instead of using `effort`. **Not reproducible**: the result depends on the
         machine and its load.
     pieces : int
-        Bisect into this many pieces first, work on these in parallel through joblib, and let people swap
-        across the borders last. The result depends on `pieces`, not on where or how many at once they run.
+        Bisect into this many pieces first, process them in parallel with joblib, and finally let people swap
+        across the borders. The result depends on `pieces`, not on where or in what order they run.
     n_jobs : int, optional
-        How many pieces at once; None leaves it to ``joblib.parallel_config``, which may name a Dask cluster.
+        Number of parallel pieces; None leaves it to ``joblib.parallel_config``, which may name a Dask cluster.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def balanced_partition(
     Raises
     ------
     ValueError, TypeError
-        If the input is invalid, or no partition is found that keeps the rules of `attributes` and `apart`.
+        If the input is invalid, or no partition is found that satisfies `attributes` and `apart`.
 
     Notes
     -----
@@ -124,7 +124,7 @@ def balanced_partition(
     generator = np.random.default_rng(random_state)
     seed = int(generator.integers(1, 2**62, size=1)[0])
     refined = objective != "sse" or weights is not None or rules is not None
-    # The matrix products are small: several threads would mostly wait for each other, and round differently.
+    # The matrix products are small: several threads would mostly wait for each other and round differently.
     with threadpool_limits(1, user_api="blas"):
         rows = principal_rows(people.descriptors)
         pieces = min(pieces, len(people.sizes))

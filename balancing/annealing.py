@@ -135,7 +135,7 @@ def _solve_piece(rows, sizes, moves, seed):
 
 
 def _starts(sizes):
-    """Where each cluster starts, and the end: (clusters + 1,)."""
+    """Start of each cluster, and the end: (clusters + 1,)."""
     return np.concatenate(([0], np.cumsum(sizes)))
 
 
@@ -204,10 +204,10 @@ def _lay_out(rows, sizes):
 
 
 def _find_near(layout):
-    """Each cluster's nearest clusters, itself among them, (clusters, up to 128) int32.
+    """Each cluster's nearest clusters, including itself, (clusters, up to 128) int32.
 
-    The bisection gives near clusters near numbers: only the nearest groups of numbers are searched, so that time grows
-    linearly, except for the groups themselves.
+    The bisection numbers near clusters similarly, so only the nearest groups of numbers are searched, and the time
+    grows linearly except for the comparison of groups.
     """
     means = layout.means()
     clusters = len(means)
@@ -224,7 +224,7 @@ def _find_near(layout):
 
 
 def _find_candidates(layout, near, count):
-    """Each person's own cluster and `count` - 1 near ones, (n, count)."""
+    """Each person's own cluster and `count` - 1 near clusters, (n, count)."""
     means = layout.means()
     candidates = np.empty((layout.n_people, min(count, near.shape[1])), dtype=np.int32)
     halves = squared_lengths(means) / 2
@@ -233,14 +233,14 @@ def _find_candidates(layout, near, count):
 
 
 def _improve(layout, near, passes):
-    """Local search; the number of swaps made."""
+    """Run a local search; return the number of swaps."""
     made = kernels.local_search(layout.arrays, _find_candidates(layout, near, swaps.CANDIDATES), passes)
     layout.sum_clusters()
     return made
 
 
 def _settle(layout):
-    """Local search until almost nothing is gained."""
+    """Repeat local search until there is almost no gain."""
     near = _find_near(layout)
     for _ in range(3):  # candidates change as the clusters do
         if _improve(layout, near, passes=20) < 5e-3 * len(layout.people):

@@ -1,4 +1,4 @@
-"""Rules that clusters keep besides their size: diversity and closeness of attributes, people kept apart."""
+"""Constraints on clusters besides their size: diversity and closeness of attributes, and people kept apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from people import People, number_values
 
 @dataclass(frozen=True)
 class Rules:
-    """What every cluster has to keep.
+    """The constraints on every cluster.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Rules:
         closeness: float | None,
         apart: ArrayLike | None,
     ) -> Rules | None:
-        """Rules about people from those about rows that `balanced_partition` takes; None without any."""
+        """Convert the rules about rows of `balanced_partition` to rules about people; None if there are none."""
         check_number("diversity", diversity, int, at_least=1)
         if closeness is not None:
             check_number("closeness", closeness, at_least=0, at_most=1)
@@ -64,7 +64,9 @@ def _attribute_codes(people, diversity, name, values):
     codes = np.full(len(people), -1, dtype=np.int64)
     codes[people.row_person[known]] = row_codes[known]
     if (codes[people.row_person] != row_codes)[known].any():
-        raise ParameterError(f"attribute {name!r} must have one value per person, got two for someone")
+        raise ParameterError(
+            f"attribute {name!r} must have one value per person, got different values for one person"
+        )
     return codes
 
 
@@ -83,7 +85,7 @@ def _apart_pairs(people, apart):
 
 
 class Breaches:
-    """How much the clusters of a grouping break the rules."""
+    """By how much the clusters of a grouping violate the rules."""
 
     def __init__(self, rules: Rules, grouping):
         self.grouping = grouping
@@ -102,7 +104,7 @@ class Breaches:
             self.apart.setdefault(second, []).append(first)
 
     def _excess(self, counts, shares):
-        """How much attribute counts (..., values) break the rules: missing values plus excess variation."""
+        """Violation of the rules by attribute counts (..., values): missing values plus excess variation."""
         excess = np.maximum(self.diversity - (counts > 0).sum(axis=-1), 0).astype(np.float64)
         if self.closeness is not None:
             totals = np.maximum(counts.sum(axis=-1, keepdims=True), 1)
@@ -111,7 +113,7 @@ class Breaches:
         return excess
 
     def by_cluster(self) -> np.ndarray:
-        """How much each cluster breaks the rules, (clusters,); 0 if it keeps them."""
+        """Violation of the rules by each cluster, (clusters,); 0 if it satisfies them."""
         total = np.zeros(len(self.grouping.counts))
         for _, counts, shares in self.tables:
             total += self._excess(counts, shares)
@@ -121,11 +123,11 @@ class Breaches:
         return total
 
     def changes(self, person: int, near: np.ndarray, partners: np.ndarray) -> np.ndarray:
-        """How much more the rules are broken after each swap, (m, capacity)."""
+        """Increase of the violation by each swap, (m, capacity)."""
         change = np.zeros(partners.shape)
         own = self.grouping.labels[person]
         for codes, counts, shares in self.tables:
-            # Count again for each value that a partner may bring: (values + 1), the last one unknown.
+            # Update the counts for each value that a partner may bring: (values + 1), the last for unknown.
             values = counts.shape[1]
             arriving = np.vstack([np.eye(values, dtype=np.int64), np.zeros((1, values), np.int64)])
             mine = arriving[codes[person]]

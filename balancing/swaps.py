@@ -1,9 +1,9 @@
 """Bisection and swaps in numpy, one person and all near partners at a time.
 
-This is the path under rules, weights or an objective other than the SSE, and for everything if numba is missing.
+This code runs with rules, weights or an objective other than the SSE, and always if numba is missing.
 
 An objective has ``changes(person, near, partners)``, the change of the objective by each swap (m, capacity), and
-``exchange(person, partner, own, other)``, which keeps its sums up to date after a swap. So has `rules.Breaches`.
+``exchange(person, partner, own, other)``, which updates its sums after a swap. `rules.Breaches` has the same methods.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _halve(points, count, generator, rounds=4):
 
 
 class _Grouping:
-    """Who is in which cluster.
+    """The assignment of people to clusters.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class _Grouping:
         return partners, (partners >= 0) | full
 
     def exchange(self, person, cluster, position):
-        """Swap a person with the one at a position of another cluster, or move the person to that place."""
+        """Swap a person with a member of another cluster, or move the person to an unused place there."""
         own, partner = self.labels[person], self.slots[cluster, position]
         self.slots[own, np.flatnonzero(self.slots[own] == person)[0]] = partner
         self.slots[cluster, position] = person
@@ -179,7 +179,7 @@ OBJECTIVES = {"sse": _SumOfSquares, "diameter": _Diameters}
 
 
 def _swap_best(person, near, grouping, cost, breaches):
-    """Make the person's best swap with a cluster of `near`, rules before the objective; whether any swap helps."""
+    """Make the person's best swap with a cluster of `near`, rules before the objective; return whether a swap helps."""
     own = grouping.labels[person]
     near = near[near != own]
     partners, allowed = grouping.partners(person, near)
@@ -208,7 +208,7 @@ def refine(
     weights: np.ndarray | None = None,
     rules: Rules | None = None,
 ) -> np.ndarray:
-    """Swap people, first until the rules are kept, then while the objective falls; new labels (n,).
+    """Swap people, first until the rules are satisfied, then while the objective falls; return new labels (n,).
 
     The search takes about `moves` moves. See `balancing.balanced_partition`.
     """
@@ -236,7 +236,7 @@ def _search(rows, grouping, cost, breaches, generator, moves):
 
 
 def _repair(grouping, cost, breaches, generator, rounds=30):
-    """Swap people of clusters that break a rule with anybody, until no rule is broken; ValueError if some still are."""
+    """Swap people of clusters that violate a rule until no rule is violated; raise ValueError on failure."""
     clusters = len(grouping.counts)
     for _ in range(rounds):
         broken = np.flatnonzero(breaches.by_cluster() > 0)
@@ -248,6 +248,6 @@ def _repair(grouping, cost, breaches, generator, rounds=30):
     still = int((breaches.by_cluster() > 0).sum())
     if still:
         raise ValueError(
-            f"no partition found that keeps the rules: {still} of {clusters} clusters break them; use "
+            f"no partition found that satisfies the rules: {still} of {clusters} clusters violate them; use "
             "a larger cluster_size, less diversity, a larger closeness, or fewer people apart"
         )

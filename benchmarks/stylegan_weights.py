@@ -32,12 +32,12 @@ from stylegan.refining import codes_path
 from training.training_set import TrainingSet
 from utility.appearance import sharpness
 
-# Surrogates made for each k, and people drawn from random z.
+# Number of surrogates per k, and of people drawn from random z.
 _SURROGATES, _SAMPLES = 20, 100
 
 
 def draw(network: StyleNetwork, codes: np.ndarray) -> np.ndarray:
-    """Draw codes (n, num_layers, w_dim), and cut the part that is the photo: uint8 (n, h, w, 3)."""
+    """Draw codes (n, num_layers, w_dim), and crop the padding: uint8 (n, h, w, 3)."""
     top, left, height, width = network.description["frame"]
     return to_uint8(network.synthesis(codes))[:, top : top + height, left : left + width]
 
@@ -45,7 +45,7 @@ def draw(network: StyleNetwork, codes: np.ndarray) -> np.ndarray:
 def measure_reconstructions(
     network: StyleNetwork, codes: np.ndarray, photos: TrainingSet, faces: Faces
 ) -> dict[str, float]:
-    """Compare photos with the pictures drawn from their codes, by dlib's descriptor.
+    """Compare photos with images drawn from their codes, by dlib's descriptor.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ def measure_reconstructions(
     Returns
     -------
     dict
-        For ``held_out`` and ``training`` photos: ``..._found``, the share of pictures with a face; ``..._distance``,
-        the mean distance of these from the photo; ``..._right``, the share of pictures whose nearest held-out photo,
-        other than the photo itself, is of the same person; ``..._people_right`` and ``..._people_wholly_right``, the
-        number of people for whom most, or all, pictures are right.
+        For ``held_out`` and ``training`` photos: ``..._found``, the share of images with a face; ``..._distance``, the
+        mean distance of these from the photo; ``..._right``, the share of images whose nearest held-out photo, other
+        than the photo itself, shows the same person; ``..._people_right`` and ``..._people_wholly_right``, the number
+        of people for whom most, or all, images are right.
     """
     descriptors = embedding.embed(faces, "dlib")
     images = list(draw(network, codes))
@@ -89,7 +89,7 @@ def measure_reconstructions(
 def _random_groups(
     photos: TrainingSet, k: int, count: int, random: np.random.RandomState
 ) -> list[np.ndarray]:
-    """Rows of one photo each of k random people."""
+    """Rows of k random people, one photo each."""
     groups = []
     for _ in range(count):
         people = random.choice(len(photos.identities), k, replace=False)
@@ -107,7 +107,7 @@ def measure_surrogates(
     count: int = _SURROGATES,
     random_state=0,
 ) -> dict[int, dict[str, float]]:
-    """Draw mean codes of random groups of k people, and the surrogates of the same groups by another generator.
+    """Draw mean codes of random groups of k people, and another generator's surrogates of the same groups.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def measure_surrogates(
     Returns
     -------
     dict of int to dict
-        For each k: ``found``, the share of pictures with a face; ``sharpness`` and ``reference_sharpness``;
+        For each k: ``found``, the share of images with a face; ``sharpness`` and ``reference_sharpness``;
         ``distance`` and ``reference_distance``, mean distances of dlib's descriptor from the members' photos.
     """
     random = utils.check_random_state(random_state)

@@ -1,4 +1,4 @@
-"""Faces come in: the built-in ORL faces, or a folder of photos.
+"""Load faces: the built-in ORL faces, or a folder of photos.
 
 - ``faces``: the `Faces` container, and reading one image file
 - ``sources``: `load_faces`, the built-in data sets and the layouts of a folder

@@ -16,13 +16,13 @@ from sklearn.utils import check_random_state
 import checks
 import utils
 
-#: No detector finds a face in a photo with a shorter side (pixels).
+#: Smallest side of a photo in pixels; no detector finds a face in a smaller photo.
 SMALLEST_SIDE = 16
 
 # Decoded photos of one folder stay in memory up to this many bytes; others are read again when needed.
 _IMAGE_MEMORY = 1 << 30
 
-# The contact sheet of a set: most photos, columns, pixels of a cell and between cells.
+# The contact sheet of a set: maximum number of photos, columns, pixels per cell and between cells.
 _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 
 
@@ -46,7 +46,7 @@ def read_image(path: str | Path) -> np.ndarray:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not an image, is cut short, or has a side below 16 pixels.
+        If the file is not an image, is truncated, or has a side below 16 pixels.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,11 +126,11 @@ class Faces:
         RGB. One array (n, h, w, 3) if all photos have one size and are in memory; for a folder, an `ImageFiles`
         that reads on demand.
     identities : ndarray of str, shape (n,)
-        The person on each photo.
+        The person in each photo.
     names : ndarray of str, shape (n,)
         The name of each photo in its source, for example ``"s1/1.pgm"``.
     attributes : DataFrame, n rows
-        What the source says about each photo (sex, expression, pose ...); it may have no columns.
+        Labels of each photo in the source (sex, expression, pose, ...); may have no columns.
     source : str
         The name of the data set or the folder.
     others : Faces or None
@@ -140,7 +140,7 @@ class Faces:
     Raises
     ------
     ValueError
-        If there is no photo, or the parts differ in length.
+        If there are no photos, or the parts differ in length.
     """
 
     images: Sequence[np.ndarray]
@@ -171,7 +171,7 @@ class Faces:
         ----------
         images : sequence of n uint8 arrays (h, w, 3)
         identities : sequence of n str, optional
-            By default, every image shows a person of its own.
+            By default, every image shows a different person.
         names : sequence of n str, optional
             By default "0", "1", ...
         source : str, default "faces"
@@ -198,12 +198,12 @@ class Faces:
 
     @cached_property
     def image_keys(self) -> list[str]:
-        """A key of each photo's pixels, under which results about it are cached."""
+        """A cache key of each photo's pixels."""
         return [utils.content_key(image) for image in self.images]
 
     @cached_property
     def fingerprint(self) -> str:
-        """One key of all photos, identities and names, and of the photos in `others`."""
+        """One cache key of all photos, identities and names, including `others`."""
         apart = self.others.fingerprint if self.others is not None else ""
         return utils.content_key(self.image_keys, list(self.identities), list(self.names), apart)
 
@@ -258,7 +258,7 @@ class Faces:
         Returns
         -------
         Faces
-            The kept photos in their order; `others` is None if nothing is left.
+            The kept photos in their order; `others` is None if no photos are left.
 
         Raises
         ------

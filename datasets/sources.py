@@ -14,7 +14,7 @@ from datasets.faces import Faces, ImageFiles, read_image
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
 
-# A RaFD file name says what the photo shows (Langner et al. 2010, appendix).
+# A RaFD file name encodes the labels of the photo (Langner et al. 2010, appendix).
 _RAFD_NAME = re.compile(
     r"Rafd(?P<pose>\d{3})_(?P<identity>\d+)_(?P<ethnicity>[A-Za-z]+)_(?P<sex>female|male)"
     r"_(?P<expression>[a-z]+)_(?P<gaze>left|frontal|right)",
@@ -24,7 +24,7 @@ _RAFD_NAME = re.compile(
 _CELEBA_IDENTITIES = "identity_CelebA.txt"
 _CELEBA_ATTRIBUTES = "list_attr_celeba.txt"
 
-# How many unreadable files an error names; further ones are only counted.
+# Number of unreadable files that an error names; the rest are only counted.
 _NAMED_FILES = 5
 
 
@@ -33,13 +33,13 @@ def load_faces(source: str | Path = "orl", per_identity: int | None = None, rand
 
     A folder has one of three layouts, tried in this order:
 
-    - **CelebA**: the file ``identity_CelebA.txt`` is in the folder, the photos beside it or in a sub-folder. If
+    - **CelebA**: the file ``identity_CelebA.txt`` is in the folder, the photos next to it or in a sub-folder. If
       ``list_attr_celeba.txt`` is there too, its 40 attributes are read.
     - **RaFD**: every photo has a name like ``Rafd090_01_Caucasian_female_neutral_frontal.jpg``, which gives pose,
       identity, ethnicity, sex, expression and gaze.
     - **One sub-folder per person**, named after the person.
 
-    Every photo is decoded once, so that a damaged file is reported now and not hours later.
+    Every photo is decoded once, to report damaged files immediately and not hours later.
 
     Parameters
     ----------
@@ -49,19 +49,19 @@ def load_faces(source: str | Path = "orl", per_identity: int | None = None, rand
     per_identity : int, optional
         Keep this many photos of each person and put the rest in ``faces.others``. All photos by default.
     random_state : int, RandomState or None, default 0
-        Chooses the photos that are kept.
+        Chooses the photos to keep.
 
     Returns
     -------
     Faces
-        In the order of the file names.
+        Sorted by file name.
 
     Raises
     ------
     FileNotFoundError
         If `source` is neither a known name nor a folder.
     ValueError
-        If the folder has no photos, a photo that cannot be read, or a layout that does not tell the people.
+        If the folder has no photos or an unreadable photo, or its layout does not identify the people.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def _load_folder(folder: Path) -> Faces:
 
 
 def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFrame]:
-    """Return the person on each photo, and attributes; `load_faces` describes the layouts."""
+    """Return the person in each photo, and attributes; `load_faces` describes the layouts."""
     if (folder / _CELEBA_IDENTITIES).is_file():
         return _celeba_layout(folder, [path.name for path in paths])
     rafd = [_RAFD_NAME.match(path.name) for path in paths]
@@ -131,8 +131,8 @@ def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFra
     loose = [path for path in paths if path.parent == folder]
     if loose:
         raise ValueError(
-            f"{folder}: {len(loose)} of {len(paths)} photos lie outside a person's sub-folder, and the names of "
-            f"{len(paths) - sum(map(bool, rafd))} are not RaFD's, so their people are unknown; make one sub-folder per "
+            f"{folder}: {len(loose)} of {len(paths)} photos lie outside a person's sub-folder, and "
+            f"{len(paths) - sum(map(bool, rafd))} have no RaFD name, so people are unknown; make one sub-folder per "
             f"person, or add {_CELEBA_IDENTITIES} (one line per photo: name, identity)"
         )
     empty = {path for path in folder.glob("[!.]*") if path.is_dir()} - {path.parent for path in paths}
@@ -153,15 +153,17 @@ def _celeba_layout(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFr
 
 
 def _read_celeba_table(path: Path, names: list[str], columns: list[str] | None = None) -> pd.DataFrame:
-    """Read the rows of some photos from one of CelebA's tables: text, white space between columns, the name first.
+    """Read the rows of some photos from a CelebA table: text columns separated by whitespace, starting with the name.
 
-    If `columns` is None, the first line of the file counts the photos and the second names the columns.
+    If `columns` is None, the first line of the file gives the number of photos and the second the column names.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if columns is None:
         if len(lines) < 2:
-            raise ValueError(f"{path}: is cut short; line 1 must count the photos, line 2 name the columns")
+            raise ValueError(
+                f"{path}: file is truncated; line 1 must give the number of photos, line 2 the column names"
+            )
         columns, lines = lines[1], lines[2:]
     ragged = sum(len(line) != len(columns) + 1 for line in lines)
     if ragged:
@@ -170,18 +172,18 @@ def _read_celeba_table(path: Path, names: list[str], columns: list[str] | None =
     table = pd.DataFrame([line[1:] for line in lines], index=rows, columns=columns, dtype=str)
     repeated = table.index[table.index.duplicated()].unique()
     if len(repeated):
-        raise ValueError(f"{path}: lists {len(repeated)} photos more than once, the first is {repeated[0]}")
+        raise ValueError(f"{path}: lists {len(repeated)} photos more than once (first: {repeated[0]})")
     missing = [name for name in names if name not in table.index]
     if missing:
         raise ValueError(
-            f"{path}: does not list {len(missing)} of the {len(names)} photos, the first is {missing[0]}; "
+            f"{path}: does not list {len(missing)} of the {len(names)} photos (first: {missing[0]}); "
             "add one line per photo"
         )
     return table.loc[names].reset_index(drop=True)
 
 
 def _check_readable(images: ImageFiles) -> None:
-    """Decode every photo once, and raise an error that names the first ones that fail."""
+    """Decode every photo once, and raise an error that names the first failures."""
     failures = []
     for i in utils.progress(range(len(images)), "reading photos"):
         try:

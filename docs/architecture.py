@@ -80,7 +80,7 @@ def _cells(column: int, row: int, n_columns: int) -> tuple[float, float, float, 
 
 
 def _arrow_ends(start: str, end: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return tail and tip of an arrow: on the sides of two boxes that face each other, or on their corners."""
+    """Return tail and tip of an arrow: on the facing sides of two boxes, or on their corners."""
     (l0, b0, r0, t0), (l1, b1, r1, t1) = rectangle(start), rectangle(end)
     low, high = max(b0, b1), min(t0, t1)
     if low < high:  # side by side

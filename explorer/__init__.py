@@ -1,9 +1,9 @@
 """An interactive panel to try out k, embedding, partition, anonymizer and shrinkage.
 
-Every release is shown twice. First it is *simulated*, at once and without images: the descriptor of a surrogate is
-taken as the weighted mean of its members' descriptors. Then it is *confirmed*: the images are drawn in the background,
-described, and measured as `evaluation.evaluate` does. A drawn surrogate is farther from its members than their mean,
-so the simulated loss is too low and the simulated re-identification rate too high.
+Every release is shown twice. First it is *simulated*, immediately and without images: the descriptor of a surrogate is
+approximated by the weighted mean of its members' descriptors. Then it is *confirmed*: the images are drawn in the
+background, described, and measured as in `evaluation.evaluate`. A drawn surrogate is farther from its members than
+their mean, so the simulated loss is too low and the simulated re-identification rate too high.
 
 - ``exploration.py``: selection -> clusters, surrogates, numbers; without widgets
 - ``rendering.py``: results -> HTML, with the templates in ``panel.html``

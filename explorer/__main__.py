@@ -14,10 +14,10 @@ import commands
 import datasets
 from explorer.exploration import Exploration
 
-PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
+_PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
 
-#: Environment variable that tells the page's notebook where the photos are.
-SOURCE_VARIABLE = "ANONFACES_DATA"
+#: Environment variable that passes the location of the photos to the page's notebook.
+_SOURCE_VARIABLE = "ANONFACES_DATA"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,12 +36,12 @@ def _serve(options: argparse.Namespace) -> None:
     print(faces)
     # Describe the photos here, with a progress bar; the page takes them from the cache.
     _ = Exploration(faces).gallery
-    command = [sys.executable, "-m", "voila", str(PAGE), f"--port={options.port}"]
+    command = [sys.executable, "-m", "voila", str(_PAGE), f"--port={options.port}"]
     if options.no_browser:
         command.append("--no-browser")
     with contextlib.suppress(KeyboardInterrupt):
-        environment = {**os.environ, SOURCE_VARIABLE: source}
-        code = subprocess.run(command, cwd=PAGE.parent, env=environment).returncode
+        environment = {**os.environ, _SOURCE_VARIABLE: source}
+        code = subprocess.run(command, cwd=_PAGE.parent, env=environment).returncode
         if code != 0:
             raise OSError(f"the server stopped with exit code {code}; see its messages above")
 

@@ -1,4 +1,4 @@
-"""A selection of k and methods -> clusters, surrogates and numbers: the explorer without its widgets."""
+"""Turn a selection of k and methods into clusters, surrogates and numbers: the explorer without its widgets."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ import tuning
 import utils
 from datasets import Faces
 
-#: Surrogates are measured by this recogniser, whatever people are clustered by, as in `evaluation.sweep`.
+#: The recogniser that measures surrogates, whatever embedding clusters the people, as in `evaluation.sweep`.
 RECOGNISER = "dlib"
 
 #: Faster forms of partitions that are too slow for a slider; the full form follows in the background.
 _QUICK_PARTITIONS = {"balanced": partial(partitioning.balanced_partition, effort="fast")}
 
-#: Up to this many people the full form is fast enough.
+#: The full form is fast enough for up to this many people.
 _QUICK_PEOPLE = 100
 
-#: Drawn images are kept in memory up to this many bytes.
+#: Memory limit in bytes for drawn images.
 _DRAWN_BYTES = 256 << 20
 
-#: Pixels of upright crops, and their zoom (see `detection.aligned_crop`) in the preview and among the members.
+#: Side of upright crops in pixels, and their zoom (see `detection.aligned_crop`) in the preview and the member photos.
 _CROP_SIZE, _PREVIEW_ZOOM, _MEMBER_ZOOM = 112, 0.9, 0.6
 
-#: A photo is shown whole if it is at most this many times as high as the landmarks of its face, else cropped.
+#: A photo is shown uncropped if it is at most this many times as high as the landmarks of its face.
 _WHOLE_PHOTO = 2.5
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the user selected.
+    """The user's selection.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Selection:
     embedding, partitioner, anonymizer : str
         Names as for `evaluation.sweep`.
     shrinkage : float
-        How far each surrogate is pulled from its members' mixture towards the average of all other people, 0 to 1.
+        How far each surrogate is shrunk from its members' mixture towards the average of all other people, 0 to 1.
     """
 
     k: int = 5
@@ -122,11 +122,11 @@ class Cluster:
     recognised : ndarray of bool, shape (m,)
         Whether each distance is below the threshold.
     nearest : str
-        The person on the gallery photo nearest to the surrogate; empty if the surrogate shows no face.
+        The person in the gallery photo nearest to the surrogate; empty if the surrogate shows no face.
     leads_here : bool
         Whether that person is a member.
     image : ndarray of uint8, shape (h, w, 3), or None
-        The surrogate; None if it is not drawn yet, in which case the distances are simulated.
+        The surrogate; None if it is not drawn yet and the distances are simulated.
     """
 
     label: int
@@ -149,7 +149,7 @@ class Exploration:
     threshold : float, default 0.6
         Two descriptors closer than this count as one person.
     random_state : int, default 0
-        Seed of partitions, and of the sample of people in the average that shrinkage pulls to.
+        Seed for the partitions, and for the sample of people in the average that shrinkage uses.
 
     Raises
     ------
@@ -185,7 +185,7 @@ class Exploration:
         self._crops: dict[tuple[int, float], np.ndarray] = {}
         self._projections: dict[str, tuple[PCA, np.ndarray]] = {}
 
-    # -- what can be selected --------------------------------------------------------------------------------
+    # -- options of a selection ------------------------------------------------------------------------------
 
     @property
     def k_values(self) -> range:
@@ -199,7 +199,7 @@ class Exploration:
 
     @cached_property
     def unfit_anonymizers(self) -> list[str]:
-        """The anonymizers that need further files to make surrogates of these faces."""
+        """The anonymizers that need additional files to make surrogates of these faces."""
         return [name for name, _ in self._surrogates if name not in self.anonymizers]
 
     @property
@@ -207,7 +207,7 @@ class Exploration:
         return [(name, cls) for name, cls in anonymizer.ANONYMIZERS.items() if cls.k_anonymous]
 
     def first_selection(self) -> Selection:
-        """Return the selection that the panel starts with: k = 5 (or all people), dlib, balanced, AAM."""
+        """Return the initial selection of the panel: k = 5 (or all people), dlib, balanced, AAM."""
         name = "aam" if "aam" in self.anonymizers else self.anonymizers[0]
         return Selection(k=min(5, self.faces.n_people), anonymizer=name)
 
@@ -223,13 +223,13 @@ class Exploration:
     # -- descriptors and clusters ----------------------------------------------------------------------------
 
     def descriptors(self, name: str = RECOGNISER) -> np.ndarray:
-        """Return descriptors of the photos, float32 (n, d); the first call takes as long as `embedding.embed`."""
+        """Return descriptors of the photos, float32 (n, d); the first call computes them."""
         if name not in self._descriptors:
             self._descriptors[name] = embedding.embed(self.faces, name)
         return self._descriptors[name]
 
     def is_described(self, name: str) -> bool:
-        """Return whether the photos are already described by an embedding."""
+        """Return whether the descriptors of an embedding are already computed."""
         return name in self._descriptors
 
     @cached_property
@@ -238,7 +238,7 @@ class Exploration:
         return measures.clear_photos(self.faces, RECOGNISER).gallery
 
     def _partition(self, selection: Selection, quick: bool) -> tuple[np.ndarray, bool]:
-        """Return labels (n,), and whether they come from the full form of the partition, which are kept."""
+        """Return labels (n,), and whether they come from the full form of the partition; full labels are kept."""
         key = (selection.embedding, selection.partitioner, selection.k)
         if key in self._labels:
             return self._labels[key], True
@@ -253,10 +253,10 @@ class Exploration:
         return labels, not quick
 
     def mixture(self, labels: np.ndarray, label: int, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return who is mixed into a surrogate: rows (m,), and weights (m,) with sum 1.
+        """Return the photos mixed into a surrogate: rows (m,), and weights (m,) that sum to 1.
 
-        All people in the cluster have the same weight, and so have all people in the average of the others that a
-        shrinkage above 0 pulls to. That average is over at most `tuning.AVERAGE_OVER` photos, as in `tuning.tune`.
+        All people in the cluster have the same weight. A shrinkage above 0 also mixes in the average of the other
+        people, equally weighted, over at most `tuning.AVERAGE_OVER` photos, as in `tuning.tune`.
         """
         members = np.flatnonzero(labels == label)
         if shrinkage == 0:
@@ -272,13 +272,13 @@ class Exploration:
     # -- numbers ---------------------------------------------------------------------------------------------
 
     def simulate(self, selection: Selection, quick: bool = True) -> View:
-        """Measure a release as if the descriptor of each surrogate were the weighted mean of its members'.
+        """Measure a release as if each surrogate's descriptor were the weighted mean of its members' descriptors.
 
         Parameters
         ----------
         selection : Selection
         quick : bool, default True
-            Whether a slow partition may be replaced by its fast form; see `View.settled`.
+            Whether to replace a slow partition by its fast form; see `View.settled`.
 
         Raises
         ------
@@ -319,7 +319,7 @@ class Exploration:
     # -- images ----------------------------------------------------------------------------------------------
 
     def model(self, name: str) -> anonymizer.Surrogates:
-        """Return the anonymizer for these faces; making it can take long the first time."""
+        """Return the anonymizer for these faces; the first call can be slow."""
         if name not in self._models:
             self._models[name] = anonymizer.load(name, self.faces)
         return self._models[name]
@@ -341,7 +341,7 @@ class Exploration:
             return known
         rows, weights = self.mixture(view.labels, label, view.selection.shrinkage)
         if view.selection.shrinkage == 0:
-            weights = None  # the anonymizer's own, so that images equal those of an evaluation byte for byte
+            weights = None  # the anonymizer's default, so that images are identical to those of an evaluation
         image = self.model(view.selection.anonymizer).surrogate(rows, weights)
         found = bool(detection.detect([image]).found[0])
         drawn = Drawn(image, embedding.embed([image], RECOGNISER)[0], found)
@@ -362,7 +362,7 @@ class Exploration:
         Parameters
         ----------
         view : View
-            Its labels are kept, whether settled or not.
+            The view to draw. Its labels are kept, whether settled or not.
         first : int
             The cluster to draw first.
         stop : callable
@@ -396,20 +396,20 @@ class Exploration:
         return detection.detect(self.faces).landmarks
 
     def _crop(self, row: int, zoom: float) -> np.ndarray:
-        """Return the face of a photo, cut out upright (112, 112, 3)."""
+        """Return an upright crop of the face in a photo: (112, 112, 3)."""
         if (row, zoom) not in self._crops:
             photo, landmarks = self.faces.images[row], self._landmarks[row]
             self._crops[row, zoom] = detection.aligned_crop(photo, landmarks, _CROP_SIZE, zoom)
         return self._crops[row, zoom]
 
     def portrait(self, row: int) -> np.ndarray:
-        """Return a photo if its face fills it, else the face cut out upright: uint8 (h, w, 3)."""
+        """Return the whole photo if the face fills it, else an upright crop of the face: uint8 (h, w, 3)."""
         photo = self.faces.images[row]
         whole = len(photo) <= _WHOLE_PHOTO * np.ptp(self._landmarks[row][:, 1])
         return photo if whole else self._crop(row, _MEMBER_ZOOM)
 
     def preview(self, view: View, label: int) -> np.ndarray:
-        """Return the weighted mean of the upright faces, shown until the surrogate is drawn: uint8 (112, 112, 3)."""
+        """Return the weighted mean of the upright crops, shown until the surrogate is drawn: uint8 (112, 112, 3)."""
         mean = sum(
             weight * self._crop(row, _PREVIEW_ZOOM).astype(np.float32)
             for row, weight in zip(*self.mixture(view.labels, label, view.selection.shrinkage), strict=True)
@@ -438,9 +438,9 @@ class Exploration:
         return self._projections[name]
 
     def surrogate_positions(self, view: View, label: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return where a surrogate is on the map: simulated (2,), and drawn (2,).
+        """Return the position of a surrogate on the map: simulated (2,), and drawn (2,).
 
-        The latter is None if the surrogate is not drawn, shows no face, or if the map is not of `RECOGNISER`.
+        The latter is None if the surrogate is not drawn, if it shows no face, or if the map does not use `RECOGNISER`.
         """
         projection, positions = self._projection(view.selection.embedding)
         rows, weights = self.mixture(view.labels, label, view.selection.shrinkage)

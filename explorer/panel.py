@@ -18,8 +18,8 @@ from explorer.exploration import Exploration, Selection, View
 from explorer.rendering import alert_html, map_svg, members_html, numbers_html, percent, render
 from labels import label
 
-#: Seconds without a change after which numbers are shown, so that a slider is not followed through every value; and
-#: after which images are drawn.
+#: Seconds without a change before numbers are updated, to skip a slider's intermediate values, and before images are
+#: drawn.
 _SHOW_DELAY, _DRAW_DELAY = 0.03, 0.6
 
 
@@ -32,7 +32,7 @@ class _Background:
         threading.Thread(target=self._work, name="explorer", daemon=True).start()
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until all submitted jobs are done, and return whether they are."""
+        """Wait for all submitted jobs, and return whether they are done."""
         done = threading.Event()
         self.submit(done.set)
         return done.wait(seconds)
@@ -44,7 +44,7 @@ class _Background:
 
 @functools.cache
 def _background() -> _Background:
-    """Return the thread of all panels, started with the first one."""
+    """Return the thread of all panels, which starts with the first panel."""
     return _Background()
 
 
@@ -64,7 +64,7 @@ class Panel(widgets.VBox):
         self.view: View | None = None  # simulated
         self.confirmed: View | None = None
         self._refilling = False
-        self._anchor = 0  # the photo whose cluster stays chosen when clusters change
+        self._anchor = 0  # the photo whose cluster stays selected when clusters change
         self._ticket = 0  # number of the latest job; older jobs stop
         self._pending: dict[str, asyncio.TimerHandle] = {}
         self._make_controls(exploration.first_selection())
@@ -92,18 +92,20 @@ class Panel(widgets.VBox):
         )  # fmt: skip
         self.shrinkage = widgets.FloatSlider(
             value=first.shrinkage, min=0, max=1, step=0.05, description="Shrinkage", readout_format=".0%", style=style,
-            tooltip="How far each surrogate is pulled towards the average of all other people",
+            tooltip="How far each surrogate is shrunk towards the average of all other people",
         )  # fmt: skip
         self.embedding = menu(
-            embedding.available(), first.embedding, "Embedding", "What people are clustered by"
+            embedding.available(), first.embedding, "Embedding", "Descriptors by which people are clustered"
         )
         self.partitioner = menu(
             partitioning.PARTITIONERS, first.partitioner, "Partition", "How people are clustered"
         )
-        self.anonymizer = menu(e.anonymizers, first.anonymizer, "Anonymizer", "What draws the surrogates")
+        self.anonymizer = menu(
+            e.anonymizers, first.anonymizer, "Anonymizer", "Method that draws the surrogates"
+        )
         self.drawing = widgets.Checkbox(
             value=True, indent=False, description="Draw images, confirm numbers",
-            tooltip="In the background, when nothing has changed for a moment",
+            tooltip="In the background, once nothing has changed for a moment",
         )  # fmt: skip
         self.cluster = widgets.Dropdown(description="Cluster", style=style, tooltip="The cluster shown below")
         self._controls = (self.k, self.shrinkage, self.embedding, self.partitioner, self.anonymizer)
@@ -126,17 +128,17 @@ class Panel(widgets.VBox):
             layout=widgets.Layout(flex_flow="row wrap", grid_gap="14px"),
         )
 
-    # -- what the user does ----------------------------------------------------------------------------------
+    # -- user actions ----------------------------------------------------------------------------------------
 
     def selection(self) -> Selection:
-        """Return what the controls show."""
+        """Return the selection in the controls."""
         return Selection(
             self.k.value, self.embedding.value, self.partitioner.value, self.anonymizer.value,
             round(self.shrinkage.value, 4),
         )  # fmt: skip
 
     def _on_selection(self, _change) -> None:
-        self._ticket += 1  # stop drawing the former selection
+        self._ticket += 1  # stop drawing the previous selection
         self._later(_SHOW_DELAY, self.refresh)
         self._later(_DRAW_DELAY, self.start_drawing)
 
@@ -156,7 +158,7 @@ class Panel(widgets.VBox):
             self._say("Simulated. Drawing is off.")
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call a method after a delay, which restarts if the same method is asked for again."""
+        """Call a method after a delay, which restarts if the same method is requested again."""
         if action.__name__ in self._pending:
             self._pending.pop(action.__name__).cancel()
         loop = _running_loop()
@@ -165,10 +167,10 @@ class Panel(widgets.VBox):
         else:
             self._pending[action.__name__] = loop.call_later(seconds, action)
 
-    # -- what is shown ---------------------------------------------------------------------------------------
+    # -- display ---------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Show the selection, simulated."""
+        """Show a simulation of the selection."""
         selection = self.selection()
         if not self.exploration.is_described(selection.embedding):
             self._say(f"Describing {len(self.exploration.faces)} photos ({label(selection.embedding)}) …")
@@ -202,7 +204,7 @@ class Panel(widgets.VBox):
         """Call a function, show its error as text if it fails, and return whether it succeeded."""
         try:
             action()
-        except Exception as error:  # nothing above a panel could catch it
+        except Exception as error:  # no caller of a panel could catch it
             self.message.value = alert_html(error, doing)
             return False
         return True
@@ -283,9 +285,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def explore(faces: Faces) -> widgets.VBox:
     """Show a panel to try out k, embedding, partition, anonymizer and shrinkage, in a notebook or as a page.
 
-    The panel shows the clusters on a map, the members of the chosen cluster with their surrogate, and the measures of
-    the release. Numbers are first simulated from descriptors, then confirmed when the images are drawn in the
-    background.
+    The panel shows the clusters on a map, the members of the selected cluster with their surrogate, and the measures
+    of the release. Numbers are first simulated from descriptors, then confirmed from images drawn in the background.
 
     Parameters
     ----------

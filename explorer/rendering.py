@@ -1,4 +1,4 @@
-"""Results -> HTML for the panel. The templates, with all wording and styles, are in ``panel.html``."""
+"""Render results as HTML for the panel. The templates, with all wording and styles, are in ``panel.html``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from labels import COLOURS, label
 #: Width and height of the map, and the margin around its points, in units of the SVG.
 _MAP_SIZE, _MAP_MARGIN = np.array([460.0, 350.0]), 16
 
-#: With more photos than this, the map shows only the centres of clusters, and the photos of the chosen one.
+#: With more photos than this, the map shows only the cluster centres and the photos of the selected cluster.
 _MAP_PHOTOS = 5000
 
-#: At most this many photos of the chosen cluster are shown.
+#: At most this many photos of the selected cluster are shown.
 _SHOWN_PHOTOS = 24
 
 _CHOSEN_COLOUR, _CLUSTER_COLOURS = COLOURS[1], [COLOURS[i] for i in (0, 2, 3, 4, 5, 7)]
@@ -84,7 +84,7 @@ def render(name: str, *arguments) -> str:
 
 
 def alert_html(error: Exception, doing: str) -> str:
-    """Return an error message, after what could not be done."""
+    """Return an alert with a heading and an error message."""
     return render("alert", doing, str(error) or type(error).__name__)
 
 
@@ -117,10 +117,10 @@ def numbers_html(simulated: View, confirmed: View | None, gallery: attacks.Galle
 
 
 def map_svg(exploration: Exploration, view: View, chosen: int) -> str:
-    """Return the clusters on a plane as an SVG: a star per cluster, the chosen one on top; a click chooses another."""
+    """Return a map of the clusters as an SVG: one star per cluster, the selected star on top; click to select."""
     raw, shares = exploration.plane(view.selection.embedding)
     low, high = raw.min(axis=0), raw.max(axis=0)
-    # Scale both axes alike, so that distances stay in proportion.
+    # Scale both axes equally to preserve distances.
     scale = ((_MAP_SIZE - 2 * _MAP_MARGIN) / np.maximum(high - low, 1e-12)).min()
 
     def place(points: np.ndarray) -> np.ndarray:
@@ -156,7 +156,7 @@ def _star(points: np.ndarray, colour: str, centre_only: bool) -> list[tuple]:
 
 
 def _chosen_star(points: np.ndarray) -> list[tuple]:
-    """Return the paths of the chosen cluster, with a black outline."""
+    """Return the paths of the selected cluster, with a black outline."""
     lines, dots = _spokes(points, points.mean(axis=0)), _dots(points)
     return [
         (lines, "#000", 3, 1), (lines, _CHOSEN_COLOUR, 1.6, 1), (dots, "#000", 11, 1), (dots, _CHOSEN_COLOUR, 7.5, 1),
@@ -164,7 +164,7 @@ def _chosen_star(points: np.ndarray) -> list[tuple]:
 
 
 def _dots(points: np.ndarray) -> str:
-    """Return points as one path: lines of no length, whose round ends are dots."""
+    """Return points as one path of zero-length lines, whose round caps are dots."""
     return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
 
 
@@ -174,7 +174,7 @@ def _spokes(points: np.ndarray, centre: np.ndarray) -> str:
 
 
 def members_html(exploration: Exploration, view: View, chosen: int) -> str:
-    """Return the chosen cluster: its surrogate, or a preview of it, and its members with their distances."""
+    """Return the selected cluster: its surrogate, or a preview, and its members with their distances."""
     cluster, faces = exploration.cluster(view, chosen), exploration.faces
     if cluster.image is None:
         surrogate = _data_uri(exploration.preview(view, chosen))
@@ -197,14 +197,14 @@ def members_html(exploration: Exploration, view: View, chosen: int) -> str:
 
 
 def _shown_members(exploration: Exploration, cluster: Cluster) -> np.ndarray:
-    """Return places in `cluster.rows` to show, in order: a photo of each person first, at most `_SHOWN_PHOTOS`."""
+    """Return indices into `cluster.rows` to show: first one photo per person, at most `_SHOWN_PHOTOS` in all."""
     _, first = np.unique(exploration.faces.identities[cluster.rows], return_index=True)
     rest = np.setdiff1d(np.arange(len(cluster.rows)), first)
     return np.sort(np.concatenate([np.sort(first), rest])[:_SHOWN_PHOTOS])
 
 
 def _data_uri(image: np.ndarray, kind: str = "jpeg") -> str:
-    """Return an image (h, w, 3) as the address of a ``"jpeg"`` or ``"png"``, with no side above 256 pixels."""
+    """Return an image (h, w, 3) as the data URI of a ``"jpeg"`` or ``"png"``, with no side above 256 pixels."""
     longest = max(image.shape[:2])
     if longest > 256:
         image = detection.resize(image, 256 / longest)

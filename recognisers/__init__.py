@@ -1,6 +1,6 @@
-"""Recognisers for attackers, which neither clustering nor tuning has used.
+"""Recognisers for attackers, independent of clustering and tuning.
 
-`prepare` makes one from a gallery of named clear photos:
+`prepare` makes a recogniser from a gallery of named original photos:
 
 >>> import datasets, recognisers
 >>> faces = datasets.load_faces("orl", per_identity=1)
@@ -8,10 +8,10 @@
 >>> describe(faces).shape
 (40, 39)
 
-``"fisherfaces"`` and ``"lbp"`` are weak and fitted to the gallery itself; ``"faceres"`` is strong and
-fetched once with ``python -m recognisers fetch``; every other name is an embedding of `embedding.embed`. Measured on
-the ORL faces (``python benchmarks/recognisers.py``): one photo of each person searched among the other 360, and
-equal error rates (EER) over all pairs of 20 people that the fitted ones were not fitted to, mean of 20 random halves:
+``"fisherfaces"`` and ``"lbp"`` are weak and fitted to the gallery itself; ``"faceres"`` is strong and fetched once with
+``python -m recognisers fetch``; every other name is an embedding of `embedding.embed`. Results on the ORL faces
+(``python benchmarks/recognisers.py``): one photo per person is searched among the other 360; equal error rates (EER)
+are over all pairs of 20 people to whom the recognisers were not fitted, averaged over 20 random halves:
 
 =========== ====== ===== ============
 recogniser  rank-1 EER   least - most
@@ -68,7 +68,7 @@ def _prepare_faceres(gallery: Faces) -> _Describe:
     return faceres.describe
 
 
-#: Name -> function that makes a recogniser from a gallery of named clear photos.
+#: Name -> function that makes a recogniser from a gallery of named original photos.
 RECOGNISERS: dict[str, Callable[[Faces], _Describe]] = {
     "fisherfaces": _fisher(grey_crops),
     "lbp": _fisher(_lbp_features),
@@ -86,7 +86,7 @@ def prepare(name: str, gallery: Faces) -> _Describe:
         fitted to the gallery; ``"faceres"`` (MobileNet features, fetched by ``make recogniser``); or an
         embedding of `embedding.embed`.
     gallery : Faces
-        Named clear photos.
+        Named original photos.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def prepare(name: str, gallery: Faces) -> _Describe:
     MissingRecogniserError
         If ``"faceres"`` is not installed.
     UnfitGalleryError
-        If a fitted one gets a gallery with only one photo of each person.
+        If a fitted recogniser gets a gallery with only one photo per person.
     ValueError
         If the name is unknown.
     """
@@ -107,7 +107,7 @@ def prepare(name: str, gallery: Faces) -> _Describe:
         return RECOGNISERS[name](gallery)
     if name in embedding.FITTED:
         raise ValueError(
-            f"{name!r} is fitted to the photos of each call, so gallery and images would not compare; "
+            f"{name!r} is fitted to the photos of each call, so gallery and images would not be comparable; "
             "use 'fisherfaces'"
         )
     others = [other for other in embedding.available() if other not in embedding.FITTED]
@@ -118,5 +118,5 @@ def prepare(name: str, gallery: Faces) -> _Describe:
 
 
 def available() -> list[str]:
-    """Names of the recognisers that took no part in clustering and can be used now."""
+    """Names of the available recognisers that are independent of clustering."""
     return [name for name in RECOGNISERS if name != "faceres" or faceres.is_installed()]

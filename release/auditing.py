@@ -1,7 +1,7 @@
-"""Audit a release: what is checked, and the report.
+"""Audit a release: the list of checks, and the report.
 
-`CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (what the files alone tell),
-`release.originals` (comparison with the original photos) and `release.copies` (how a changed copy is recognised).
+`CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (checks of the files alone),
+`release.originals` (comparison with the original photos) and `release.copies` (detection of changed copies).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datasets import Faces
 from release import files
 from release.originals import Comparison, check_attack, check_copies, check_people, read_ledger
 
-#: What an audit checks in the files alone: name -> function (contents) -> passed, detail. The order matters: later
-#: checks use what earlier ones read.
+#: Checks that need only the files: name -> function (contents) -> passed, detail. The order matters: later checks use
+#: what earlier checks have read.
 CHECKS: dict[str, Callable[[files.Contents], tuple[bool | None, str]]] = {
     "folder": files.check_folder,
     "manifest": files.check_manifest,
@@ -28,7 +28,7 @@ CHECKS: dict[str, Callable[[files.Contents], tuple[bool | None, str]]] = {
     "k-anonymity": files.check_anonymity,
 }
 
-#: What it checks if the original photos are given: name -> function (comparison) -> passed, detail.
+#: Checks that need the original photos: name -> function (comparison) -> passed, detail.
 ORIGINAL_CHECKS: dict[str, Callable[[Comparison], tuple[bool | None, str]]] = {
     "originals": check_copies,
     "people": check_people,
@@ -44,7 +44,7 @@ class Check:
     ----------
     name : str
     passed : bool or None
-        None if it could not be checked, or is for information only.
+        None if the check was impossible, or is for information only.
     detail : str
         What was found. It may name files of the release, never photos or people.
     """
@@ -70,7 +70,7 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
+        """Whether all checks passed."""
         return all(check.passed is not False for check in self.checks)
 
     def __getitem__(self, name: str) -> Check:
@@ -93,16 +93,16 @@ def audit_release(
 ) -> AuditReport:
     """Check a release from its files and manifest, and against the original photos if they are given.
 
-    Nothing in the folder is trusted: links are not followed, images are measured before they are decoded, and whatever
-    is wrong is a failed check, not an error.
+    The folder is untrusted: links are not followed, image sizes are checked before decoding, and any problem is
+    a failed check, not an error.
 
     Parameters
     ----------
     folder : str or Path
     originals : Faces, optional
-        The photos that were anonymized, with all available `others` of these people.
+        The photos that were anonymized, with all available `others` (further photos) of these people.
     ledger : str or Path, optional
-        With it and the originals, the audit also says how often an attacker names the right person.
+        With the ledger and the originals, the audit also reports how often an attacker names the right person.
 
     Returns
     -------
@@ -112,14 +112,14 @@ def audit_release(
     Raises
     ------
     FileNotFoundError
-        If the folder does not exist. (Everything else is a finding.)
+        If the folder does not exist. (Any other problem is a failed check.)
     ValueError
-        If the ledger, which is the auditor's own, cannot be read.
+        If the ledger cannot be read.
 
     Notes
     -----
-    Files cannot show whether k copies of an image were made for k different people. With the originals, files are at
-    least counted against people.
+    The files cannot show whether k copies of an image belong to k different people. With the originals, the audit at
+    least compares the number of files with the number of people.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -128,7 +128,7 @@ def audit_release(
     contents = files.Contents(folder)
     checks = [Check(name, *check(contents)) for name, check in CHECKS.items()]
     if originals is None or not contents.images:
-        why = "no originals were given" if originals is None else "there is no image to compare"
+        why = "no originals were given" if originals is None else "the release has no images to compare"
         checks += [Check(name, None, f"not checked: {why}") for name in ORIGINAL_CHECKS]
     else:
         comparison = Comparison(contents, originals, owners)

@@ -11,31 +11,31 @@ import detection
 from release.writing import pixel_key
 from utility import appearance
 
-#: An image counts as a copy if its coarse structure is more similar to a photo's than this. On the built-in faces,
+#: An image counts as a copy if the similarity of its coarse structure to a photo's exceeds this. On the built-in faces,
 #: photos under strong compression, noise or a slight blur reach 0.94 to 0.99, surrogates of two people at most 0.80,
-#: different photos of a person 0.91.
+#: different photos of the same person 0.91.
 _NEAR_SIMILARITY = 0.94
-#: Structure is compared after a blur that removes noise and blocks, at this side and with this contrast.
+#: Structure is compared after a blur that removes noise and blocking artefacts, at this side and contrast.
 _COARSE_SIDE, _COARSE_BLUR, _COARSE_CONTRAST = 56, 1.5, 40.0
-#: Side of the thumbnails that tell which pairs are worth comparing, and the correlation they need.
+#: Side of the thumbnails that select pairs worth comparing, and the correlation that a pair needs.
 _THUMBNAIL, _WORTH_COMPARING = 32, 0.85
 
 #: Number of keypoints of a picture, and its longer side in pixels when they are computed.
 _KEYPOINTS, _KEYPOINT_SIDE = 120, 240
-#: An image counts as a copy, however it was rotated, cut or inverted, if this many keypoints, and this share of the
-#: smaller set, lie as in a photo. Of rotated photos 0.55 to 0.62 agree, of negatives all, of mixtures of 70
-#: and 30 % at least 0.42; of other photos of the person at most 0.25, of mean photos of two people 0.31.
+#: An image counts as a copy, even if rotated, cropped or inverted, if this many keypoints, and this share of the
+#: smaller set, match a photo's layout. The share is 0.55 to 0.62 for rotated photos, 1 for negatives, and at least 0.42
+#: for mixtures of 70 and 30 %; at most 0.25 for other photos of the person, and 0.31 for mean photos of two people.
 _AGREEING, _AGREEING_SHARE = 15, 0.36
 #: Largest distance, in pixels, between keypoints that agree.
 _AGREEING_PIXELS = 5.0
-#: Number of photos, the most similar first, whose keypoints are compared one by one with an image's.
+#: Number of most similar photos whose keypoints are compared one by one with an image's.
 _LIKELY_PHOTOS = 3
-#: Keypoints are compared for at most this many pairs of an image and a photo.
+#: Keypoints are compared for at most this many pairs of image and photo.
 _KEYPOINT_PAIRS = 400_000
 
 
 def same_pixels(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether an image has the pixels of a photo, possibly mirrored or rotated by quarter turns: bool (c,)."""
+    """Whether an image has the same pixels as a photo, possibly mirrored or rotated by quarter turns: bool (c,)."""
     known = set()
     for photo in photos:
         for turned in (np.rot90(photo, quarter) for quarter in range(4)):
@@ -57,7 +57,7 @@ def same_structure(
     ----------
     images, photos : sequence of uint8 arrays (h, w, 3)
     landmarks : ndarray, shape (g, 68, 2)
-        Of the photos.
+        Landmarks of the photos.
     """
     seen = detection.detect(images)
     # Aligned grey crops of the photos (g, 112, 112), and thumbnails of crops and whole photos. (g, 1024) each
@@ -80,7 +80,7 @@ def same_structure(
 
 
 def _crop(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The aligned face in grey: uint8 (112, 112)."""
+    """The aligned face in greyscale: uint8 (112, 112)."""
     return _grey(detection.aligned_crop(image, landmarks, appearance.CROP_SIZE, appearance.CROP_ZOOM))
 
 
@@ -89,7 +89,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def _thumbnails(crops: Sequence[np.ndarray]) -> np.ndarray:
-    """Small versions of n grey pictures, with mean 0 and length 1: (n, 1024)."""
+    """Thumbnails of n grey images, with mean 0 and length 1: (n, 1024)."""
     small = [cv2.resize(crop, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA) for crop in crops]
     rows = np.stack(small).reshape(len(small), -1).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
@@ -97,12 +97,12 @@ def _thumbnails(crops: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _similar(crop: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
-    """Rows of the thumbnails (n, 1024) that are similar to a grey picture."""
+    """Rows of the thumbnails (n, 1024) that are similar to a grey image."""
     return np.flatnonzero(thumbnails @ _thumbnails(crop[None])[0] > _WORTH_COMPARING)
 
 
 def _coarse(crop: np.ndarray) -> np.ndarray:
-    """A grey crop without what noise, compression and brightness change: (56, 56), mean 128."""
+    """Remove noise, compression artefacts and brightness from a grey crop: (56, 56), mean 128."""
     size = (_COARSE_SIDE, _COARSE_SIDE)
     small = cv2.resize(cv2.GaussianBlur(crop, (0, 0), _COARSE_BLUR), size, interpolation=cv2.INTER_AREA)
     centred = small.astype(np.float64) - small.mean()
@@ -115,7 +115,7 @@ def _coarse(crop: np.ndarray) -> np.ndarray:
 
 
 def same_keypoints(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Whether an image's keypoints lie as a photo's do, also mirrored or as a negative: bool (c,).
+    """Whether an image's keypoints match a photo's layout, also mirrored or as a negative: bool (c,).
 
     None if there are too many pairs to compare. Lowe, "Distinctive image features from scale-invariant keypoints",
     IJCV 60(2), 2004, compared as in Arandjelović and Zisserman, "Three things everyone should know to improve object
@@ -140,7 +140,7 @@ def same_keypoints(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -
     for g, (points, descriptors) in enumerate(held):
         if len(points) >= _AGREEING:
             similarity[:, g] = np.add.reduceat((described @ descriptors.T).max(axis=1), starts)
-    # Compare the places of keypoints with those of the most similar photos.
+    # Compare keypoint positions with those of the most similar photos.
     result = np.zeros(len(images), dtype=bool)
     for (i, found), row in zip(variants, similarity, strict=True):
         likely = [g for g in np.argsort(-row, kind="stable")[:_LIKELY_PHOTOS] if row[g] > 0]
@@ -149,7 +149,7 @@ def same_keypoints(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -
 
 
 def _keypoints(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (m, 2) and descriptors (m, 128) of unit length of a picture's keypoints."""
+    """Positions (m, 2) and unit-length descriptors (m, 128) of an image's keypoints."""
     grey = _grey(image)
     grey = detection.resize(grey, _KEYPOINT_SIDE / max(grey.shape))
     detector = cv2.SIFT_create(nfeatures=_KEYPOINTS, contrastThreshold=0.02)

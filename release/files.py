@@ -1,7 +1,7 @@
-"""What the files of a release tell by themselves: the checks that need no original photos.
+"""The audit checks that need only the files of a release, not the original photos.
 
-Each check gets the `Contents` of a folder, adds what it reads there, and returns whether it passed and what it found.
-The order of the checks is that of `release.auditing.CHECKS`.
+Each check gets the `Contents` of a folder, adds what it reads to them, and returns whether it passed and what it found.
+The checks are in the order of `release.auditing.CHECKS`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MANIFEST_BYTES = 64 << 20
 _IMAGE_BYTES = 64 << 20
 _ALL_IMAGE_BYTES = 2 << 30
 
-#: Hardly ever do more digits than this agree in all of three or more random names; in version 4 UUIDs one always does.
+#: Three or more random names almost never agree in more digits than this; version 4 UUIDs always agree in one.
 _MOST_FIXED_DIGITS = 6
 
 
 @dataclass
 class Contents:
-    """What is in a folder, filled in by one check after the other.
+    """The contents of a folder, filled in by one check after another.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Contents:
     images : dict of str to ndarray
         Decoded images by digest.
     faults : dict of str to str
-        Why a content is not an image, by digest.
+        Why a file's content is not a valid image, by digest.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Contents:
 
     @property
     def image_names(self) -> list[str]:
-        """Regular files that have the name of an image, sorted."""
+        """Regular files with an image name, sorted."""
         return sorted(name for name in self.files if NAME.fullmatch(name))
 
 
@@ -74,7 +74,7 @@ def listed(names: Iterable[str], most: int = 3) -> str:
 
 
 def guessable_names(data: bytes) -> set[str]:
-    """Names of 32 digits that can be computed from known bytes."""
+    """Names of 32 hexadecimal digits that can be computed from known bytes."""
     return {digest(data).hexdigest()[:32] for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256)}
 
 
@@ -91,13 +91,13 @@ def read_file(path: Path, limit: int) -> bytes:
 
 
 def check_folder(contents: Contents) -> tuple[bool, str]:
-    """Regular files only, and no more than an audit reads."""
+    """The folder holds only regular files, and no more than an audit reads."""
     others = []  # links, folders, devices ...
     try:
         with os.scandir(contents.folder) as entries:
             for number, entry in enumerate(entries):
                 if number >= _MOST_FILES:
-                    return False, f"there are more than {_MOST_FILES} files; the others were not checked"
+                    return False, f"more than {_MOST_FILES} files; the rest was not checked"
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
                     contents.files[entry.name] = status
@@ -106,14 +106,14 @@ def check_folder(contents: Contents) -> tuple[bool, str]:
     except OSError as error:
         return False, f"the folder cannot be read ({error.strerror})"
     if others:
-        return False, f"there are {len(others)} links, folders or devices: {listed(others)}"
+        return False, f"{len(others)} links, folders or devices: {listed(others)}"
     if contents.folder.is_symlink():
         return False, "the folder is a link"
     return True, f"{len(contents.files)} regular files"
 
 
 def check_manifest(contents: Contents) -> tuple[bool, str]:
-    """A manifest with the known entries and nothing else."""
+    """The manifest has the required entries and nothing else."""
     if MANIFEST not in contents.files:
         return False, f"{MANIFEST} is missing"
     try:
@@ -135,7 +135,7 @@ def _without_duplicates(pairs: list[tuple]) -> dict:
 
 
 def _manifest_fault(manifest) -> str:
-    """What is wrong with a manifest; empty if nothing is."""
+    """What is wrong with a manifest; empty if it is valid."""
     if not isinstance(manifest, dict) or set(manifest) != set(MANIFEST_KEYS):
         return f"the entries must be exactly {', '.join(MANIFEST_KEYS)}: others could identify people"
     for name, kind in MANIFEST_KEYS.items():
@@ -155,7 +155,7 @@ def _manifest_fault(manifest) -> str:
 
 
 def check_foreign(contents: Contents) -> tuple[bool, str]:
-    """Only images and the manifest; above all no ledger."""
+    """The folder holds only images and the manifest, and above all no ledger."""
     foreign = [name for name in contents.files if name != MANIFEST and not NAME.fullmatch(name)]
     if not foreign:
         return True, "only images and the manifest"
@@ -173,7 +173,7 @@ def _is_ledger(path: Path) -> bool:
 
 
 def check_digests(contents: Contents) -> tuple[bool, str]:
-    """The files of the folder are those of the manifest, with their digests."""
+    """The files in the folder match the manifest, including their digests."""
     expected, present = contents.manifest.get("files", {}), set(contents.image_names)
     changed, unreadable = [], []
     for name in sorted(present):
@@ -188,7 +188,7 @@ def check_digests(contents: Contents) -> tuple[bool, str]:
     problems = [
         (expected.keys() - present, "are missing"),
         (present - expected.keys(), "are not in the manifest"),
-        (changed, "have another digest"),
+        (changed, "have a different digest"),
         (unreadable, "cannot be read or are too large"),
     ]
     found = [f"{len(names)} {what} ({listed(names)})" for names, what in problems if names]
@@ -196,12 +196,12 @@ def check_digests(contents: Contents) -> tuple[bool, str]:
     if contents.manifest and counts != (len(expected), len(set(expected.values()))):
         found.append("the manifest's counts of files or images are wrong")
     if not present:
-        found.append("there is no image")
-    return not found, "; ".join(found) or f"{len(present)} files with their digests"
+        found.append("no images")
+    return not found, "; ".join(found) or f"{len(present)} files match their digests"
 
 
 def _decode(name: str, data: bytes, contents: Contents) -> None:
-    """Note the digest of one file, and decode its content if it is new."""
+    """Record the digest of one file, and decode its content if it is new."""
     digest = hashlib.sha256(data).hexdigest()
     contents.digests[name] = digest
     if digest in contents.images or digest in contents.faults:
@@ -213,65 +213,68 @@ def _decode(name: str, data: bytes, contents: Contents) -> None:
         contents.faults[digest] = str(error)
         return
     if sum(one.nbytes for one in contents.images.values()) + image.nbytes > _ALL_IMAGE_BYTES:
-        contents.faults[digest] = "all images together exceed the memory of an audit"
+        contents.faults[digest] = "all images together exceed the memory limit of an audit"
     else:
         contents.images[digest] = image
 
 
 def check_images(contents: Contents) -> tuple[bool, str]:
-    """Every file is a PNG of plain RGB pixels, with nothing else in it."""
+    """Every file is a PNG that holds plain RGB pixels and nothing else."""
     broken = [name for name, digest in contents.digests.items() if digest in contents.faults]
     if broken:
         faults = "; ".join(sorted(set(contents.faults.values()))[:3])
         return False, f"{len(broken)} files ({listed(broken)}): {faults}"
     n = len(contents.digests)
-    return n > 0, f"{n} files hold only pixels: no EXIF, GPS, text, profile, time or further bytes"
+    return n > 0, f"{n} files hold only pixels: no EXIF, GPS, text, profile, time or extra bytes"
 
 
 def check_names(contents: Contents) -> tuple[bool, str]:
-    """The names look random: not counted, and not computed from a content or a position."""
+    """The names look random: not sequential, and not computed from a file's content or position."""
     names = [name[:-4] for name in contents.image_names]
     numbers = [int(name, 16) for name in names]
     n_close = sum(b - a < 1 << 64 for a, b in zip(numbers, numbers[1:], strict=False))
     if n_close:
-        return False, f"{n_close} names are closer to each other than random ones ever are: they look counted"
+        return (
+            False,
+            f"{n_close} names are closer to each other than random names would be: they look sequential",
+        )
     n_words = sum(_is_text(bytes.fromhex(name)) for name in names)
     if n_words > len(names) // 50_000:  # one random name in eight million does
-        return False, f"{n_words} names spell text in hexadecimal digits"
+        return False, f"{n_words} names encode text in hexadecimal digits"
     n_fixed = sum(len(set(digits)) == 1 for digits in zip(*names, strict=True))
     if len(names) > 2 and n_fixed > _MOST_FIXED_DIGITS:
         return False, f"{n_fixed} of 32 digits are the same in all names: they look computed, not random"
     counters = set().union(*(guessable_names(str(i).encode()) for i in range(len(names) + 1)))
     guessable = (contents.guessable | counters) & set(names)
     if guessable:
-        return False, f"{len(guessable)} names are digests of a file or a number, which anyone can compute"
-    return bool(names), f"{len(names)} names without any order"
+        return False, f"{len(guessable)} names are digests of a file or a number, so anyone can compute them"
+    return bool(names), f"{len(names)} names in no order"
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether 16 bytes spell something: printable characters, possibly padded by spaces or zeros."""
+    """Whether 16 bytes are text: printable characters, possibly padded with spaces or zeros."""
     return all(32 <= byte < 127 for byte in data.rstrip(b"\0 ")) and bool(data.strip(b"\0 "))
 
 
 def check_times(contents: Contents) -> tuple[bool, str]:
-    """One time and one set of permissions for all files, and no extended attributes."""
+    """All files have the same time and permissions, and no extended attributes."""
     n_times = len({status.st_mtime_ns for status in contents.files.values()})
     if n_times > 1:
         return False, (
-            f"files have {n_times} different times, whose order may identify people; give them one: "
+            f"files have {n_times} different times, whose order may identify people; set them all to one time: "
             "touch -d 1980-01-01Z FOLDER/*"
         )
     n_modes = len({stat.S_IMODE(status.st_mode) for status in contents.files.values()})
     if n_modes > 1:
-        return False, f"files have {n_modes} different permissions; give them one: chmod 644 FOLDER/*"
+        return False, f"files have {n_modes} different permissions; make them equal: chmod 644 FOLDER/*"
     marked = [name for name in contents.files if _has_attributes(contents.folder / name)]
     if marked:
         return False, f"{len(marked)} files carry extended attributes: {listed(marked)}"
-    return True, "one time and one set of permissions for all files"
+    return True, "all files have the same time and permissions"
 
 
 def _has_attributes(path: Path) -> bool:
-    """Whether a user has attached extended attributes to a file, where the system has them."""
+    """Whether a file has user-defined extended attributes, on systems that support them."""
     if not hasattr(os, "listxattr"):
         return False
     try:
@@ -281,12 +284,12 @@ def _has_attributes(path: Path) -> bool:
 
 
 def check_anonymity(contents: Contents) -> tuple[bool | None, str]:
-    """In shared mode, every content occurs at least k times."""
+    """In shared mode, every image occurs at least k times."""
     mode, k = contents.manifest.get("mode"), contents.manifest.get("k")
     if mode == "per_photo":
         return None, "no k-anonymity is claimed: each image follows one photo"
     if mode != "shared":
-        return False, "without a valid manifest there is no claim to check"
+        return False, "no claim to check without a valid manifest"
     counts = Counter(contents.digests.values())
     few = [count for count in counts.values() if count < k]
     if few or not counts:

@@ -1,16 +1,16 @@
-"""A folder of photos -> a folder that can be shared: the whole run of ``python -m anonymizer PHOTOS OUT``.
+"""Turn a folder of photos into a folder that can be shared: the whole run of ``python -m anonymizer PHOTOS OUT``.
 
-1. Faces are found on all photos (`release.gathering`).
-2. They are grouped into people (`release.people`), the people partitioned, and surrogates made (`release.planning`).
-3. Every face gets the surrogate of its person's cluster, pasted into the photo or alone (`release.replacing`).
-4. The release is written (`release.writing`), audited (`release.auditing`), attacked (`release.leaks`) and reported
+1. Find the faces in all photos (`release.gathering`).
+2. Group them into people (`release.people`), partition the people, and make surrogates (`release.planning`).
+3. Give every face the surrogate of its person's cluster, pasted into the photo or alone (`release.replacing`).
+4. Write the release (`release.writing`), audit it (`release.auditing`), attack it (`release.leaks`) and report
    (`release.summary`, `release.report`).
 
-Nothing passes through: a face is replaced, or blurred out with a reason, or its photo is suppressed.
+No original face is released: a face is replaced, or blurred out with a reason, or its photo is suppressed.
 
-Pose follows the photo; outline, features and expression are the surrogate's. ``surrogate(members, like=i)``, which
-follows a photo's expression, is not used: it needs several photos of each person, and a habit of smiling is one more
-thing by which people are recognised.
+The pose follows the photo; the outline, features and expression are the surrogate's. ``surrogate(members, like=i)``,
+which follows a photo's expression, is not used: it needs several photos of each person, and a habit of smiling is one
+more cue that identifies people.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from release.options import FolderOptions, check_request
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: sentences, and whether there is a release that passed its audit."""
+    """The result of a run: sentences, and whether a release was written and passed its audit."""
 
     sentences: list[str]
     passed: bool
 
 
 def anonymize_folder(options: FolderOptions) -> Outcome:
-    """Do the whole run, and say what happened.
+    """Do the whole run, and report what happened.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        If the request is invalid; nothing has been written then.
+        If the request is invalid. Nothing is written.
     """
     check_request(options)
     files, others = gathering.list_files(options.source)
@@ -52,7 +52,7 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
     key = _run_key(options, files)
     if _is_done(options, key):
         audit = audit_release(options.out)
-        sentence = f"{options.out} is already finished; nothing is left to do. Report: {options.report}"
+        sentence = f"{options.out} is already finished; nothing to do. Report: {options.report}"
         return Outcome([sentence, _of_audit(audit)], audit.passed)
 
     options.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
         sentences += [
             f"The release: {options.out}",
             _of_audit(audit),
-            f"Who is who: {options.ledger} and {options.journal.name} beside it; keep both private.",
+            f"The ledger {options.ledger} and {options.journal.name} in its folder identify people; keep both private.",
         ]
     else:
-        sentences.append("Nothing could be released; OUT was not made.")
+        sentences.append("Nothing could be released; OUT was not created.")
 
     finished = {i: options.finished_file(i) for i in range(len(photos))}
     attacked = leaks.measure(plan, finished, options.mode, options.seed)
@@ -87,7 +87,7 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
 
 
 def _check_sub_folders(options: FolderOptions, files: Sequence[Path]) -> None:
-    """Raise if people are named by sub-folders and a photo is in none."""
+    """Raise if sub-folders name the people and a photo is not in any sub-folder."""
     n_loose = sum(path.parent == options.source for path in files)
     if options.people == "folders" and n_loose:
         raise ParameterError(
@@ -97,7 +97,7 @@ def _check_sub_folders(options: FolderOptions, files: Sequence[Path]) -> None:
 
 
 def _run_key(options: FolderOptions, files: Sequence[Path]) -> str:
-    """Key of a run; it changes with the photos, and with the options and the code that decide on the images."""
+    """Key of a run; it changes with the photos, and with the options and code that affect the images."""
     content = [(options.name_of(path), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
     decisive = (
         options.k, options.method, options.mode, options.embedding, options.partitioner, options.people,
@@ -113,7 +113,7 @@ def _is_done(options: FolderOptions, key: str) -> bool:
     Raises
     ------
     ValueError
-        If OUT, ledger or journal belong to something else.
+        If OUT, the ledger or the journal belongs to another run.
     """
     known = read_journal(options.journal)
     same = bool(known) and known[0]["key"] == key

@@ -1,4 +1,4 @@
-"""A folder of ordinary photos -> the photos with all their faces, and the faces that can be replaced."""
+"""Read a folder of photos: all photos with their faces, and the faces that can be replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datasets.faces import read_image
 from datasets.sources import IMAGE_SUFFIXES
 from detection import Spot, find_faces
 
-#: Photos of phones and cameras that are not read: brands of an ISO container (HEIC), and suffixes of raw files.
+#: Unsupported phone and camera formats: brands of an ISO container (HEIC), and suffixes of raw files.
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf")
 
@@ -40,12 +40,12 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class FoundFaces:
-    """The faces of a folder that can be replaced, and where they are.
+    """The faces in a folder that can be replaced, and where they are.
 
     Attributes
     ----------
     faces : Faces
-        Upright crops; ``faces.names`` are photo and place (``"3/0"``).
+        Upright crops; ``faces.names`` give the photo and the face's place in it (``"3/0"``).
     photo, place : ndarray of int, shape (n,)
         Face i is ``photos[photo[i]].spots[place[i]]``.
     """
@@ -56,19 +56,19 @@ class FoundFaces:
 
 
 def list_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """List the files of a folder and its sub-folders, without hidden files.
+    """List the files in a folder and its sub-folders, without hidden files.
 
     Returns
     -------
     photos, others : lists of Path
-        Files with the suffix of an image, and all others. Both sorted.
+        Files with an image suffix, and all other files. Both are sorted.
 
     Raises
     ------
     FileNotFoundError
         If the folder does not exist.
     ValueError
-        If no file has the suffix of an image.
+        If no file has an image suffix.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -88,25 +88,25 @@ def list_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def unread_kind(path: Path) -> str:
-    """Say why a file that is a photo, or named like one, is not read here; empty for any other."""
+    """Say why a file that is a photo, or named like one, cannot be read; empty for any other file."""
     try:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError:
         return ""
     if not head:
-        return f"{path}: is empty; remove it or copy it again"
+        return f"{path}: file is empty; remove it or copy it again"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return f"{path}: HEIC photos are not read; save it as JPEG or PNG first"
+        return f"{path}: HEIC is not supported; save the photo as JPEG or PNG first"
     if path.suffix.lower() in _RAW_SUFFIXES:
-        return f"{path}: raw camera photos are not read; save it as JPEG or PNG first"
+        return f"{path}: raw camera files are not supported; save the photo as JPEG or PNG first"
     return ""
 
 
-def open_photo(path: Path, thorough: bool = True) -> Photo:
-    """Read one photo and find its faces. An unreadable file raises nothing; its photo has `damage`.
+def _open_photo(path: Path, thorough: bool = True) -> Photo:
+    """Read one photo and find its faces. For an unreadable file, set `damage` instead of raising.
 
-    The faces are cached, so that an interrupted run does not look for them again.
+    The faces are cached, so that a resumed run does not detect them again.
     """
     try:
         image = read_image(path)
@@ -116,8 +116,8 @@ def open_photo(path: Path, thorough: bool = True) -> Photo:
 
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
-    """Read all photos and find their faces in `workers` processes; see `open_photo`."""
-    tasks = (joblib.delayed(open_photo)(path, thorough) for path in paths)
+    """Read all photos and find their faces in `workers` processes; see `_open_photo`."""
+    tasks = (joblib.delayed(_open_photo)(path, thorough) for path in paths)
     found = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks)
     return list(utils.progress(found, "looking for faces", total=len(paths)))
 

@@ -1,4 +1,4 @@
-"""What became of each photo: a private file that lets an interrupted run resume."""
+"""The outcome of each photo: a private file that lets an interrupted run resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WRITTEN, SUPPRESSED, DAMAGED = "written", "suppressed", "damaged"
 
 
 class Journal:
-    """A file with one JSON object per line: first the run's key, then each photo as it is finished.
+    """A file with one JSON object per line: first the run's key, then one record per finished photo.
 
     Attributes
     ----------
@@ -36,12 +36,12 @@ class Journal:
             os.fsync(file.fileno())
 
     def add(self, record: dict) -> None:
-        """Record what became of one photo."""
+        """Record the outcome of one photo."""
         self._write(record)
         self.done[record["source"]] = record
 
     def finished(self, source: str, path: Path) -> bool:
-        """Return whether a photo was written, and its file is still there unchanged."""
+        """Return whether a photo was written and its file is unchanged."""
         record = self.done.get(source, {})
         return (
             record.get("status") == WRITTEN

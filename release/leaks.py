@@ -1,8 +1,8 @@
-"""What a release of photos still gives away, measured by attacking it.
+"""Measure what a release of photos still gives away by attacking it.
 
-A photo shows more than a face. So photos are attacked in three ways: by the pasted face, by head and shoulders with
-the face painted over (hair, clothes, background), and by the whole frame. The attacker holds either the same photos,
-with names on them, or other photos of the same people.
+A photo shows more than a face, so photos are attacked in three ways: by the pasted face, by head and shoulders with the
+face painted over (hair, clothes, background), and by the whole frame. The attacker holds either the same photos,
+labelled with names, or other photos of the same people.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from release.planning import Plan
 _CONTEXT_WIDTH, _CONTEXT_HEIGHT, _CONTEXT_ABOVE = 3.4, 4.2, 1.6
 _CONTEXT_GRID = (12, 10)  # rows, columns
 _FRAME_GRID = (12, 16)
-#: On a photo of several people an attacker sees which face is meant: its place counts as this many Lab levels.
+#: In a photo of several people an attacker sees which face is meant: its position counts as this many Lab levels.
 _PLACE = 30.0
 
 _ORIGINAL_FACE = "face, before"
 _FACE = "face, as released"
 _SURROGATE = "surrogate"
-CONTEXT = "hair, clothes and background; face painted over"
+_CONTEXT = "hair, clothes and background; face painted over"
 _FRAME = "whole photo, as released"
 
-#: What the sentences call them.
-_IN_WORDS = {"the pasted face": _FACE, "its surroundings": CONTEXT, "the whole photo": _FRAME}
+#: Their names in the printed sentences.
+_IN_WORDS = {"the pasted face": _FACE, "its surroundings": _CONTEXT, "the whole photo": _FRAME}
 
 _SAME_PHOTOS, _OTHER_PHOTOS = "the same photos", "other photos of the same people"
 
@@ -44,7 +44,7 @@ _COLUMNS = ["what is attacked", "attacker holds", "people", "rate", "low", "high
 
 
 # ----------------------------------------------------------------------------------------------------------
-# What an attacker sees
+# The attacker's view
 # ----------------------------------------------------------------------------------------------------------
 
 
@@ -56,8 +56,8 @@ def _describe_colours(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return lab.ravel()
 
 
-def describe_context(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Describe the surroundings of a face by their colours, with the face itself painted over.
+def _describe_context(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Describe the surroundings of a face by their colours, with the face painted over.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def describe_context(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return _describe_colours(window, _CONTEXT_GRID)
 
 
-def describe_frame(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def _describe_frame(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Describe a whole photo by its colours, and which of its faces is meant.
 
     Parameters
@@ -90,7 +90,7 @@ def describe_frame(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (578,)
-        Colours; then the face's place, x and y as shares of the photo's sides times 30.
+        Colours, then the face's position: x and y as shares of the photo's sides, times 30.
     """
     place = _PLACE * landmarks.mean(axis=0) / photo.shape[1::-1]
     return np.append(_describe_colours(photo, _FRAME_GRID), place.astype(np.float32))
@@ -108,15 +108,15 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
     ----------
     plan : release.planning.Plan
     finished : mapping of int to Path
-        The file of each photo; those that are not released have none there.
+        The file of each released photo.
     mode : str
     random_state : int, default 0
-        For the intervals, and which photos the attacker holds.
+        Seed for the intervals and for the choice of the attacker's photos.
 
     Returns
     -------
     DataFrame
-        One row per attacked thing and gallery: ``rate`` is the share of people whom the nearest face or picture names
+        One row per target and gallery. ``rate`` is the share of people whom the nearest face or image identifies
         correctly, with a 95 % interval from ``low`` to ``high``; ``chance`` is the rate of a blind guess.
     """
     if plan.model is None or plan.n_people < 2:
@@ -136,11 +136,11 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
     attacked_parts = {_ORIGINAL_FACE: (before, before, all_found), **_described_photos(plan, finished)}
     for what, (drawn, held, found) in attacked_parts.items():
         galleries = [(_SAME_PHOTOS, every, every), (_OTHER_PHOTOS, mine, theirs)]
-        if what == _ORIGINAL_FACE:  # among the same photos, each is its own nearest
+        if what == _ORIGINAL_FACE:  # among the same photos, each is its own nearest neighbour
             galleries = galleries[1:]
         for whose, attacked, known in galleries:
             if len(np.unique(people[attacked])) < 2:
-                note = "not attacked: fewer than two people are on several photos"
+                note = "not attacked: fewer than two people have several photos"
                 rows.append({"what is attacked": what, "attacker holds": whose, "note": note})
                 continue
             alone = np.arange(len(attacked))  # each photo is a cluster of its own
@@ -151,7 +151,7 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
 
 
 def _halves(people: np.ndarray, photo: np.ndarray, random_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the attacked faces and of the attacker's: on different photos, the attacked people on both."""
+    """Rows of the probes and of the gallery: different photos, with every attacked person in both."""
     numbers = np.random.default_rng(random_state).permutation(np.unique(photo))
     theirs = np.isin(photo, numbers[: len(numbers) // 2])
     mine = ~theirs & np.isin(people, people[theirs])
@@ -170,12 +170,12 @@ def _attack(
         "attacker holds": whose,
         "people": len(np.unique(release.identities)),
         **{name: person[name] for name in ("rate", "low", "high", "chance")},
-        "note": f"no face was found on {n_missed} of {len(release.found)}" if n_missed else "",
+        "note": f"no face was found in {n_missed} of {len(release.found)}" if n_missed else "",
     }
 
 
 def _described_photos(plan: Plan, finished: Mapping[int, Path]) -> dict[str, tuple]:
-    """What is attacked -> descriptors of released photos and of originals, (n, d) each, and where a face was found."""
+    """Target -> descriptors of released and of original photos, (n, d) each, and where a face was found."""
     crops, contexts, frames = [], [], []
     for i in np.unique(plan.found.photo):
         original, released = read_image(plan.photos[i].path), read_image(finished[i])
@@ -186,49 +186,49 @@ def _described_photos(plan: Plan, finished: Mapping[int, Path]) -> dict[str, tup
             crops.append(_same_crop(released, spot, scale))
             landmarks = (spot.landmarks + 0.5) * scale - 0.5
             pairs = ((released, landmarks), (original, spot.landmarks))
-            contexts.append([describe_context(*pair) for pair in pairs])
-            frames.append([describe_frame(*pair) for pair in pairs])
+            contexts.append([_describe_context(*pair) for pair in pairs])
+            frames.append([_describe_frame(*pair) for pair in pairs])
     contexts, frames = np.array(contexts), np.array(frames)  # (n, 2, d)
     before, found = embedding.embed(plan.found.faces, "dlib"), detection.detect(crops).found
     everywhere = np.ones(len(found), dtype=bool)
     return {
         _FACE: (embedding.embed(crops, "dlib"), before, found),
-        CONTEXT: (contexts[:, 0], contexts[:, 1], everywhere),
+        _CONTEXT: (contexts[:, 0], contexts[:, 1], everywhere),
         _FRAME: (frames[:, 0], frames[:, 1], everywhere),
     }
 
 
 def _same_crop(released: np.ndarray, spot: Spot, scale: float) -> np.ndarray:
-    """Cut the face out of the released photo, which is `scale` times as large, as it was cut out of the original."""
+    """Crop the face from the released photo, `scale` times as large, as it was cropped from the original."""
     turn, shift = spot.transform[:, :2], spot.transform[:, 2]
     transform = np.column_stack([turn @ (np.eye(2) / scale), turn @ np.full(2, 0.5 / scale - 0.5) + shift])
     return detection.cut(released, transform, *spot.crop.shape[:2])
 
 
 def tell_findings(table: pd.DataFrame) -> list[str]:
-    """Say what the table of `measure` shows, in sentences."""
+    """Describe the table of `measure` in sentences."""
     sentences = []
     for whose, rows in table.dropna(subset=["rate"]).groupby("attacker holds", sort=False):
         found = rows.set_index("what is attacked")
         if _SURROGATE in found.index:
             shared = found.loc[_SURROGATE]
             sentences.append(
-                f"With {whose}, the shared surrogate names {shared['rate']:.0%} of {int(shared['people'])} people; "
-                f"a blind guess names {shared['chance']:.0%}."
+                f"With {whose}, the shared surrogate identifies {shared['rate']:.0%} of "
+                f"{int(shared['people'])} people; a blind guess identifies {shared['chance']:.0%}."
             )
         if _FACE not in found.index:
             continue
-        face, context, whole = found.loc[_FACE], found.loc[CONTEXT], found.loc[_FRAME]
+        face, context, whole = found.loc[_FACE], found.loc[_CONTEXT], found.loc[_FRAME]
         sentences.append(
-            f"With {whose}, the released face names {face['rate']:.0%} of {int(face['people'])} people; hair, "
-            f"clothes and background with the face painted over name {context['rate']:.0%}, the whole photo "
+            f"With {whose}, the released face identifies {face['rate']:.0%} of {int(face['people'])} people; hair, "
+            f"clothes and background without the face identify {context['rate']:.0%}, the whole photo "
             f"{whole['rate']:.0%}, a blind guess {face['chance']:.0%}."
         )
         above_chance = found["low"] > found["chance"]
         better = [words for words, what in _IN_WORDS.items() if above_chance[what]]
         sentences.append(
-            f"More often than by chance, such an attacker finds the right person by {', '.join(better)}."
+            f"This attacker beats chance with {', '.join(better)}."
             if better
-            else "With so few people, none of the three differs from chance; that does not show that they are safe."
+            else "With this few people, none of the three differs from chance; that does not show that they are safe."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""What the folder command can be asked for, and what it refuses before any work is done."""
+"""The options of the folder command, and their checks before any work is done."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from release.people import SAME_PERSON
 #: Anonymizers to choose from: all that hide a face.
 METHODS = [name for name in (*anonymizer.ANONYMIZERS, *anonymizer.VARIANTS) if name != "none"]
 
-#: Photos are written with at most this many pixels on the longer side.
+#: Released photos have at most this many pixels on the longer side.
 LARGEST_SIDE = 2048
 
-#: Default options of a method for photos whose people the bundled network does not know.
+#: Default options of a method for people whom the bundled network does not know.
 _OWN_PHOTOS: dict[str, dict] = {"cnn": {"proxy": 10}}
 
 
@@ -32,11 +32,11 @@ class FolderOptions:
     source, out : Path
         PHOTOS and OUT.
     ledger : Path, optional
-        By default ``OUT-private/ledger.json``. All other private files are beside it.
+        By default ``OUT-private/ledger.json``. All other private files are in the same folder.
     options : dict
         Options of the anonymizer.
     thorough : bool
-        Whether to search photos with both detectors.
+        Whether to use both face detectors.
     """
 
     source: Path
@@ -73,7 +73,7 @@ class FolderOptions:
 
     @property
     def method_options(self) -> dict:
-        """The anonymizer's options: those given, or the defaults for one's own photos."""
+        """The anonymizer's options: the given options, or the defaults for the user's own photos."""
         return self.options or _OWN_PHOTOS.get(self.method, {})
 
     @property
@@ -83,28 +83,28 @@ class FolderOptions:
 
     @property
     def journal(self) -> Path:
-        """The private file that says what became of each face."""
+        """The private file that records the outcome of each face."""
         return self._beside_ledger("-faces.jsonl")
 
     @property
     def work(self) -> Path:
-        """The folder where finished photos wait for the others."""
+        """The folder that holds finished photos until all are done."""
         return self._beside_ledger("-unfinished")
 
     def _beside_ledger(self, end: str) -> Path:
         return self.ledger.with_name(self.ledger.stem + end)
 
     def name_of(self, path: Path) -> str:
-        """Return the name of a photo in journal and ledger: its path in PHOTOS."""
+        """Return the name of a photo in the journal and ledger: its path in PHOTOS."""
         return path.relative_to(self.source).as_posix()
 
     def finished_file(self, number: int) -> Path:
-        """Return the file where photo `number` waits when it is finished."""
+        """Return the file that holds photo `number` until all are done."""
         return self.work / f"{number:06d}.png"
 
 
 def check_request(options: FolderOptions) -> None:
-    """Refuse what cannot be done.
+    """Check the options before any work is done.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Compare a release with the original photos: does it hold copies of them, and what does an attacker find?"""
+"""Compare a release with the original photos: does it contain copies, and whom can an attacker identify?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from release.files import MANIFEST_BYTES, Contents, guessable_names, listed, rea
 #: cropped, brightened or mirrored photos are at most 0.26 away, surrogates of two people at least 0.28.
 _NEAR_DISTANCE = 0.25
 
-#: The attack names a stranger on this share of images; more names than chance gives at this rate are a finding.
+#: The attack names a stranger for this share of images; more names than chance predicts at this rate are a finding.
 _FALSE_NAMES = 0.01
 
 
@@ -31,7 +31,7 @@ class Comparison:
     ----------
     contents : release.files.Contents
     originals : Faces
-        The photos that were anonymized; `others` are included.
+        The photos that were anonymized, including `others`.
     owners : mapping of str to set of str, or None
         The people behind each file, see `read_ledger`.
 
@@ -55,12 +55,12 @@ class Comparison:
 
     @property
     def shared(self) -> bool:
-        """Whether people share images."""
+        """Whether several people share an image."""
         return self.contents.manifest.get("mode") == "shared"
 
     @cached_property
     def found(self) -> np.ndarray:
-        """Whether the detector finds a face on each image: bool (c,)."""
+        """Whether the detector finds a face in each image: bool (c,)."""
         return detection.detect(self.images).found
 
     @cached_property
@@ -76,12 +76,12 @@ class Comparison:
 
     @property
     def near(self) -> np.ndarray:
-        """Whether each image shows a face that dlib takes for a photo's own: bool (c,)."""
+        """Whether dlib matches the face in each image to an original photo: bool (c,)."""
         return self.found & (self.distances.min(axis=1) < _NEAR_DISTANCE)
 
 
 def check_copies(compared: Comparison) -> tuple[bool, str]:
-    """No image is a photo, or a changed copy of one."""
+    """No image is an original photo or a changed copy of one."""
     landmarks = np.concatenate([detection.detect(part).landmarks for part in compared.parts])
     copied = {
         "pixels": copies.same_pixels(compared.images, compared.photos),
@@ -95,17 +95,17 @@ def check_copies(compared: Comparison) -> tuple[bool, str]:
         skipped = "; keypoints were not compared, as there are too many pairs"
     suspects = np.any(list(copied.values()), axis=0)
     if not suspects.any():
-        return True, f"none of {len(suspects)} images is a photo or close to a changed copy of one{skipped}"
+        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{skipped}"
     files = [name for name, suspect in zip(compared.names, suspects, strict=True) if suspect]
     how = ", ".join(f"{np.sum(flags)} by {what}" for what, flags in copied.items())
     return False, (
-        f"{len(files)} of {len(suspects)} images ({how}) are a photo or close to a changed copy of one: "
+        f"{len(files)} of {len(suspects)} images ({how}) are original photos or changed copies: "
         f"{listed(files)}{skipped}"
     )
 
 
 def check_people(compared: Comparison) -> tuple[bool, str]:
-    """No more files than people in shared mode, and no name computed from a person or a photo."""
+    """In shared mode there are no more files than people, and no name is computed from a person or a photo."""
     files, n_people = compared.contents.digests, len(np.unique(compared.identities))
     words = {str(word) for part in compared.parts for word in (*part.identities, *part.names)}
     words |= {Path(word).stem for word in words} | {Path(word).name for word in words}
@@ -114,18 +114,18 @@ def check_people(compared: Comparison) -> tuple[bool, str]:
     if made:
         return False, f"{len(made)} names are digests of people's or photos' names or contents"
     if compared.shared and len(files) > n_people:
-        return False, f"there are {len(files)} files for {n_people} people: copies were added"
+        return False, f"{len(files)} files for only {n_people} people: copies were added"
     return True, f"{len(files)} files, {n_people} people"
 
 
 def check_attack(compared: Comparison) -> tuple[bool | None, str]:
-    """Attack each image: name the person on the nearest photo, if it is nearer than strangers usually are."""
+    """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are."""
     threshold = _naming_threshold(compared.descriptors, compared.identities)
     named = compared.found & (compared.distances.min(axis=1) < threshold)
     most = int(binom.ppf(0.99, len(named), _FALSE_NAMES))
     detail = (
-        f"an attacker with the originals and dlib's descriptor names a person on {named.sum()} of {len(named)} images, "
-        f"where chance gives at most {most}; no face was found on {(~compared.found).sum()} images"
+        f"an attacker with the originals and dlib's descriptor names a person in {named.sum()} of {len(named)} images, "
+        f"where chance gives at most {most}; no face was found in {(~compared.found).sum()} images"
     )
     if compared.owners is not None:
         behind: dict[str, set[str]] = {}
@@ -143,7 +143,7 @@ def check_attack(compared: Comparison) -> tuple[bool | None, str]:
 
 
 def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:
-    """Distance below which 1 % of the photos have a stranger's photo; 0 for a single person."""
+    """Distance below which 1 % of the photos match a stranger's photo; 0 for a single person."""
     nearest = [
         np.linalg.norm(descriptors[identities != person] - row, axis=1).min(initial=np.inf)
         for row, person in zip(descriptors, identities, strict=True)
@@ -152,14 +152,14 @@ def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:
 
 
 def read_ledger(path: str | Path, originals: Faces | None) -> dict[str, set[str]]:
-    """Read the people behind each file from a ledger, named as in the originals if these have the photo.
+    """Read the people behind each file from a ledger, with the originals' names where possible.
 
-    The folder command does not know who is who: its ledgers number people, or photos.
+    The folder command does not know people's names: its ledgers number people or photos.
 
     Raises
     ------
     ValueError
-        If it is not a ledger, or names nobody among the originals.
+        If the file is not a ledger, or names none of the originals' people.
     """
     known: dict[str, str] = {}
     for faces in () if originals is None else (originals, originals.others):
@@ -171,7 +171,7 @@ def read_ledger(path: str | Path, originals: Faces | None) -> dict[str, set[str]
         for photo in ledger["photos"]:
             if photo["file"] is not None:
                 name = photo["photo"]
-                name = name if name in known else name.rpartition("#")[0]  # one of several faces on a photo
+                name = name if name in known else name.rpartition("#")[0]  # one of several faces in a photo
                 owners.setdefault(photo["file"], set()).add(known.get(name, photo["identity"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a ledger of write_release ({type(error).__name__})") from error

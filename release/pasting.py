@@ -1,12 +1,12 @@
-"""Paste one surrogate into a photo, so that the result looks like a person and not like a patch.
+"""Paste a surrogate into a photo so that the result looks natural.
 
 The surrogate is turned to the pose of the face (`release.pose`) and keeps its own proportions and outline, because the
-outline of a face alone can identify a person. The surroundings are moved a little, so that hair, ears and neck still
+outline of a face alone can identify a person. The surroundings are warped slightly, so that hair, ears and neck still
 meet the new outline. Light and skin tone come from the covered face, as robustly fitted surfaces with few parameters:
-they hold the direction of the light and the shade of the skin, but no feature. The remaining seam is spread inwards as
+they capture the direction of the light and the skin tone, but no features. The remaining seam is diffused inwards as
 in Poisson blending (Pérez, Gangnet and Blake, "Poisson image editing", SIGGRAPH 2003), with the pull-and-push of
-`frame` instead of a solver. Hair, glasses and other things that cross the outline are ignored, or their colour would
-run into the face.
+`frame` instead of a solver. Hair, glasses and other objects that cross the outline are ignored, because their colour
+would bleed into the face.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from release.pose import Pose
 
 #: Margin of the edited patch around the outline, as a share of the outline's size.
 _MARGIN = 0.45
-#: Distance around the outline within which the surroundings are moved, and the largest distance between the new outline
-#: and the photo's, in face widths. If another face is within reach, nothing is moved and the photo's outline is kept.
+#: Distance from the outline within which the surroundings are warped, and the largest distance between the new outline
+#: and the photo's, in face widths. If another face is this close, nothing is warped and the photo's outline is kept.
 _REACH, _LARGEST_MOVE = 0.35, 0.12
-#: Points on each side of the grid on which displacements are computed.
+#: Points per side of the grid on which displacements are computed.
 _MOVE_GRID = 48
-#: Share of the forehead, as added by `detection.add_forehead`, that is covered; hair is above it.
+#: Covered share of the forehead that `detection.add_forehead` adds; the hair is above it.
 _FOREHEAD = 0.72
-#: Width of the soft edge, in face widths: at the jaw, and at the forehead.
+#: Width of the soft edge at the jaw and at the forehead, in face widths.
 _JAW_EDGE, _FOREHEAD_EDGE = 0.05, 0.12
-#: A difference at the edge above about this (levels of 0 to 255) is not a seam but hair, glasses or a hand.
+#: A difference at the edge above about this (in grey levels) is not a seam but hair, glasses or a hand.
 _SEAM = 18.0
-#: Limits of the contrast that is adopted from the covered face.
+#: Limits on the contrast taken from the covered face.
 _CONTRAST = (0.75, 1.5)
-#: Largest factor by which the surrogate's finest detail is amplified, and most grain that is added, in levels: only a
-#: part of a sharp photo's detail is grain.
+#: Largest amplification of the surrogate's finest detail, and largest amount of added grain in grey levels: only part
+#: of a sharp photo's detail is grain.
 _SHARPENING, _GRAIN = 1.6, 2.0
-#: Mean absolute a and b (Lab) below which an image is grey.
+#: Mean absolute a and b (Lab) below which an image counts as grey.
 _GREY = 2.5
-#: When a grey surrogate gets the colour of skin: how much redder the lips are (Lab), and the eyes' share of the colour.
+#: When a grey surrogate gets a skin tone: how much redder the lips are (Lab), and the eyes' share of the colour.
 _LIPS, _EYES = 7.0, 0.35
-#: Patches of colour on each side that remain of an area that is blurred out.
+#: Number of colour patches per side that remain of a blurred-out area.
 _BLUR_PATCHES = 4
 
 _OUTER_LIPS, _INNER_LIPS = slice(48, 60), slice(60, 68)
@@ -57,31 +57,31 @@ def paste(
     others: Sequence[np.ndarray] = (),
     random_state: int = 0,
 ) -> np.ndarray:
-    """Replace one face on a photo.
+    """Replace one face in a photo.
 
     Parameters
     ----------
     photo : ndarray of uint8, shape (h, w, 3)
     landmarks : ndarray, shape (68, 2)
-        Of the face to replace, in pixels of the photo.
+        Landmarks of the face to replace, in pixels of the photo.
     surrogate : ndarray of uint8, shape (H, W, 3)
-        A face of any size. If it is grey and the photo is not, it gets the tone of the skin that it covers.
+        A face of any size. If it is grey and the photo is not, it gets the skin tone of the covered face.
     surrogate_landmarks : ndarray, shape (68, 2)
     others : sequence of arrays (m, 2), optional
-        Points on the other faces of the photo. If one is near, nothing around the face is moved.
+        Points on the other faces in the photo. If one is near, nothing around the face is warped.
     random_state : int, default 0
-        For the grain, if the photo has more of it than the surrogate.
+        Seed for the grain, which is added if the photo has more of it than the surrogate.
 
     Returns
     -------
     ndarray of uint8, shape (h, w, 3)
-        The photo with the other face; unchanged further away than `_REACH`.
+        The photo with the new face; unchanged beyond the distance `_REACH`.
     """
     # Work on a patch around the face. (h, w, 3)
     top, bottom, left, right = _window(landmarks, photo.shape)
     part = photo[top:bottom, left:right].astype(np.float32)
     points = landmarks - [left, top]
-    # Place the surrogate's landmarks, and move the surroundings to meet its outline.
+    # Place the surrogate's landmarks, and warp the surroundings to meet its outline.
     target = _fit_shape(points, surrogate_landmarks)
     if _crowded(landmarks, others):
         target[detection.JAW] = points[detection.JAW]
@@ -101,7 +101,7 @@ def paste(
 
 
 def _window(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the patch around a face, inside a photo of this shape."""
+    """Top, bottom, left and right of the patch around a face, clipped to the photo's shape."""
     outline = detection.add_forehead(landmarks)
     low, high = outline.min(axis=0), outline.max(axis=0)
     margin = _MARGIN * (high - low).max()
@@ -137,21 +137,21 @@ def _face_width(landmarks: np.ndarray) -> float:
 
 
 def _crowded(landmarks: np.ndarray, others: Sequence[np.ndarray]) -> bool:
-    """Whether another face is within reach of what would be moved."""
+    """Whether another face is inside the area that would be warped."""
     edge, reach = _outline(landmarks), _REACH * _face_width(landmarks)
     return any(cv2.pointPolygonTest(edge, (float(x), float(y)), True) > -reach for o in others for x, y in o)
 
 
 def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Move the surroundings of a face so that they meet another outline.
+    """Warp the surroundings of a face to meet a new outline.
 
-    Each pixel moves like the nearest points of the outline, less and less up to the distance `_REACH`.
+    Each pixel moves with the nearest points of the outline; the displacement fades to zero at the distance `_REACH`.
 
     Parameters
     ----------
     part : ndarray of float32, shape (h, w, 3)
     points, target : ndarray, shape (68, 2)
-        The face on the patch, and the one that will be drawn.
+        Landmarks of the face in the patch, and of the face that will be drawn.
 
     Returns
     -------
@@ -160,18 +160,18 @@ def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.n
     height, width = part.shape[:2]
     # Points around both faces. (24, 2) each
     ring = [np.vstack([p[detection.JAW], _forehead(p)]) for p in (points, target)]
-    # On a coarse grid, average the displacements of these points by their closeness. (g, g, 2)
+    # On a coarse grid, average the displacements of these points, weighted by proximity. (g, g, 2)
     columns, rows = np.meshgrid(np.linspace(0, width - 1, _MOVE_GRID), np.linspace(0, height - 1, _MOVE_GRID))
     grid = np.dstack([columns, rows]).astype(np.float32)  # (g, g, 2)
     squared = ((grid[:, :, None] - ring[1]) ** 2).sum(axis=3)  # (g, g, 24)
     weight = 1 / (squared + (0.1 * _face_width(target)) ** 2) ** 2
     move = (weight / weight.sum(axis=2, keepdims=True)) @ (ring[0] - ring[1])
-    # Reduce them with the distance from the outline.
+    # Fade them with the distance from the outline.
     edge = cv2.convexHull(ring[1].astype(np.float32))
     outside = [-cv2.pointPolygonTest(edge, (float(x), float(y)), True) for x, y in grid.reshape(-1, 2)]
     share = np.clip(1 - np.reshape(outside, columns.shape) / (_REACH * _face_width(target)), 0, 1)
     move *= (share * share * (3 - 2 * share))[..., None]
-    # Interpolate them for each pixel, and read the patch there. (h, w, 2)
+    # Interpolate them at each pixel, and sample the patch there. (h, w, 2)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     places = ((_MOVE_GRID - 1) * side / max(n - 1, 1) for side, n in ((x, width), (y, height)))
     move = cv2.remap(move.astype(np.float32), *places, cv2.INTER_LINEAR)
@@ -184,7 +184,7 @@ def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.n
 def _warp(
     surrogate: np.ndarray, surrogate_landmarks: np.ndarray, target: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """Draw the surrogate at other landmarks, piece-wise affine: float32 (height, width, 3)."""
+    """Warp the surrogate to other landmarks with a piecewise affine map: float32 (height, width, 3)."""
     mesh = Mesh.over(target, height, width)
     back = detection.similarity(target, surrogate_landmarks)
     border = detection.move_points(mesh.border, back)
@@ -195,7 +195,7 @@ def _warp(
 
 
 def _forehead(landmarks: np.ndarray) -> np.ndarray:
-    """Seven points over the forehead (7, 2); on a turned head they stay between the ends of the jaw line."""
+    """Seven points on the forehead (7, 2); for a turned head they stay between the ends of the jaw line."""
     left, right, bridge = landmarks[[0, 16, 27]]
     across = (right - left) / max(float(np.linalg.norm(right - left)), 1e-9)
     shift = (((left + right) / 2 - bridge) @ across) * across
@@ -203,7 +203,7 @@ def _forehead(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _outline(landmarks: np.ndarray, forehead: float = 1.0) -> np.ndarray:
-    """Return the outline of a face, jaw line and a share of the forehead: (m, 2)."""
+    """Return the outline of a face, i.e. the jaw line and a share of the forehead: (m, 2)."""
     arc = _forehead(landmarks)
     up = (landmarks[27] - landmarks[8]) / max(float(np.linalg.norm(landmarks[27] - landmarks[8])), 1e-9)
     height = (arc - (landmarks[0] + landmarks[16]) / 2) @ up  # above the line between the ends of the jaw
@@ -219,7 +219,7 @@ def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """1 on the face, 0 outside, and a soft edge inside the outline: float32 (height, width)."""
+    """Mask of the face: 1 inside, 0 outside, with a soft edge inside the outline: float32 (height, width)."""
     area = _fill(_outline(landmarks, _FOREHEAD), height, width)
     area[0], area[-1], area[:, 0], area[:, -1] = 0, 0, 0, 0
     inside = cv2.distanceTransform(area, cv2.DIST_L2, 5)
@@ -239,7 +239,7 @@ def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:
-    """RGB of 0 to 255 -> L of 0 to 100, a and b: float32 (h, w, 3)."""
+    """Convert RGB in 0 to 255 to Lab with L in 0 to 100: float32 (h, w, 3)."""
     return cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
 
 
@@ -257,7 +257,7 @@ def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha
     scale = max(alpha.shape)
     places = np.column_stack([columns, rows]) / scale
     grid = np.dstack(np.meshgrid(np.arange(alpha.shape[1]), np.arange(alpha.shape[0]))) / scale
-    # Match the contrast of the lightness, then its course over the face (a paraboloid).
+    # Match the contrast of the lightness, then its gradient over the face (a paraboloid).
     contrast = np.clip(_spread(photo[..., 0][skin]) / max(_spread(surrogate[..., 0][skin]), 1e-3), *_CONTRAST)
     light = np.median(surrogate[..., 0][skin])
     result = surrogate.copy()
@@ -276,7 +276,7 @@ def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha
 
 
 def _skin(target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Where most faces show skin, inside the edge and without eyes, brows and mouth: bool (h, w)."""
+    """Area where most faces show skin, inside the edge and without eyes, brows and mouth: bool (h, w)."""
     area = (alpha > 0.9).astype(np.uint8)
     for part in (
         np.vstack([target[17:22], target[detection.LEFT_EYE]]),
@@ -293,9 +293,9 @@ def _spread(values: np.ndarray) -> float:
 
 
 def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: int) -> np.ndarray:
-    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) at places (m, 2), and evaluate it on a grid.
+    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) at points (m, 2), and evaluate it on a grid.
 
-    Least squares with five rounds of Tukey's biweight, so that a beard or glasses hardly bend it.
+    Least squares with five rounds of Tukey's biweight, so that a beard or glasses have little effect.
     """
     step = max(1, len(values) // 4000)
     places, values = places[::step], values[::step].astype(np.float64)
@@ -320,7 +320,7 @@ def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: i
 
 
 def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
-    """Redden lips and clear eyes in place, in the share (0 to 1) of colour that the skin's tone added everywhere."""
+    """Redden the lips and whiten the eyes in place, by the share (0 to 1) of colour that the skin tone added."""
     height, width = lab.shape[:2]
     soft = max(1.0, 0.012 * _face_width(target))
     lips = _fill(target[_OUTER_LIPS], height, width).astype(np.float32)
@@ -333,7 +333,7 @@ def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
 
 
 def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Spread the difference along the edge smoothly over the face: float32 (h, w, 3)."""
+    """Diffuse the difference along the edge smoothly over the face: float32 (h, w, 3)."""
     edge = 4 * alpha * (1 - alpha)
     difference = part - matched
     largest = np.abs(difference).max(axis=2)
@@ -345,7 +345,7 @@ def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.
 
 
 def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random) -> np.ndarray:
-    """Raise the finest detail to the photo's level: first the surrogate's own, then grain, each up to a limit."""
+    """Raise the finest detail to the photo's level: amplify the surrogate's own, then add grain, each up to a limit."""
     inside = alpha > 0.9
     if inside.sum() < 16:
         return matched
@@ -373,13 +373,13 @@ def _grain(image: np.ndarray) -> np.ndarray:
 
 
 def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-    """Make a head unrecognisable: only 4 x 4 patches of colour remain of an ellipse around it.
+    """Make a head unrecognisable: reduce an ellipse around it to 4 x 4 patches of colour.
 
     Parameters
     ----------
     photo : ndarray of uint8, shape (h, w, 3)
     box : array of 4 numbers
-        left, top, right, bottom of the face in pixels, brows to chin; may reach beyond the photo.
+        left, top, right, bottom of the face in pixels, brows to chin; may extend beyond the photo.
     landmarks : ndarray, shape (68, 2), optional
         If they are outside the box, the ellipse grows to include them.
 
@@ -399,7 +399,7 @@ def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = 
     right, bottom = np.minimum(np.ceil(centre + 1.3 * radius) + 1, photo.shape[1::-1]).astype(int)
     if right <= left or bottom <= top:
         return photo.copy()
-    # Reduce the area to a few patches, and enlarge these smoothly.
+    # Reduce the area to a few patches, and enlarge them smoothly.
     part = photo[top:bottom, left:right]
     coarse = cv2.resize(part, (_BLUR_PATCHES, _BLUR_PATCHES), interpolation=cv2.INTER_AREA)
     smooth = cv2.resize(coarse, part.shape[1::-1], interpolation=cv2.INTER_CUBIC)
@@ -412,7 +412,7 @@ def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = 
 
 
 def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Put a crop that a filter has changed (blur, mosaic or mask) back over the face.
+    """Paste a crop that a filter has changed (blur, mosaic or mask) back over the face.
 
     Parameters
     ----------
@@ -421,7 +421,7 @@ def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transfo
         In pixels of the photo.
     crop : ndarray of uint8, shape (H, W, 3)
     transform : ndarray, shape (2, 3)
-        From photo to crop.
+        Affine map from photo to crop.
 
     Returns
     -------
@@ -439,7 +439,7 @@ def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transfo
 
 
 def cover(photo: np.ndarray, landmarks: np.ndarray, colour: int = 127) -> np.ndarray:
-    """Paint over a face from chin to hair line, as in an attack on its surroundings: uint8 (h, w, 3)."""
+    """Paint over a face from chin to hairline, to attack its surroundings alone: uint8 (h, w, 3)."""
     result = photo.copy()
     points = _outline(landmarks)
     centre = points.mean(axis=0)

@@ -1,4 +1,4 @@
-"""Who is who: faces are grouped into people by their descriptors, or by the names of sub-folders."""
+"""Group faces into people by their descriptors, or by the names of sub-folders."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from scipy.spatial.distance import cdist
 
 from checks import ParameterError, check_number
 
-#: Faces whose dlib descriptors are closer than this count as one person. Photos of one person are rarely further apart;
-#: two people are sometimes as close, and then count as one person, which cannot make a cluster too small.
+#: Faces whose dlib descriptors are closer than this count as one person. Photos of one person are rarely further apart.
+#: Two people are sometimes this close; they then count as one person, which cannot make a cluster too small.
 SAME_PERSON = 0.5
 
 
 def group_people(
     descriptors: np.ndarray, threshold: float = SAME_PERSON, folders: Sequence[str | None] | None = None
 ) -> np.ndarray:
-    """Group faces into people: those that a chain of small distances joins.
+    """Group faces into people by single linkage: a chain of small distances joins faces.
 
-    In doubt, faces are joined. Two people taken for one are hidden together; one person taken for two would be in a
-    cluster twice, which then hides fewer people than it seems to.
+    When in doubt, faces are joined. Two people mistaken for one are hidden together; one person mistaken for two would
+    be in a cluster twice, and the cluster would hide fewer people than it claims.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ def group_people(
     threshold : float, default 0.5
         Distance below which two faces are joined, above 0.
     folders : sequence of n str or None, optional
-        The person that the user named, or None for a face without a name. Faces with the same name are one person,
-        faces with different names are different people, whatever the distances. A face without a name joins the
-        nearest named person below the threshold.
+        The person's name given by the user, or None for a face without a name. Faces with the same name are one person,
+        and faces with different names are different people, whatever their distances. A face without a name joins
+        the nearest named person below the threshold.
 
     Returns
     -------
     ndarray of str, shape (n,)
-        ``"person 1"`` ... in order of first appearance.
+        ``"person 1"``, ``"person 2"``, ... in order of first appearance.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def group_people(
             if np.isfinite(candidates).any():
                 joined[i], joined[:, i] = False, False
                 joined[i, np.argmin(candidates)] = True
-    # Number the connected faces by first appearance.
+    # Number the groups by first appearance.
     _, label = connected_components(joined, directed=False)
     _, first, person = np.unique(label, return_index=True, return_inverse=True)
     number = first.argsort().argsort() + 1
@@ -70,14 +70,14 @@ def group_people(
 
 
 def doubtful_pairs(descriptors: np.ndarray, people: np.ndarray, doubt: float = 0.6) -> int:
-    """Count the pairs of people who are closer than `doubt`, and so may be one person.
+    """Count the pairs of people who are closer than `doubt` and so may be one person.
 
     Parameters
     ----------
     descriptors : ndarray, shape (n, d)
     people : ndarray of str, shape (n,)
     doubt : float, default 0.6
-        Distance; the default is dlib's own threshold.
+        Distance threshold; the default is dlib's own.
     """
     names, person = np.unique(people, return_inverse=True)
     rows, columns = np.nonzero(cdist(descriptors, descriptors) < doubt)

@@ -1,4 +1,4 @@
-"""Who gets which face: people are told apart and partitioned, and surrogates made."""
+"""Plan a release: group faces into people, partition the people, and make surrogates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from release.gathering import FoundFaces, Photo, gather_faces
 from release.options import FolderOptions
 from release.people import doubtful_pairs, group_people
 
-#: People who may be one person are closer than this multiple of the distance that joins faces.
+#: Two people closer than this multiple of the joining distance may be one person.
 _DOUBT = 1.2
 
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """The face of one cluster, uint8 (h, w, 3), and its landmarks (68, 2), or None if no face was found on it."""
+    """The face of one cluster, uint8 (h, w, 3), and its landmarks (68, 2), or None if no face was found in it."""
 
     image: np.ndarray
     landmarks: np.ndarray | None
@@ -33,12 +33,12 @@ class Surrogate:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Who gets which face.
+    """Which surrogate each face gets.
 
     Attributes
     ----------
     photos : sequence of Photo
-        All photos of the folder.
+        All photos in the folder.
     found : FoundFaces or None
         The faces that can be replaced, with people as identities; None if there are none.
     model : anonymizer.Anonymizer or None
@@ -48,7 +48,7 @@ class Plan:
     surrogates : list of Surrogate
         One per cluster.
     n_doubtful : int
-        Pairs of people who may be one person.
+        Number of pairs of people who may be one person.
     """
 
     photos: Sequence[Photo]
@@ -60,19 +60,19 @@ class Plan:
 
     @property
     def n_people(self) -> int:
-        """How many people were told apart."""
+        """Number of people that were told apart."""
         return 0 if self.found is None else self.found.faces.n_people
 
     @cached_property
     def _rows(self) -> dict[tuple[int, int], int]:
-        """Row of each face that can be replaced, by photo and place."""
+        """Row of each replaceable face, by photo and place."""
         if self.found is None:
             return {}
         places = zip(self.found.photo.tolist(), self.found.place.tolist(), strict=True)
         return {place: row for row, place in enumerate(places)}
 
     def faces_on(self, number: int) -> Iterator[tuple[Spot, int | None]]:
-        """Yield the faces on photo `number`, each with its row in `found`, or None if it cannot be replaced."""
+        """Yield the faces in photo `number`, each with its row in `found`, or None if it cannot be replaced."""
         for place, spot in enumerate(self.photos[number].spots):
             yield spot, self._rows.get((number, place))
 
@@ -107,7 +107,7 @@ def _with_landmarks(image: np.ndarray) -> Surrogate:
 
 
 def _folders(options: FolderOptions, photos: Sequence[Photo], found: FoundFaces) -> list[str | None]:
-    """The sub-folder of each photo for its largest face, None for the other faces."""
+    """The name of the photo's sub-folder for its largest face, None for its other faces."""
     names = []
     for i, j in zip(found.photo, found.place, strict=True):
         heights = [spot.box[3] - spot.box[1] for spot in photos[i].spots]

@@ -11,14 +11,14 @@ from PIL import Image
 
 from datasets.faces import SMALLEST_SIDE
 
-#: An image of a release has at most this many pixels.
+#: An image in a release has at most this many pixels.
 IMAGE_PIXELS = 32 << 20
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Bit depth, colour type (RGB), compression, filter and interlace method of the header.
 _PLAIN_RGB = [8, 2, 0, 0, 0]
 
-#: What other chunks of a PNG may give away.
+#: What the other chunks of a PNG can reveal.
 _CHUNKS = {
     b"eXIf": "EXIF (camera, time, place)",
     **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "text"),
@@ -41,11 +41,11 @@ def decode_png(data: bytes) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it holds anything else, is damaged, or has more than `IMAGE_PIXELS` pixels.
+        If the file holds anything else, is damaged, or has more than `IMAGE_PIXELS` pixels.
     """
     (width, height, *kind), compressed = _parse(data)
     if width * height > IMAGE_PIXELS:
-        raise ValueError(f"{height}x{width} pixels are over the limit of {IMAGE_PIXELS}")
+        raise ValueError(f"{height}x{width} pixels exceed the limit of {IMAGE_PIXELS}")
     if kind != _PLAIN_RGB:
         raise ValueError("not stored as plain 8-bit RGB")
     if min(width, height) < SMALLEST_SIDE:
@@ -57,7 +57,7 @@ def decode_png(data: bytes) -> np.ndarray:
     except zlib.error as error:
         raise ValueError("damaged pixels") from error
     if len(rows) != size or not stream.eof or stream.unused_data:
-        raise ValueError("more or fewer bytes than the pixels take")
+        raise ValueError("number of bytes does not match the number of pixels")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             return np.array(image)
@@ -66,18 +66,18 @@ def decode_png(data: bytes) -> np.ndarray:
 
 
 def _parse(data: bytes) -> tuple[tuple[int, ...], bytes]:
-    """Return the header's seven numbers and the compressed pixels; refuse any other chunk."""
+    """Return the header's seven numbers and the compressed pixels; raise for any other chunk."""
     if data[:8] != _SIGNATURE:
         raise ValueError("not a PNG")
     place, kinds, header, compressed, content = 8, [], (), [], b""
     while place < len(data):
         if place + 12 > len(data):
-            raise ValueError("cut short, or followed by further bytes")
+            raise ValueError("truncated, or followed by extra bytes")
         length, kind = struct.unpack(">I4s", data[place : place + 8])
         content = data[place + 8 : place + 8 + length]
         checksum = data[place + 8 + length : place + 12 + length]
         if len(checksum) < 4 or struct.unpack(">I", checksum)[0] != zlib.crc32(kind + content):
-            raise ValueError("damaged or cut short")
+            raise ValueError("damaged or truncated")
         if kind not in (b"IHDR", b"IDAT", b"IEND"):
             raise ValueError(f"carries {_CHUNKS.get(kind, 'data other than pixels')}")
         if kind == b"IHDR" and len(content) == 13 and not kinds:
@@ -90,5 +90,5 @@ def _parse(data: bytes) -> tuple[tuple[int, ...], bytes]:
             break
     in_order = kinds == [b"IHDR", *[b"IDAT"] * len(compressed), b"IEND"] and compressed and header
     if not in_order or place != len(data) or content:
-        raise ValueError("parts out of order, or followed by further bytes")
+        raise ValueError("chunks out of order, or followed by extra bytes")
     return header, b"".join(compressed)

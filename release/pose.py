@@ -1,8 +1,8 @@
-"""The pose of a head, separated from the proportions of its face.
+"""Estimate the pose of a head separately from the proportions of its face.
 
-An affine map from one face's landmarks to another's transfers the pose, but the proportions of the face as well: a long
-face stays long. So poses are fitted with one rigid mean face for everybody, under weak perspective (rotation, scale and
-shift), and a face is moved from one pose to another by turning it in space.
+An affine map from one face's landmarks to another's transfers the pose, but also the proportions of the face: a long
+face stays long. So each pose is fitted to one rigid mean face, with weak perspective (rotation, scale, shift), and a
+face moves from one pose to another by a rotation in space.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 #: Mean face in space: x to the right, y down, z towards the viewer, in hundredths of the distance between the eyes.
 #: By factorisation (Tomasi and Kanade, "Shape and motion from image streams under orthography", IJCV 1992) of the
-#: landmarks on the ORL photos and their mirror images. As these heads are turned only a little, depth is known up to a
-#: factor; it is chosen so that the nose is 0.76 eye distances in front of the corners of the eyes.
+#: landmarks of the ORL photos and their mirror images. Because these heads are turned only slightly, the depth is known
+#: only up to a factor; we choose it so that the nose is 0.76 eye distances in front of the corners of the eyes.
 # fmt: off
-MEAN_FACE = np.array([
+_MEAN_FACE = np.array([
     (-112, -50, -87), (-110, -22, -84), (-107, 5, -82), (-102, 32, -79), (-93, 58, -70), (-76, 80, -56),
     (-55, 98, -39), (-30, 112, -21), (0, 116, -15), (30, 112, -21), (55, 98, -39), (76, 80, -56),
     (93, 58, -70), (102, 32, -79), (107, 5, -82), (110, -22, -84), (112, -50, -87), (-93, -70, -11),
@@ -35,12 +35,12 @@ MEAN_FACE = np.array([
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """Weak perspective: a point X in space is seen at ``scale * (rotation @ X)[:2] + shift``.
+    """Weak perspective: a point X in space projects to ``scale * (rotation @ X)[:2] + shift``.
 
     Attributes
     ----------
     scale : float
-        Pixels for one unit of `MEAN_FACE`.
+        Pixels per unit of `_MEAN_FACE`.
     rotation : ndarray of float64, shape (3, 3)
     shift : ndarray of float64, shape (2,)
     """
@@ -53,22 +53,22 @@ class Pose:
     def fit(cls, landmarks: np.ndarray) -> Pose:
         """Fit the pose of the mean face to landmarks (68, 2)."""
         # Least-squares map from the centred mean face to the centred landmarks. (2, 3)
-        model = MEAN_FACE - MEAN_FACE.mean(axis=0)
+        model = _MEAN_FACE - _MEAN_FACE.mean(axis=0)
         seen = landmarks - landmarks.mean(axis=0)
         linear = np.linalg.lstsq(model, seen, rcond=None)[0].T
-        # The nearest rotation, by the singular value decomposition, and its scale.
+        # Find the nearest rotation and its scale by singular value decomposition.
         u, strengths, vt = np.linalg.svd(linear, full_matrices=False)
         across, down = u @ vt
         rotation = np.stack([across, down, np.cross(across, down)])
         scale = float(strengths.mean())
-        return cls(scale, rotation, landmarks.mean(axis=0) - scale * rotation[:2] @ MEAN_FACE.mean(axis=0))
+        return cls(scale, rotation, landmarks.mean(axis=0) - scale * rotation[:2] @ _MEAN_FACE.mean(axis=0))
 
     def lift(self, landmarks: np.ndarray) -> np.ndarray:
-        """Return landmarks seen in this pose as points in space, with the mean face's depth: (68, 2) -> (68, 3)."""
+        """Lift landmarks in this pose to points in space, with the mean face's depth: (68, 2) -> (68, 3)."""
         flat = (landmarks - self.shift) / self.scale
-        depth = MEAN_FACE @ self.rotation[2]
+        depth = _MEAN_FACE @ self.rotation[2]
         return np.column_stack([flat, depth]) @ self.rotation
 
     def see(self, points: np.ndarray) -> np.ndarray:
-        """Return points in space as seen in this pose: (m, 3) -> (m, 2)."""
+        """Project points in space in this pose: (m, 3) -> (m, 2)."""
         return self.scale * points @ self.rotation[:2].T + self.shift

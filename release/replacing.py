@@ -1,7 +1,7 @@
-"""Faces are replaced in their photos: what happens to each face, and the files that come out.
+"""Replace the faces in photos: decide on each face, and write the files.
 
-Every face ends as replaced or filtered, or is blurred out with a reason. Finished photos wait in a private folder until
-all are done; then `release.writing` makes the release.
+Every face is replaced, filtered, or blurred out with a reason. Finished photos stay in a private folder until all are
+done; then `release.writing` writes the release.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from release.writing import write_release
 #: Outcome of a face; in shared mode, faces without a surrogate are `SUPPRESSED`.
 REPLACED, FILTERED, BLURRED = "replaced", "filtered", "blurred out"
 #: Reasons.
-NO_FACE, TOO_FEW, _SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
+_NO_FACE, _TOO_FEW, _SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
 _FACELESS_SURROGATE = "no face was found on the surrogate"
 _NOT_PASTED = "the surrogate does not fit this face"
 
 
 @dataclass(frozen=True, eq=False)
-class FaceEdit:
+class _FaceEdit:
     """What happens to one face.
 
     Attributes
@@ -67,23 +67,23 @@ class FaceEdit:
         return {"box": box, "person": self.person, "cluster": self.cluster, **outcome}
 
 
-def _edits(plan: Plan, number: int, mode: str) -> Iterator[FaceEdit]:
-    """Decide what happens to each face of photo `number`."""
+def _edits(plan: Plan, number: int, mode: str) -> Iterator[_FaceEdit]:
+    """Decide what happens to each face in photo `number`."""
     hidden = BLURRED if mode == "per_photo" else SUPPRESSED
     for spot, row in plan.faces_on(number):
         if row is None or plan.model is None:
-            yield FaceEdit(spot, hidden, spot.reason or TOO_FEW)
+            yield _FaceEdit(spot, hidden, spot.reason or _TOO_FEW)
             continue
         person = str(plan.found.faces.identities[row])
         if plan.labels is None:
-            yield FaceEdit(spot, FILTERED, "", person, filtered=plan.model.apply(row))
+            yield _FaceEdit(spot, FILTERED, "", person, filtered=plan.model.apply(row))
             continue
         cluster = int(plan.labels[row])
         surrogate = plan.surrogates[cluster]
         if mode == "per_photo" and surrogate.landmarks is None:
-            yield FaceEdit(spot, BLURRED, _FACELESS_SURROGATE, person, cluster)
+            yield _FaceEdit(spot, BLURRED, _FACELESS_SURROGATE, person, cluster)
         else:
-            yield FaceEdit(spot, REPLACED, "", person, cluster, surrogate)
+            yield _FaceEdit(spot, REPLACED, "", person, cluster, surrogate)
 
 
 def _why_not_written(options: FolderOptions, plan: Plan, photo: Photo) -> str:
@@ -91,8 +91,8 @@ def _why_not_written(options: FolderOptions, plan: Plan, photo: Photo) -> str:
     if photo.damage:
         return photo.damage
     if not photo.spots:
-        return "" if options.keep_faceless else NO_FACE
-    return TOO_FEW if plan.model is None and plan.found is not None else ""
+        return "" if options.keep_faceless else _NO_FACE
+    return _TOO_FEW if plan.model is None and plan.found is not None else ""
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -100,8 +100,10 @@ def _why_not_written(options: FolderOptions, plan: Plan, photo: Photo) -> str:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit], largest_side: int) -> dict:
-    """Replace all faces of one photo, and write it.
+def _make_photo(
+    path: Path, target: Path, source: str, decided: Sequence[_FaceEdit], largest_side: int
+) -> dict:
+    """Replace all faces in one photo, and write it.
 
     Parameters
     ----------
@@ -109,10 +111,10 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
         The photo, and the file to write.
     source : str
         The photo's name in the journal.
-    decided : sequence of FaceEdit
-        What should happen to each face. A face that cannot be pasted is blurred out instead.
+    decided : sequence of _FaceEdit
+        What to do with each face. A face that cannot be replaced is blurred out instead.
     largest_side : int
-        Limit of the written image, in pixels.
+        Largest side of the written image, in pixels.
 
     Returns
     -------
@@ -130,7 +132,7 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
                 image = pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
             except (cv2.error, ArithmeticError, ValueError):
                 edits[i] = replace(edit, outcome=BLURRED, reason=_NOT_PASTED)
-    for edit in edits:  # last, so that nothing brings back what they hide
+    for edit in edits:  # last, so that no other edit restores what they hide
         if edit.outcome == BLURRED:
             image = pasting.blur_out(image, edit.spot.box, edit.spot.landmarks)
     scale = min(1.0, largest_side / max(image.shape[:2]))
@@ -140,15 +142,15 @@ def make_photo(path: Path, target: Path, source: str, decided: Sequence[FaceEdit
     return {"source": source, "status": WRITTEN, "reason": "", "faces": faces, "sha256": digest}
 
 
-def _extent(edit: FaceEdit) -> np.ndarray:
-    """Points on a face that must not be moved when another one is pasted: (m, 2)."""
+def _extent(edit: _FaceEdit) -> np.ndarray:
+    """Points on a face that must not move when another face is pasted: (m, 2)."""
     if edit.outcome == BLURRED:
         return np.vstack([np.reshape(edit.spot.box, (2, 2)), edit.spot.landmarks])
     return edit.spot.landmarks
 
 
 def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
-    """Make all photos that are not finished, and record each."""
+    """Write all unfinished photos, and record each."""
     options.work.mkdir(mode=0o700, exist_ok=True)
 
     def note(record: dict) -> None:
@@ -165,21 +167,21 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
         elif reason and journal.done.get(source, {}).get("status") != status:
             note({"source": source, "status": status, "reason": reason, "faces": []})
     pool = joblib.Parallel(n_jobs=options.workers, return_as="generator")
-    records = pool(joblib.delayed(make_photo)(*_arguments(options, plan, number)) for number in todo)
+    records = pool(joblib.delayed(_make_photo)(*_arguments(options, plan, number)) for number in todo)
 
     for record in utils.progress(records, "replacing faces", total=len(todo)):
         note(record)
 
 
 def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
-    """Arguments of `make_photo`, all that another process needs."""
+    """Arguments of `_make_photo`: everything that a worker process needs."""
     path, edits = plan.photos[number].path, _edits(plan, number, options.mode)
     small = [replace(edit, spot=replace(edit.spot, crop=None)) for edit in edits]
     return path, options.finished_file(number), options.name_of(path), small, options.largest_side
 
 
 class _Originals(Sequence):
-    """The original photos, read on demand; a blank one in place of any without faces or that cannot be read."""
+    """The original photos, read on demand; a blank photo if one has no faces or cannot be read."""
 
     def __init__(self, photos: Sequence[Photo]):
         self.photos = photos
@@ -217,14 +219,14 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
 
 
 # ----------------------------------------------------------------------------------------------------------
-# shared mode: the surrogates alone, one file per person
+# shared mode: only the surrogates are written, one file per person
 # ----------------------------------------------------------------------------------------------------------
 
 
 def _note_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> None:
-    """Record what became of the faces of each photo; no photo is written."""
+    """Record the outcome of the faces in each photo; no photo is written."""
     for number, photo in enumerate(plan.photos):
-        reason = photo.damage or NO_FACE
+        reason = photo.damage or _NO_FACE
         if photo.spots:
             reason = _why_not_written(options, plan, photo) or _SHARED_ONLY
         faces = [edit.record() for edit in _edits(plan, number, options.mode)]
@@ -252,7 +254,7 @@ def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) ->
     return True
 
 
-#: Mode -> two functions (options, journal, plan): one makes the images, one writes the release if there are any.
+#: Mode -> two functions (options, journal, plan): the first makes the images, the second writes any to the release.
 WRITERS: dict[str, tuple[Callable, Callable]] = {
     "per_photo": (_make_photos, _release_photos),
     "shared": (_note_surrogates, _release_surrogates),

@@ -1,4 +1,4 @@
-"""The private report on a run: one HTML page that needs no other file. Its template is report.html."""
+"""The private report on a run: one self-contained HTML page. Its template is report.html."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from release.auditing import AuditReport
 from release.gathering import Photo
 from release.planning import Plan
 
-#: The report shows at most this many photos, this wide.
+#: Largest number of photos in the report, and their width.
 _SHEET_PHOTOS, _SHEET_WIDTH = 60, 420
 
-#: Colours of pictures that stand for originals: background, replaceable face, other face.
+#: Colours of the placeholders for originals: background, replaceable face, other face.
 _EMPTY, _FACE, _OTHER_FACE = (225, 225, 225), (90, 140, 190), (120, 120, 120)
 
 
 def make_sheet(plan: Plan, finished: Mapping[int, Path], mode: str, originals: bool) -> list[dict]:
-    """Make the pictures ``before`` and ``after``, as data URIs, each pair with a ``caption``.
+    """Draw the pictures ``before`` and ``after`` as data URIs, each pair with a ``caption``.
 
     Parameters
     ----------
     plan : release.planning.Plan
     finished : mapping of int to Path
-        The file of each photo; those that are not released have none there.
+        The file of each released photo.
     mode : str
     originals : bool
-        Whether to show the photos, or only where their faces were.
+        Whether to show the original photos, or only where their faces were.
     """
     if mode == "shared":
         shown = range(min(len(plan.surrogates), _SHEET_PHOTOS))
@@ -70,7 +70,7 @@ def _caption(photo: Photo) -> str:
 
 
 def _places(shape: tuple[int, ...], photo: Photo) -> np.ndarray:
-    """Draw where the faces were, on an empty picture of the photo's size."""
+    """Draw the positions of the faces on an empty picture of the photo's size."""
     picture = np.full((*shape[:2], 3), _EMPTY, dtype=np.uint8)
     for spot in photo.spots:
         left, top, right, bottom = (int(side) for side in spot.box)
@@ -80,7 +80,7 @@ def _places(shape: tuple[int, ...], photo: Photo) -> np.ndarray:
 
 
 def _uri(image: np.ndarray) -> str:
-    """Encode an image, reduced to the sheet's width, as the source of an ``img`` element."""
+    """Encode an image as the source of an ``img`` element, reduced to the sheet's width."""
     scale = min(1.0, _SHEET_WIDTH / image.shape[1])
     buffer = io.BytesIO()
     Image.fromarray(detection.resize(image, scale)).save(buffer, "JPEG", quality=85)
@@ -95,7 +95,7 @@ def make_report(
     originals: bool,
     k: int | None = None,
 ) -> str:
-    """Fill the page.
+    """Render the page.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def make_report(
     originals : bool
         Whether the sheet shows original photos.
     k : int, optional
-        How many people share a surrogate, if they do.
+        Number of people who share a surrogate, if any do.
 
     Returns
     -------

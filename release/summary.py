@@ -1,4 +1,4 @@
-"""What happened in a run, in sentences."""
+"""Summarise a run in sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def count(number: int, thing: str) -> str:
 
 
 def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequence[Path]) -> list[str]:
-    """Say what happened: photos, faces, people, what was left out, and what may be claimed.
+    """Summarise a run: photos, faces, people, what was left out, and what can be claimed.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
     journal : Journal
     plan : Plan
     others : sequence of Path
-        Files of the folder that are not photos.
+        Files in the folder that are not photos.
     """
     n_faces = sum(len(photo.spots) for photo in plan.photos)
     looked_at = f"{count(len(plan.photos), 'photo')}, {count(n_faces, 'face')}"
@@ -48,7 +48,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
 
 
 def _of_photos(journal: Journal) -> list[str]:
-    """What became of faces and photos in per_photo mode."""
+    """Count the outcomes of faces and photos in per_photo mode."""
     faces = [face for record in journal.done.values() for face in record["faces"]]
     outcomes = Counter(face["outcome"] for face in faces)
     hidden = FILTERED if outcomes[FILTERED] else REPLACED
@@ -62,16 +62,18 @@ def _of_photos(journal: Journal) -> list[str]:
 
 
 def _of_surrogates(plan: Plan) -> list[str]:
-    """What was written in shared mode."""
-    sentences = [f"{count(len(plan.surrogates), 'surrogate')} written, one copy per person, and no photo."]
+    """Count what was written in shared mode."""
+    sentences = [f"{count(len(plan.surrogates), 'surrogate')} written, one copy per person, and no photos."]
     n_unused = sum(bool(spot.reason) for photo in plan.photos for spot in photo.spots)
     if n_unused:
-        sentences.append(f"{count(n_unused, 'face')} not used: too small, turned away or at the border.")
+        sentences.append(
+            f"{count(n_unused, 'face')} not used: too small, turned away or at the edge of the photo."
+        )
     return sentences
 
 
 def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> list[str]:
-    """What was suppressed or left out, and what to look at."""
+    """Report what was suppressed or left out, and what to check."""
     sentences = []
     if plan.found is not None and plan.model is None:
         sentences.append(
@@ -82,7 +84,7 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
     if n_faceless:
         is_kept = options.keep_faceless and options.mode == "per_photo"
         done = "kept, without metadata" if is_kept else SUPPRESSED
-        sentences.append(f"{count(n_faceless, 'photo')} in which no face was found: {done}.")
+        sentences.append(f"{count(n_faceless, 'photo')} without a detected face: {done}.")
     damaged = [photo.damage for photo in plan.photos if photo.damage]
     sentences += [f"Damaged: {damage}" for damage in damaged]
     sentences += [unread_kind(path) or f"Not an image: {path}" for path in others]
@@ -91,20 +93,20 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
         sentences.append(f"Left out: {left_out}.")
     if plan.n_doubtful:
         sentences.append(
-            f"{count(plan.n_doubtful, 'pair')} of people look alike and count as different; if two of them are one "
-            "person, their cluster hides one person fewer. A larger --same-person joins them."
+            f"{count(plan.n_doubtful, 'pair')} of people look alike but count as different; if a pair is one "
+            "person, its cluster hides one person fewer. A larger --same-person joins them."
         )
     if options.mode == "per_photo":
-        sentences.append("Look through the result: a face that no detector found is still visible.")
+        sentences.append("Check the result by eye: a face that no detector found is still visible.")
     return sentences
 
 
 def _claim(options: FolderOptions) -> str:
-    """Say what may be claimed for the result."""
+    """State what can be claimed for the result."""
     if not options.k_anonymous:
         return (
             f"Each face was changed separately ({options.method}). This is not k-anonymous: recognisers trained on "
-            "such images see through them."
+            "such images can identify the people."
         )
     if options.mode == "per_photo":
         return (

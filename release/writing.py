@@ -1,7 +1,7 @@
-"""Write a release folder, and its ledger to a private place.
+"""Write a release folder, and its ledger to a private location.
 
-The ledger says which file each person got. It is a re-identification key: it is written outside the release, readable
-only by its owner, and kept or destroyed by whoever is responsible for the photos.
+The ledger records which file each person got. It is a re-identification key: it is written outside the release,
+readable only by its owner, and whoever is responsible for the photos keeps or destroys it.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ def write_release(
     suppressed: Mapping[int, str] | None = None,
     failed: Mapping[int, str] | None = None,
 ) -> dict:
-    """Write anonymized images to a folder that can be shared, and the ledger to a private place.
+    """Write anonymized images to a folder that can be shared, and the ledger to a private location.
 
-    File names come from the system's source of randomness: anyone who knew a seed could assign them again.
+    File names come from the system's source of randomness: with a seed, anyone who knew it could reproduce them.
 
     Parameters
     ----------
     folder : str or Path
-        The release: a new or empty folder. It appears only when everything is written.
+        The release: a new or empty folder. It appears only once everything is written.
     faces : Faces
         The n photos that were anonymized.
     images : sequence of c uint8 arrays (h, w, 3)
     labels : ndarray of int, shape (n,)
         The image that each photo got, 0 to c - 1; -1 for none.
     mode : str
-        ``"shared"``: one file per person, equal for all who share an image. ``"per_photo"``: one file per photo,
+        ``"shared"``: one file per person, identical for all who share an image. ``"per_photo"``: one file per photo,
         without k-anonymity.
     ledger : str or Path
         A new file outside the release: JSON with the outcome of each photo, mode 0600.
     k : int, optional
-        The claim in ``"shared"`` mode, at least 2; by default the largest that holds. None in ``"per_photo"`` mode.
+        The claimed k in ``"shared"`` mode, at least 2; by default the largest valid one. None in ``"per_photo"`` mode.
     suppressed, failed : mapping of int to str, optional
         Row -> reason. Every photo without an image must be in exactly one of the two.
 
@@ -67,11 +67,11 @@ def write_release(
     Raises
     ------
     ValueError
-        If arguments do not match: a label or a reason is missing, fewer than k people share an image, a person of a
-        ``"shared"`` release has several, an image is one of the photos, or the ledger is inside the release. Nothing is
-        written then.
+        If arguments do not match: a label or a reason is missing, fewer than k people share an image, a person in a
+        ``"shared"`` release has several images, an image is one of the photos, or the ledger is inside the release.
+        Nothing is written then.
     FileExistsError
-        If the folder is not empty, or the ledger exists (it could be the only key to an older release).
+        If the folder is not empty, or the ledger already exists (it may be the only key to an older release).
     FileNotFoundError
         If a parent folder is missing.
     """
@@ -103,7 +103,7 @@ def write_release(
             path.chmod(0o644)
             os.utime(path, (layout.FILE_TIME, layout.FILE_TIME))
         os.utime(parts, (layout.FILE_TIME, layout.FILE_TIME))
-        # The ledger comes first: without it, a release could not be withdrawn for a person.
+        # Write the ledger first: without it, a person could not be withdrawn from the release.
         utils.save_atomic(ledger, lambda file: file.write(json.dumps(private, indent=1).encode()))
         if folder.exists():
             folder.rmdir()
@@ -145,7 +145,7 @@ def _check_per_photo(k: int | None, labels: np.ndarray) -> None:
 
 
 def _checked_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:
-    """Return the claim of a shared release; refuse a person with several images and an image with too few people."""
+    """Return the claimed k of a shared release; raise if a person has several images or an image has too few people."""
     if k is not None:
         check_number("k", k, int, at_least=2)
     people = [set(identities[labels == label].tolist()) for label in range(labels.max() + 1)]
@@ -163,7 +163,7 @@ def _checked_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int
 
 
 def pixel_key(image: np.ndarray) -> bytes:
-    """Digest of an image's size and pixels."""
+    """Hash of an image's size and pixels."""
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
 
 
@@ -173,14 +173,14 @@ def _refuse_photos(faces: Faces, images: Sequence[np.ndarray]) -> None:
     passed = [i for i, image in enumerate(images) if pixel_key(image) in photos]
     if passed:
         raise ParameterError(
-            f"{len(passed)} images are unchanged photos, the first is image {passed[0]}; anonymize or suppress them"
+            f"{len(passed)} images are unchanged photos (first: image {passed[0]}); anonymize or suppress them"
         )
 
 
 def _check_places(folder: Path, ledger: Path) -> None:
     for path in (folder, ledger):
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+            raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
     if ledger.resolve().is_relative_to(folder.resolve()):
         raise ParameterError(f"{ledger}: the ledger identifies people and must not be inside the release")
     if os.path.lexists(ledger):

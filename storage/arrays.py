@@ -17,7 +17,7 @@ from storage import reading
 from storage.reading import _naming, _read_file, _RefusedError
 from storage.saving import save_atomic
 
-# numpy's kinds of plain values: bool, integers, floats, complex, bytes, text. Never objects, records or dates.
+# numpy's kinds of plain values: bool, integers, floats, complex, bytes, text; never objects, records or dates.
 _PLAIN_KINDS = "biufcSU"
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -98,7 +98,9 @@ def _parse_npy(stream: BinaryIO, size: int) -> np.ndarray:
         )
     claim, left = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if claim != left:
-        raise _RefusedError(f"its header claims {claim} bytes, but {left} follow: it is damaged; replace it")
+        raise _RefusedError(
+            f"its header claims {claim} bytes, but {left} follow; the file is damaged, replace it"
+        )
     return _array_from_bytes(shape, dtype, fortran_order, stream.read(left))
 
 
@@ -111,10 +113,10 @@ def _parse_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, np.
             raise _RefusedError(f"arrays are missing: {', '.join(missing)}; store {', '.join(names)}")
         chosen = {name: members[name] for name in names or members}
         if sum(info.file_size for info in chosen.values()) > reading.MAX_BYTES:
-            raise _RefusedError(f"it unpacks to more than {reading.MAX_BYTES} bytes; split it")
+            raise _RefusedError(f"it unpacks to more than {reading.MAX_BYTES} bytes; split the file")
         arrays = {}
         for name, info in chosen.items():
-            # Other methods unpack whole blocks at once, whatever size the file claims.
+            # Other methods decompress whole blocks at once, whatever size the file claims.
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise _RefusedError("its compression method is not supported; save it again with numpy.savez")
             with archive.open(info) as member:
@@ -123,14 +125,14 @@ def _parse_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, np.
 
 
 def _array_from_bytes(shape: tuple, dtype: np.dtype, fortran_order: bool, raw: bytes) -> np.ndarray:
-    """Make a new array in native byte order from exactly its bytes; sizes are checked with Python integers."""
+    """Make a new array in native byte order from its exact bytes; sizes are checked with Python integers."""
     if dtype.kind not in _PLAIN_KINDS or dtype.itemsize == 0:
         raise _RefusedError(f"an array has type {str(dtype)[:80]}; only plain numbers and text are read")
     if not all(type(length) is int and 0 <= length <= sys.maxsize for length in shape) or len(shape) > 32:
         raise _RefusedError("an array has an impossible shape; replace the file")
     claim = math.prod(shape) * dtype.itemsize
     if claim != len(raw):
-        raise _RefusedError(f"an array of {claim} bytes has {len(raw)} in the file; replace the file")
+        raise _RefusedError(f"an array of {claim} bytes has {len(raw)} bytes in the file; replace the file")
     order = "F" if fortran_order else "C"
     array = np.array(np.ndarray(shape, dtype, buffer=raw, order=order), dtype=dtype.newbyteorder("="))
     if dtype.kind == "U" and array.size and np.frombuffer(array.tobytes(), np.uint32).max() > sys.maxunicode:

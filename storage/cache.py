@@ -1,4 +1,4 @@
-"""The cache: where results are kept, and functions that compute only the missing ones."""
+"""The cache: stored results, and functions that compute only missing results."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ import storage
 from storage.arrays import load_arrays, save_arrays
 from storage.progress import progress
 
-# Rows are written to the cache this often (seconds), so that an interruption loses little.
+# Rows are written to the cache at this interval (seconds), so that an interruption loses little.
 _SAVE_INTERVAL = 2.0
 
-# From this many missing rows on, they are computed in parallel: a row takes about 7 ms, starting a process 3 s.
+# At least this many missing rows are computed in parallel: a row takes about 7 ms, starting a process 3 s.
 _PARALLEL_ROWS = 1000
 
 # Fewer missing rows than this are computed without a progress bar.
 _SHOWN_ROWS = 64
 
-# How many rows one parallel task computes.
+# Number of rows per parallel task.
 _TASK_ROWS = 16
 
-# SQLite's error codes for a file that is damaged or is not SQLite's.
+# SQLite's error codes for a file that is damaged or not a database.
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
 
 _SEAL_BYTES = 8
@@ -45,8 +45,8 @@ _Blocks = Iterable[tuple[Sequence[int], Iterable[ArrayLike]]]
 def cache_folder(name: str) -> Path:
     """Return a folder of the cache; it is created if missing, and only its owner can open it.
 
-    The cache holds personal data. It lies in ``$ANONFACES_CACHE`` or, if that is not set, in ``.cache/anonfaces`` in
-    the repository.
+    The cache holds personal data. It is in ``$ANONFACES_CACHE`` or, if that is not set, in ``.cache/anonfaces`` in the
+    repository.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def cached_arrays(
     folder_name : str
         As for `cache_folder`.
     key : str
-        A `content_key` of all that the result depends on, with the `source_key` of the code.
+        A `content_key` of everything that the result depends on, including the `source_key` of the code.
     compute : callable
         Called without arguments if the entry is missing or damaged; returns a dict of plain arrays.
     """
@@ -96,17 +96,17 @@ def cached_arrays(
 
 
 class CacheStore:
-    """Bytes by key in one SQLite file of the cache, safe with several processes and against interruption.
+    """Bytes by key in one SQLite file of the cache, safe for concurrent processes and interruptions.
 
     Parameters
     ----------
     name : str
-        Names the file; one for each kind of value and version of the code that computes it.
+        Name of the file, one for each kind of value and each version of the code that computes it.
 
     Notes
     -----
-    Each value is stored with a checksum of key and value, as SQLite has none of its own. A damaged entry counts as
-    missing, and a damaged file is replaced by an empty one: everything in a cache can be computed again.
+    Each value is stored with a checksum of key and value, because SQLite has none. A damaged entry counts as missing,
+    and a damaged file is replaced by an empty file: everything in a cache can be computed again.
     """
 
     def __init__(self, name: str):
@@ -114,12 +114,12 @@ class CacheStore:
         self._run(lambda connection: None)
 
     def _run(self, work: Callable[[sqlite3.Connection], object]):
-        """Return ``work(connection)``; if the file is damaged, on a new one."""
+        """Return ``work(connection)``; replace a damaged file by a new one."""
         try:
             return self._attempt(work)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
-                raise  # locked or not writable: the content is fine
+                raise  # locked or not writable: the content is intact
         for path in (self.path, self.path.with_name(self.path.name + "-journal")):
             path.unlink(missing_ok=True)
         return self._attempt(work)
@@ -145,7 +145,7 @@ class CacheStore:
         return found
 
     def put(self, entries: dict[str, bytes]) -> None:
-        """Add or replace entries, all of them or none."""
+        """Add or replace entries in one transaction."""
         insert = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
         sealed = [(key, value + _seal(key, value)) for key, value in entries.items()]
         self._run(lambda connection: connection.executemany(insert, sealed))
@@ -163,9 +163,9 @@ def cached_json(store_name: str, key: str, compute: Callable[[], object]):
     store_name : str
         As for `CacheStore`.
     key : str
-        A `content_key` of all that the result depends on.
+        A `content_key` of everything that the result depends on.
     compute : callable
-        Called without arguments if the entry is missing or damaged. NaN is allowed in what it returns.
+        Called without arguments if the entry is missing or damaged. Its result may contain NaN.
     """
     store = CacheStore(store_name)
     value = store.get([key]).get(key)
@@ -178,10 +178,10 @@ def cached_json(store_name: str, key: str, compute: Callable[[], object]):
 def cached_rows(
     store_name: str, keys: Sequence[str], function: Callable, arguments: Callable, description: str
 ) -> list[np.ndarray]:
-    """Return one float32 row for each key; rows that the cache does not hold are computed.
+    """Return one float32 row for each key; compute rows that are not in the cache.
 
-    Many missing rows are computed in parallel through joblib, with the backend of `joblib.parallel_config`. An
-    interruption keeps the finished rows.
+    Many missing rows are computed in parallel with joblib, using the backend of `joblib.parallel_config`. After an
+    interruption, finished rows are kept.
 
     Parameters
     ----------
@@ -190,16 +190,16 @@ def cached_rows(
     keys : sequence of n str
         Equal keys share a row.
     function : callable
-        Returns a 1-D array. A function of a module, as other processes must find it.
+        Returns a 1-D array. A module-level function, because other processes must find it.
     arguments : callable
-        ``arguments(i)`` gives the arguments of `function` for row i.
+        ``arguments(i)`` returns the arguments of `function` for row i.
     description : str
-        For the progress bar.
+        Label of the progress bar.
 
     Returns
     -------
     list of n ndarray of float32
-        Read-only; equal keys share one. All rows of a store have the same length.
+        Read-only; equal keys share a row. All rows of a store have the same length.
     """
 
     def blocks(missing: list[int]) -> _Blocks:
@@ -255,12 +255,12 @@ def _apply(function: Callable, argument_lists: Iterable[tuple]) -> list:
 def _cached(
     store_name: str, keys: Sequence[str], blocks: Callable[[list[int]], _Blocks], description: str
 ) -> list[np.ndarray]:
-    """Rows from the store; ``blocks(positions)`` gives positions and rows of the missing ones, block by block."""
+    """Rows from the store; ``blocks(positions)`` yields positions and rows of missing rows, block by block."""
     store = CacheStore(store_name)
     known = store.get(keys)
     lengths = {len(value) for value in known.values()}
     if len(lengths) > 1 or any(length % np.dtype(np.float32).itemsize for length in lengths):
-        known = {}  # some are wrong, and we cannot tell which
+        known = {}  # some rows are wrong, and we cannot tell which
     missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
     fresh, saved = {}, time.monotonic()
     quiet = True if len(missing) < _SHOWN_ROWS else None
@@ -280,7 +280,7 @@ def _cached(
 
 
 def _save_rows(store: CacheStore, known: dict[str, bytes], fresh: dict[str, bytes]) -> None:
-    """Move the fresh rows to the store and to the known ones."""
+    """Move the new rows to the store and to the known rows."""
     store.put(fresh)
     known.update(fresh)
     fresh.clear()

@@ -21,12 +21,12 @@ _MAX_NAME_LENGTH = 4096
 
 
 def load_encodings(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read face descriptors and the names of their photos, without running code from the file.
+    """Read face descriptors and the names of their photos, without executing code from the file.
 
     Parameters
     ----------
     path : str or Path
-        The suffix sets the format. ``.pickle``, ``.pkl``: a list of dicts with ``imagePath`` (text) and
+        The suffix determines the format. ``.pickle``, ``.pkl``: a list of dicts with ``imagePath`` (text) and
         ``encoding`` (d numbers), as AnonFACES published them, written by Python 2 or 3 and any numpy.
         ``.npz``: arrays ``names`` and ``encodings``. ``.npy``: the descriptors alone. ``.csv``: comma-separated
         UTF-8 text with names in the first column and numbers in all others, with or without a header. The first
@@ -51,7 +51,7 @@ def load_encodings(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     Warns
     -----
     UserWarning
-        If a ``.csv`` may be cut short (no newline at its end) or its header looks like numbers.
+        If a ``.csv`` file may be truncated (no newline at its end) or its header looks like numbers.
     """
     data = _read_file(path)
     suffix = Path(path).suffix.lower()
@@ -96,26 +96,26 @@ def _checked_encodings(names: Sequence[str], X: np.ndarray) -> tuple[np.ndarray,
     if len(names) != len(X):
         raise _RefusedError(f"there must be one name per encoding, got {len(names)} names for {len(X)}")
     single = X.dtype.newbyteorder("=") == np.float32
-    with np.errstate(over="ignore"):  # wider floats may overflow to inf, which is refused next
+    with np.errstate(over="ignore"):  # wider floats may overflow to inf, which the next check refuses
         X = np.array(X, dtype=np.float32 if single else np.float64, order="C")
     finite = np.isfinite(X).all(axis=1)  # (n,)
     if not finite.all():
         raise _RefusedError(
-            f"{len(X) - finite.sum()} encodings hold NaN or infinity, the first in row {finite.argmin()} (counted "
+            f"{len(X) - finite.sum()} encodings hold NaN or infinity, first in row {finite.argmin()} (counted "
             "from 0); leave these faces out or encode them again"
         )
     return _text_array(names), X
 
 
 def _text_array(names: Sequence[str]) -> np.ndarray:
-    """Return names as a str array (n,), unless it would take far more memory than the names have letters."""
+    """Return names as a str array (n,), unless one long name would make the array far too large."""
     for row, name in enumerate(names):
         if not isinstance(name, str):
             kind = type(name).__name__
             raise _RefusedError(f"row {row} (counted from 0): the name must be text, got {kind}")
     longest = max(map(len, names))
     if longest > _MAX_NAME_LENGTH or 4 * longest * len(names) > reading.MAX_BYTES:
-        raise _RefusedError(f"a name has {longest} letters; use at most {_MAX_NAME_LENGTH}")
+        raise _RefusedError(f"a name has {longest} characters; use at most {_MAX_NAME_LENGTH}")
     return np.array(names, dtype=str)
 
 
@@ -147,7 +147,7 @@ def _read_pickle_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
 
 def _stack(vectors: list) -> np.ndarray:
     """Stack n vectors of d numbers (arrays, lists or tuples) into one array (n, d)."""
-    # Check lengths first: a small pickle can name one long vector many times.
+    # Check lengths first: a small pickle can refer to one long vector many times.
     for row, vector in enumerate(vectors):
         if not isinstance(vector, list | tuple) and not (isinstance(vector, np.ndarray) and vector.ndim == 1):
             raise _RefusedError(f"row {row} (counted from 0): the encoding must be a vector")
@@ -182,7 +182,7 @@ def _read_csv_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
         raise _RefusedError("the text is not UTF-8; save the table as UTF-8, comma-separated") from None
     if not text.endswith(("\n", "\r")):
         warnings.warn(
-            f"{path}: the last line has no newline, so the file may be cut short; compare it with its source",
+            f"{path}: the last line has no newline, so the file may be truncated; compare it with its source",
             stacklevel=3,
         )
     names, rows, width = [], [], None
@@ -201,21 +201,21 @@ def _read_csv_encodings(data: bytes, path) -> tuple[list[str], np.ndarray]:
                 raise _RefusedError(f"line {line} has no name in its first cell; name every face")
             names.append(cells[0])
     except csv.Error:
-        raise _RefusedError(f"quotes near line {reader.line_num} are broken; save the table again") from None
+        raise _RefusedError(f"unbalanced quotes near line {reader.line_num}; save the table again") from None
     if not rows:
         raise _RefusedError("the table has no faces; write one line per face")
     return names, np.stack(rows)
 
 
 def _is_header(cells: list[str], line: int, path) -> bool:
-    """Whether the first line of a table is a header. Half a header is rather a damaged face, which must not vanish."""
+    """Whether the first line of a table is a header. A partial header is read as a damaged face, not dropped."""
     if len(cells) < 2:
         raise _RefusedError(f"line {line} has one cell; separate the name and the values with commas")
     counted = cells[1:] == [str(column) for column in range(len(cells) - 1)]
     if counted and cells[0] and len(cells) > 3:
         warnings.warn(
             f"{path}: line {line} holds the values 0, 1, 2, ... and was read as a face; if it is a header, "
-            "give its columns names or delete the line",
+            "name its columns or delete the line",
             stacklevel=4,
         )
     if counted:
@@ -241,7 +241,7 @@ def _numbers(cells: list[str], line: int) -> np.ndarray:
     return np.array(values)
 
 
-# How each suffix is read: (content, path) -> names, X.
+# Reader of each suffix: (content, path) -> names, X.
 _READERS: dict[str, Callable[[bytes, str | Path], tuple[list[str], np.ndarray]]] = {
     ".pickle": _read_pickle_encodings,
     ".pkl": _read_pickle_encodings,

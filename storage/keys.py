@@ -1,4 +1,4 @@
-"""Keys of cached results: from the content they are computed from, and from the code that computes them."""
+"""Keys of cached results, from their inputs and from the code that computes them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 import storage
 from storage.arrays import _PLAIN_KINDS
 
-# Modules that compute no cached value: they read, write, check arguments, run commands and draw.
+# Modules that compute no cached values: they read, write, check arguments, run commands or draw.
 _NO_VALUES = ("storage", "utils", "checks", "commands", "datasets", "vizualization")
 
-# Keywords of argparse that only show text.
+# Keywords of argparse that only set displayed text.
 _HELP = {"help", "description", "epilog"}
 
 
@@ -28,8 +28,8 @@ def content_key(*parts) -> str:
     Parameters
     ----------
     *parts : ndarray, str, bytes, bool, int, float, None, or list, tuple or dict of these
-        An array counts with its type, shape and values, a numpy scalar as the Python number it holds. The order of
-        a dict does not count.
+        An array contributes its type, shape and values; a numpy scalar counts as a Python number. The order of a dict
+        does not matter.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def content_key(*parts) -> str:
 
 
 def _digest(part) -> bytes:
-    """SHA-256 of the type and content of one part. Containers hash digests, which all have one length."""
+    """SHA-256 of the type and content of one part. Containers hash digests, which all have the same length."""
     if isinstance(part, np.ndarray):
         if part.dtype.kind not in _PLAIN_KINDS or isinstance(part, np.ma.MaskedArray):
             raise TypeError(f"an array of type {part.dtype} has no content key; use plain numbers or text")
@@ -81,12 +81,12 @@ def source_key(*sources: ModuleType | str | Path, without: Iterable[str] = ()) -
     Parameters
     ----------
     *sources : module, str or Path
-        Modules, their names, or the paths of their files. The other modules follow from their imports, wherever
-        these stand. A module does not imply the ``__init__`` of its package.
+        Modules, their names, or the paths of their files. Imported modules are followed, wherever the import
+        statements are. A module does not imply the ``__init__`` of its package.
     without : iterable of str, optional
         Names of modules or packages that are not followed, because another key covers them or because they do not
-        affect the cached value. ``__main__`` files and modules that never compute one (storage, checks of arguments,
-        commands, data sets, figures) are never followed: a photo's pixels are part of the content key.
+        affect the cached value. ``__main__`` files and modules that never compute values (storage, argument checks,
+        commands, data sets, figures) are never followed; a photo's pixels are part of the content key.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def source_key(*sources: ModuleType | str | Path, without: Iterable[str] = ()) -
 
 
 def _codes(sources: Iterable[ModuleType | str | Path], without: Iterable[str] = ()) -> dict[str, str]:
-    """Return a digest of each module that the sources consist of, by its path."""
+    """Return a digest of each source module and its imports, by path."""
     skipped, digests = (*_NO_VALUES, *without), {}
     pending = [_source_path(source) for source in sources]
     while pending:
@@ -128,7 +128,7 @@ def _source_path(source: ModuleType | str | Path) -> Path:
 
 
 def _module_path(name: str) -> Path | None:
-    """Return the file of a project's module; None for other modules, and for names inside a module."""
+    """Return the file of a project module; None for other modules, and for names inside a module."""
     place = storage.ROOT.joinpath(*name.split("."))
     paths = (place / "__init__.py", place.with_name(f"{place.name}.py"))
     return next((path for path in paths if path.is_file()), None)

@@ -42,7 +42,7 @@ def package_files(distribution: str, pattern: str) -> list[Path]:
 
 
 def find_package_file(distribution: str, pattern: str) -> Path:
-    """Return the one file that `package_files` finds; ValueError if there are several."""
+    """Return the only file that `package_files` finds; raise ValueError if there are several."""
     paths = package_files(distribution, pattern)
     if len(paths) > 1:
         raise ValueError(f"{len(paths)} files of the package {distribution} match {pattern}; narrow it")

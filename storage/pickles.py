@@ -1,8 +1,8 @@
-"""The data in a pickle, read without running it.
+"""Read the data in a pickle without executing it.
 
-A pickle is a program for a stack machine, and its instructions can call any function. `load_pickle` keeps the
-instructions that build data. It replaces every call by a record (`PickledObject`), and then turns the records of
-numpy's arrays, types and scalars into arrays after checking their shapes and byte counts.
+A pickle is a program for a stack machine, and its instructions can call any function. `load_pickle` executes only the
+instructions that build data. It replaces every call by a record (`PickledObject`). Then it checks the shapes and byte
+counts in the records of numpy's arrays, types and scalars, and converts these records to arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLAIN_VALUES = (str, bytes, bytearray, int, float, type(None))
 
 @dataclass(eq=False)
 class PickledObject:
-    """What a pickle says about one object that is not plain data; nothing in it runs.
+    """A pickle's record of an object that is not plain data; nothing in it is executed.
 
     Attributes
     ----------
@@ -47,28 +47,28 @@ class PickledObject:
     entries: dict = field(default_factory=dict)
 
 
-#: Makes an object from its record.
+#: A function that makes an object from its record.
 _Builders = Mapping[str, Callable[[PickledObject], object]]
 
 
 def load_pickle(path: str | Path, allowed: _Builders | None = None):
-    """Read the data in a pickle file without running it or importing anything.
+    """Read the data in a pickle file without executing it or importing anything.
 
     Parameters
     ----------
     path : str or Path
-        Pickle of protocol 2 to 5, by Python 2 or 3 and numpy 1 or 2. Text of Python 2 is read as latin-1.
+        Pickle of protocol 2 to 5, written by Python 2 or 3 and numpy 1 or 2. Python 2 strings are read as latin-1.
     allowed : dict of str to callable, optional
-        Further names that the file may call. Each maps to a function or class of yours that gets the
-        `PickledObject` and returns what replaces it, for example
-        ``allowed={"dnnlib.util.EasyDict": lambda pickled: pickled.entries}``. It should only store: an error in it
-        counts as damage of the file, so check the result afterwards.
+        Further names that the file may call. Each maps to your function or class that gets the `PickledObject` and
+        returns its replacement, for example
+        ``allowed={"dnnlib.util.EasyDict": lambda pickled: pickled.entries}``. It should only store values: an error
+        in it is reported as a damaged file, so check the result afterwards.
 
     Returns
     -------
     object
         None, bool, int, float, str, bytes, list, tuple, dict (its keys are plain values), numpy arrays, scalars and
-        dtypes, and what the functions in `allowed` return. References to one object stay references to one object.
+        dtypes, and the results of the functions in `allowed`. Shared references stay shared.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def load_pickle(path: str | Path, allowed: _Builders | None = None):
 
     Notes
     -----
-    Opcodes as in CPython's ``pickletools``, whose decoder is used. The time is linear in the file's size.
+    The opcodes are decoded by CPython's ``pickletools``. The time is linear in the file's size.
     """
     data = _read_file(path)
     with _naming(path):
@@ -89,15 +89,15 @@ def load_pickle(path: str | Path, allowed: _Builders | None = None):
 def _parse_pickle(data: bytes, allowed: _Builders):
     try:
         content = _PickleMachine(_NUMPY_BUILDERS.keys() | allowed.keys()).run(data)
-        # Python 3 writes bytes at protocol 2 as text that is turned into bytes: they count twice.
+        # At protocol 2, Python 3 writes bytes as text that is converted back to bytes, so they count twice.
         return _Builder({**_NUMPY_BUILDERS, **allowed}, 2 * len(data)).build(content)
     except _RefusedError as error:
         reason = str(error)
-    except Exception as error:  # as in _naming: no message that may quote the file
-        reason = f"it is damaged or cut short ({type(error).__name__}), replace it"
+    except Exception as error:  # as in _naming, never pass on a message that may quote the file
+        reason = f"it is damaged or truncated ({type(error).__name__}), replace it"
         if not data.startswith(b"\x80"):  # the first byte from protocol 2 on
             reason = "it is not a pickle of protocol 2 to 5, write it again with protocol 2"
-    raise _RefusedError(f"not a file this reader accepts: {reason}; nothing in it was run")
+    raise _RefusedError(f"not a file this reader accepts: {reason}; nothing in it was executed")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _PickleMachine:
     """The stack machine of a pickle, without calls.
 
     It accepts an opcode that is in `_LITERALS` or `_CONSTANTS` or has a method; ``pickletools`` decodes its argument.
-    It refuses persistent ids, extension codes, sets, the old INST and OBJ, keyword arguments and out-of-band buffers.
+    It rejects persistent ids, extension codes, sets, the old INST and OBJ, keyword arguments and out-of-band buffers.
     """
 
     _LITERALS = frozenset(
@@ -137,7 +137,7 @@ class _PickleMachine:
         for self.count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             end = position + 1
             if self.count >= _MAX_OPCODES:
-                raise _RefusedError("it has too many instructions, save large data as .npz")
+                raise _RefusedError("it has too many instructions; save large data as .npz")
             if opcode.name in self._LITERALS:
                 self.stack.append(argument)
             elif opcode.name in self._CONSTANTS:
@@ -149,7 +149,7 @@ class _PickleMachine:
         if end != len(data):
             raise _RefusedError(f"{len(data) - end} bytes follow its end, replace it")
         if self.marks or len(self.stack) != 1:
-            raise _RefusedError("it does not leave exactly one object, replace it")
+            raise _RefusedError("it does not produce exactly one object, replace it")
         return self.stack[0]
 
     def op_nothing(self, argument):
@@ -178,7 +178,7 @@ class _PickleMachine:
     def op_dup(self, argument):
         self.stack.append(self.stack[-1])
 
-    # The memo: a pickler numbers what it stores 0, 1, 2, ..., so no index exceeds the count of instructions.
+    # The memo: a pickler numbers stored objects 0, 1, 2, ..., so no index exceeds the number of instructions.
     def op_put(self, argument):
         if argument > self.count:
             raise _RefusedError(f"its memo index {argument} is out of order, do not trust it")
@@ -194,7 +194,7 @@ class _PickleMachine:
 
     op_binget = op_long_binget = op_get
 
-    # Tuples, lists, dicts. Items are popped before the target is looked up, as popping to a mark changes the stack.
+    # Tuples, lists, dicts. Pop items before looking up the target, because popping to a mark changes the stack.
     def op_tuple(self, argument):
         items = self.pop_to_mark()
         self.stack.append(tuple(items))
@@ -235,7 +235,7 @@ class _PickleMachine:
         if type(entries) is not dict or len(items) % 2:
             raise _RefusedError("it sets items of something other than a dict, do not trust it")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Python must not hash a deeply nested tuple either, as that can overflow its stack.
+            # Python must not hash a deeply nested tuple either, because that can overflow its stack.
             if not isinstance(key, _PLAIN_VALUES):
                 raise _RefusedError(f"a dict key must be a plain value, got {type(key).__name__}")
             entries[key] = value
@@ -247,7 +247,7 @@ class _PickleMachine:
     def op_setitems(self, argument):
         self.update(self.pop_to_mark())
 
-    # Names and calls, which are only recorded
+    # Names and calls are only recorded.
     def push_name(self, module, attribute):
         name = f"{module}.{attribute}"
         if "." in attribute or name not in self.names:
@@ -279,14 +279,14 @@ class _PickleMachine:
 
 
 class _Builder:
-    """Turns the machine's result into data, visiting every object once, however often it is referred to."""
+    """Converts the machine's result to data, visiting every object once, however often it is referenced."""
 
     _OPEN = object()
 
     def __init__(self, builders: _Builders, budget: int):
         self.builders = builders
         self.budget = budget  # bytes of arrays; a pickler writes each at least once
-        self.done = {}  # by id, which is safe as the machine's result outlives this object
+        self.done = {}  # by id, which is safe because the machine's result outlives this object
 
     def build(self, value, depth=0):
         if isinstance(value, _PLAIN_VALUES):
@@ -326,7 +326,7 @@ class _Builder:
 
 
 def _args(pickled: PickledObject, *types, state: bool = False) -> tuple:
-    """Return the arguments of a recorded call, which must be of these types; a state is refused unless allowed."""
+    """Return the arguments of a recorded call, which must have these types; reject a state unless it is allowed."""
     if pickled.entries or (pickled.state is not None and not state):
         raise _RefusedError(f"{pickled.name} has items or a state, do not trust it")
     args = pickled.args
@@ -336,7 +336,7 @@ def _args(pickled: PickledObject, *types, state: bool = False) -> tuple:
 
 
 def _raw_bytes(value) -> bytes:
-    """Bytes as Python 3 wrote them, or as Python 2 did, read as latin-1."""
+    """Bytes as written by Python 3, or by Python 2 and read as latin-1."""
     if isinstance(value, str):
         return value.encode("latin-1")
     if isinstance(value, bytes | bytearray):
@@ -349,7 +349,7 @@ def build_dtype(pickled: PickledObject) -> np.dtype:
     code, _, _ = _args(pickled, str, int, int, state=True)
     if not re.fullmatch(r"b1|[iu][1248]|f[248]|[SU][1-9][0-9]{0,6}", code, re.ASCII):
         raise _RefusedError(f"an array has type {ascii(code[:20])}, only real numbers and text are read")
-    state = pickled.state  # version, byte order, then what only records and subarrays have
+    state = pickled.state  # version, byte order, then fields that only records and subarrays have
     if not isinstance(state, tuple) or len(state) != 8 or state[2:5] != (None, None, None):
         raise _RefusedError("the type of an array is not plain, save plain numbers or text")
     if state[1] not in ("<", ">", "|"):
@@ -362,7 +362,7 @@ def build_array(pickled: PickledObject) -> np.ndarray:
     subtype, _, _ = _args(pickled, _Global, tuple, str | bytes, state=True)
     state = pickled.state
     if subtype.name != "numpy.ndarray" or not isinstance(state, tuple) or len(state) != 5:
-        raise _RefusedError("an array is stored in an unusual way, save it as .npz")
+        raise _RefusedError("an array has an unusual format, save it as .npz")
     _, shape, dtype, fortran_order, raw = state
     if not isinstance(shape, tuple) or not isinstance(dtype, np.dtype):
         raise _RefusedError("an array has no shape or type, replace the file")
@@ -384,7 +384,7 @@ def _build_scalar(pickled):
 def _build_latin1(pickled):
     text, encoding = _args(pickled, str, str)
     if encoding not in ("latin1", "latin-1"):
-        raise _RefusedError("bytes are stored in an unusual way, replace the file")
+        raise _RefusedError("bytes have an unusual format, replace the file")
     return text.encode("latin-1")
 
 
@@ -397,7 +397,7 @@ def _build_ndarray(pickled):
     raise _RefusedError("it calls numpy.ndarray itself, do not trust it")
 
 
-# The names under which numpy 1 and 2 and Python 2 and 3 write arrays, and our functions in their place.
+# The names that numpy 1 and 2 and Python 2 and 3 write for arrays, and the functions that replace them.
 _NUMPY_BUILDERS: _Builders = {
     "numpy.ndarray": _build_ndarray,
     "numpy.dtype": build_dtype,

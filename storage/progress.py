@@ -17,7 +17,7 @@ def progress(
     Parameters
     ----------
     iterable : iterable or None
-        What the loop runs over. None for a bar that is moved by its method ``update``.
+        Iterable of the loop. None for a bar that is advanced by its method ``update``.
     description : str
     total : int, optional
         Number of steps, if `iterable` has no length.

@@ -1,4 +1,4 @@
-"""Reading files that may be damaged or hostile: a limit on their size, and errors that name the file."""
+"""Read files that may be damaged or hostile, with a limit on their size and errors that name the file."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Limit on the size of a file, and of what it unpacks to.
+#: Limit on the size of a file, packed and unpacked.
 MAX_BYTES = 4 * 2**30
 
 
 class _RefusedError(ValueError):
-    """What is wrong with the content of a file, without its name."""
+    """An error in the content of a file; the message does not name the file."""
 
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Turn every error about the content of a file into a ValueError that names the file.
+    """Convert every error about the content of a file to a ValueError that names the file.
 
-    A damaged or hostile file can make a parser raise nearly anything (zlib.error, struct.error, RecursionError,
-    MemoryError ...), and the message may quote the file, which is personal data: only the type is passed on.
+    A damaged or hostile file can make a parser raise almost any error (zlib.error, struct.error, RecursionError,
+    MemoryError, ...). Its message may quote the file, which is personal data, so only the type is passed on.
     """
     try:
         yield
@@ -29,11 +29,11 @@ def _naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:
         kind = type(error).__name__
-        raise ValueError(f"{path}: the file is damaged or cut short ({kind}); replace it") from None
+        raise ValueError(f"{path}: the file is damaged or truncated ({kind}); replace it") from None
 
 
 def _read_file(path: str | Path) -> bytes:
-    """Read a file that exists, is not empty and is within `MAX_BYTES`."""
+    """Read a file that exists, is not empty and has at most `MAX_BYTES`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist or is not a regular file; check the path")

@@ -1,4 +1,4 @@
-"""Saving files atomically."""
+"""Save files atomically."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def save_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     Parameters
     ----------
     path : str or Path
-        In an existing folder. Only its owner can read the file, as it may hold personal data.
+        A file in an existing folder. Only its owner can read it, because it may hold personal data.
     write : callable
-        Gets a binary file and writes the content to it. If it raises, `path` stays as it was.
+        Takes a binary file and writes the content to it. If it raises, `path` stays unchanged.
 
     Raises
     ------

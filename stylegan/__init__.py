@@ -1,5 +1,5 @@
 # ruff: noqa: E402  (the imports below need a quiet TensorFlow)
-"""StyleGAN (Karras, Laine and Aila, CVPR 2019): reading networks without TensorFlow 1, projection of photos, mixing.
+"""StyleGAN (Karras, Laine and Aila, CVPR 2019): load networks without TensorFlow 1, project photos, mix codes.
 
 >>> import stylegan
 >>> network = stylegan.load_network()
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import utils
 
-# Before the imports below, which would otherwise print notes on their build into notebooks.
+# Set this before the imports below, which would otherwise print build messages into notebooks.
 utils.import_quietly("tensorflow", "keras")
 
 from stylegan.architecture import Architecture
@@ -21,17 +21,17 @@ from stylegan.network import StyleNetwork, load_npz, mix_styles, to_uint8
 from stylegan.official import load_official
 from stylegan.projection import project
 
-#: The network that comes with the suite, trained on the ORL faces.
+#: The bundled network, trained on the ORL faces.
 BUNDLED = Path(__file__).parent / "cache" / "orl128.npz"
 
 __all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "project", "to_uint8"]
 
-# How each kind of file is read.
+# Reader of each kind of file.
 _READERS = {".npz": load_npz, ".pkl": load_official}
 
 
 def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
-    """Load a generator; no code in the file is run.
+    """Load a generator without executing code from the file.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is not a complete network of either kind.
+        If the file is not a complete network of either kind.
     """
     path = Path(path)
     if path.suffix not in _READERS:
-        raise ValueError(f"{path}: a network must be a .npz of this suite or an official .pkl")
+        raise ValueError(f"{path}: not a .npz network of this suite or an official .pkl")
     return _READERS[path.suffix](path)

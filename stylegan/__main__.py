@@ -26,7 +26,7 @@ _DEFAULT = "stylegan/cache/SOURCE.npz"
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add_options(parser, AutoencoderSettings, _DEFAULT)
-    parser.add_argument("--resolution", type=int, default=128, help="side of the pictures (%(default)s)")
+    parser.add_argument("--resolution", type=int, default=128, help="side of the images (%(default)s)")
     parser.add_argument(
         "--channels", type=int, nargs="+", default=CHANNELS, help="feature maps at 4, 8, ... pixels"
     )
@@ -54,12 +54,12 @@ def _train(options: argparse.Namespace) -> None:
 def _add_refine(parser: argparse.ArgumentParser) -> None:
     add_options(parser, AutoDecoderSettings, _DEFAULT)
     parser.add_argument(
-        "start", type=Path, help="network to start from, NAME.npz, with its encoder beside it"
+        "start", type=Path, help="network to start from, NAME.npz, with its encoder in the same folder"
     )
 
 
 def _refine(options: argparse.Namespace) -> None:
-    """Refine a network with a free code for each photo; Ctrl-C stops it, --resume continues."""
+    """Refine a network with a free code per photo; Ctrl-C stops it, --resume continues."""
     settings = read_settings(options, AutoDecoderSettings)
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
     _refine_network(datasets.load_faces(options.source), settings, options.start, out, options)
@@ -79,13 +79,13 @@ def _refine_network(
     finish(trainer, encoder, out)
 
 
-# Each command: what it takes, the function that runs it, and what it does.
+# Each command: its arguments, the function that runs it, and its help.
 _COMMANDS = {
     "project": (code_folder.add_arguments, code_folder.run, "find the W+ codes of photos"),
     "generate": (mixing.add_arguments, mixing.run, "draw random people"),
     "convert": (official.add_arguments, official.run, "rewrite an official pickle as a safe .npz"),
     "train": (_add_train, _train, "train a small network and its encoder on photos"),
-    "refine": (_add_refine, _refine, "refine a network with a free code for each photo: sharper pictures"),
+    "refine": (_add_refine, _refine, "refine a network with a free code per photo, for sharper images"),
 }
 
 

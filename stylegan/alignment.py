@@ -1,8 +1,8 @@
-"""Photos -> the frame in which a network draws faces.
+"""Align photos to the frame in which a network draws faces.
 
-Networks of ours say where they draw the 68 landmarks of a typical face, and photos are moved there. All others are
-taken to draw faces like the FFHQ crops: Karras, Laine and Aila, "A style-based generator architecture for generative
-adversarial networks", CVPR 2019, appendix A, in the detail of the data set's recreation procedure.
+Our networks record where they draw the 68 landmarks of a typical face, and photos are aligned to these. All other
+networks are assumed to draw faces like the FFHQ crops: Karras, Laine and Aila, "A style-based generator architecture
+for generative adversarial networks", CVPR 2019, appendix A, with the details of the data set's recreation procedure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import frame
 from checks import ParameterError, check_array, check_number
 from stylegan.network import StyleNetwork, to_uint8
 
-# Photos are sampled at most this many times finer than the crop, then averaged.
+# Photos are sampled at up to this multiple of the crop's resolution, then averaged.
 _FINEST = 4
 
 
@@ -34,7 +34,7 @@ class AlignedPhotos:
     landmarks : ndarray of float64, shape (n, 68, 2)
         The landmarks in pixels of the frame.
     visible : ndarray of bool, shape (n, r, r)
-        The pixels that the photo shows; elsewhere it is continued.
+        The pixels that the photo covers; the rest is extrapolated.
     """
 
     images: np.ndarray
@@ -46,7 +46,7 @@ class AlignedPhotos:
 
 
 def align(photos: Sequence[np.ndarray], landmarks: np.ndarray, network: StyleNetwork) -> AlignedPhotos:
-    """Move photos into the frame of a network.
+    """Align photos to the frame of a network.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def align(photos: Sequence[np.ndarray], landmarks: np.ndarray, network: StyleNet
     landmarks : ndarray, shape (n, 68, 2)
         x, y in pixels of each photo, as `detection.detect` finds them.
     network : StyleNetwork
-        Its ``description["landmarks"]`` say where the landmarks go; without them the FFHQ crop is taken.
+        Its ``description["landmarks"]`` are the target landmarks; without them the FFHQ crop is used.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def align(photos: Sequence[np.ndarray], landmarks: np.ndarray, network: StyleNet
     target, size = network.description.get("landmarks"), network.resolution
     if target is None:
         transforms = [ffhq_transform(points, size) for points in landmarks]
-        crops = [ffhq_crop(photo, points, size) for photo, points in zip(photos, landmarks, strict=True)]
+        crops = [_ffhq_crop(photo, points, size) for photo, points in zip(photos, landmarks, strict=True)]
         images, visible = np.stack(crops).astype(np.float32), np.ones((len(crops), size, size), dtype=bool)
     else:
         transforms = [detection.similarity(points, np.asarray(target)) for points in landmarks]
@@ -84,10 +84,10 @@ def align(photos: Sequence[np.ndarray], landmarks: np.ndarray, network: StyleNet
 def _warp(
     photos: Sequence[np.ndarray], transforms: Sequence[np.ndarray], network: StyleNetwork
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images in 0..255, float32 (n, r, r, 3), and where they show the photo, bool (n, r, r).
+    """Images in 0..255, float32 (n, r, r, 3), and the pixels that the photo covers, bool (n, r, r).
 
-    Inside the network's frame, its average face replaces what a photo does not show; around the frame the image is
-    continued smoothly.
+    Inside the network's frame, the average face fills the pixels that a photo does not cover; around the frame the
+    image is extrapolated smoothly.
     """
     # Draw the average face. (r, r, 3)
     size = network.resolution
@@ -97,7 +97,7 @@ def _warp(
     top, left, height, width = network.description.get("frame") or (0, 0, size, size)
     inner = np.zeros((size, size), dtype=bool)
     inner[top : top + height, left : left + width] = True
-    # Warp each photo and fill what it does not show. (n, r, r, 3)
+    # Warp each photo and fill the pixels that it does not cover. (n, r, r, 3)
     images, visible = [], []
     for photo, transform in zip(photos, transforms, strict=True):
         texture, seen = frame.warp_photo(detection.check_image(photo), transform, size, size)
@@ -113,14 +113,14 @@ def _warp(
 
 
 def _square(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre of the square that FFHQ crops, and the vectors from there across half its width and half its height."""
+    """Centre of the square that FFHQ crops, and the vectors from it to half its width and half its height."""
     points = check_array("landmarks", landmarks, (68, 2), np.float64)
     left, right = points[detection.LEFT_EYE].mean(axis=0), points[detection.RIGHT_EYE].mean(axis=0)
     eyes, between = (left + right) / 2, right - left
     down = points[list(detection.MOUTH_CORNERS)].mean(axis=0) - eyes
     across = between - np.array([-down[1], down[0]])  # the mean of the horizontals by eyes and by mouth
     if np.hypot(*across) < 1e-6:
-        raise ParameterError("landmarks must show a face, got eyes and mouth in one place")
+        raise ParameterError("landmarks must form a face, got eyes and mouth at the same point")
     across *= max(2.0 * np.hypot(*between), 1.8 * np.hypot(*down)) / np.hypot(*across)
     return eyes + 0.1 * down, across, np.array([-across[1], across[0]])
 
@@ -133,11 +133,12 @@ def ffhq_transform(landmarks: np.ndarray, size: int) -> np.ndarray:
     return detection.similarity(np.stack([centre, centre + across, centre + down]), target)
 
 
-def ffhq_crop(photo: np.ndarray, landmarks: np.ndarray, size: int = 1024) -> np.ndarray:
+def _ffhq_crop(photo: np.ndarray, landmarks: np.ndarray, size: int = 1024) -> np.ndarray:
     """Crop one face as the FFHQ data set does.
 
-    The crop is a square around the face: upright by eyes and mouth, as wide as 4 distances between the eyes or 3.6 from
-    eyes to mouth, whichever is more. Past its border the photo is mirrored, blurred, and fades to its median colour.
+    The crop is a square around the face, upright by the eyes and mouth. Its width is 4 times the distance between the
+    eyes or 3.6 times the distance from eyes to mouth, whichever is larger. Beyond its border the photo is mirrored,
+    blurred, and faded to its median colour.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def ffhq_crop(photo: np.ndarray, landmarks: np.ndarray, size: int = 1024) -> np.
     Raises
     ------
     TypeError, ValueError
-        If the photo is not a uint8 RGB array, or the landmarks do not show a face on it.
+        If the photo is not a uint8 RGB array, or the landmarks do not form a face in it.
     """
     detection.check_image(photo)
     check_number("size", size, int, at_least=4)
@@ -162,17 +163,17 @@ def ffhq_crop(photo: np.ndarray, landmarks: np.ndarray, size: int = 1024) -> np.
     centre, across, down = _square(landmarks)
     corners = np.stack([centre + a * across + b * down for b in (-1, 1) for a in (-1, 1)])
     side = 2 * np.hypot(*across)
-    # Shrink photos that are much larger than the crop. (h, w, 3)
+    # Downscale photos that are much larger than the crop. (h, w, 3)
     shrink = int(side / size * 0.5)
     if shrink > 1:
         height, width = (max(1, round(length / shrink)) for length in photo.shape[:2])
         photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
         corners, side = corners / shrink, side / shrink
-    # Cut off what lies far from the square, and continue the photo where the square reaches past it. (h, w, 3)
+    # Crop the photo to the square and a margin, and extrapolate it where the square extends beyond it. (h, w, 3)
     border = max(round(0.1 * side), 3)
     photo, corners = _cut(photo, corners, border)
     photo, corners = _pad(photo, corners, border, side)
-    # Sample the square, more finely than the crop where the photo allows it. (fine, fine, 3)
+    # Sample the square, more finely than the crop if the photo allows it. (fine, fine, 3)
     fineness = min(_FINEST, 1 << max(0, math.ceil(math.log2(side / size))))
     fine = fineness * size
     right, down = corners[1] - corners[0], corners[2] - corners[0]
@@ -185,17 +186,17 @@ def ffhq_crop(photo: np.ndarray, landmarks: np.ndarray, size: int = 1024) -> np.
 
 
 def _cut(photo: np.ndarray, corners: np.ndarray, border: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut off what lies farther from the square than the border; returns the photo and the corners on it."""
+    """Crop the photo to the square and its margin; return the photo and the corners in it."""
     start = np.clip(np.floor(corners.min(axis=0)).astype(int) - border, 0, None)
     end = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + border, photo.shape[1::-1])
     if (end - start < 2).any():
-        raise ParameterError("landmarks must lie on the photo; detect the face on this very photo")
+        raise ParameterError("landmarks must lie inside the photo; detect the face in this photo")
     return photo[start[1] : end[1], start[0] : end[0]], corners - start
 
 
 def _pad(photo: np.ndarray, corners: np.ndarray, border: int, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Continue the photo where the square reaches past it; returns the photo and the corners on it."""
-    # How many pixels are missing before and after the photo: x, y. (2,)
+    """Extrapolate the photo where the square extends beyond it; return the photo and the corners in it."""
+    # Count the missing pixels before and after the photo: x, y. (2,)
     before = np.maximum(border - np.floor(corners.min(axis=0)).astype(int), 0)
     after = np.maximum(np.ceil(corners.max(axis=0)).astype(int) - photo.shape[1::-1] + border, 0)
     if max(*before, *after) <= border - 4:
@@ -204,7 +205,7 @@ def _pad(photo: np.ndarray, corners: np.ndarray, border: int, side: float) -> tu
     before, after = (np.maximum(sides, round(0.3 * side)) for sides in (before, after))
     sides = [(before[1], after[1]), (before[0], after[0]), (0, 0)]
     padded = np.pad(photo.astype(np.float32), sides, mode="reflect")
-    # Measure how far outside each pixel lies: 1 at the rim, 0 and less on the photo. (h, w, 1)
+    # Measure how far outside each pixel lies: 1 at the rim, at most 0 inside the photo. (h, w, 1)
     height, width = padded.shape[:2]
     x, y = np.arange(width), np.arange(height)[:, None]
     inside_x = np.minimum(x / before[0], (width - 1 - x) / after[0])

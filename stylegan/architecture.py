@@ -20,16 +20,16 @@ from checks import Choice, ParameterError, check
 
 #: Learning-rate factor of the mapping network, which also scales its stored weights.
 MAPPING_RATE = 0.01
-#: From this output resolution on, the official code enlarges by a transposed convolution, which turns the kernel.
+#: From this output resolution on, the official code upsamples by transposed convolution, which rotates the kernel.
 FUSED_FROM = 128
 
 # Up to this output resolution, repetition and convolution are faster than a transposed convolution.
 _REPEATED_TO = 8
-# Slope of the leaky ReLU below 0; it has no gain of its own.
+# Slope of the leaky ReLU below 0; it has no separate gain.
 _SLOPE = 0.2
 _EPSILON = 1e-8
 _RESOLUTIONS = tuple(4 << i for i in range(9))  # 4 to 1024
-# The binomial filter that smooths enlarged features, in each direction.
+# The binomial filter that smooths upsampled features, in each direction.
 _BLUR = (0.25, 0.5, 0.25)
 
 
@@ -47,12 +47,12 @@ class Architecture:
     mapping_widths : tuple of int
         Output width of each mapping layer; the last is `w_dim`.
     colours : int
-        Channels of the images: 3, or 1 for grey ones.
+        Channels of the images: 3, or 1 for grey images.
 
     Raises
     ------
     ParameterError
-        If a size is out of range, or the sizes do not fit each other.
+        If a size is out of range, or the sizes are inconsistent.
     """
 
     resolution: int
@@ -94,7 +94,7 @@ class Architecture:
         return ("4x4/Const", "4x4/Conv", *names[2:])
 
     def lod(self, resolution: int) -> int:
-        """Level of detail: how often the images must be halved to reach a resolution."""
+        """Level of detail: number of times to halve the images to reach a resolution."""
         return self.resolution.bit_length() - resolution.bit_length()
 
     def mapping_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -132,19 +132,19 @@ class Architecture:
 
     @classmethod
     def of(cls, mapping: dict[str, np.ndarray], synthesis: dict[str, np.ndarray]) -> Architecture:
-        """Read the sizes from the shapes of a network's arrays.
+        """Infer the sizes from the shapes of a network's arrays.
 
         Raises
         ------
         ValueError
-            If arrays are missing, too many, or do not fit each other.
+            If arrays are missing, unknown, or inconsistent.
         """
         last = ["4x4/Const/bias", *(f"{side}x{side}/Conv1/bias" for side in _RESOLUTIONS[1:])]
         dense = (f"Dense{i}/bias" for i in count())
         channels = [_size(synthesis, name, 0) for name in takewhile(synthesis.__contains__, last)]
         widths = [_size(mapping, name, 0) for name in takewhile(mapping.__contains__, dense)]
         if not channels or not widths:
-            raise ValueError("the network's arrays are not complete: there are no biases")
+            raise ValueError("the network's arrays are incomplete: the biases are missing")
         found = cls(
             resolution=_RESOLUTIONS[len(channels) - 1],
             channels=tuple(channels),
@@ -169,9 +169,9 @@ def check_arrays(arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...
     """Raise ValueError unless these are exactly the arrays of these shapes, real and finite."""
     missing, surplus = sorted(set(shapes) - set(arrays)), len(set(arrays) - set(shapes))
     if missing or surplus:
-        first = f" (the first is {missing[0]})" if missing else ""
+        first = f" (first: {missing[0]})" if missing else ""
         raise ValueError(
-            f"the network's arrays are not complete: {len(missing)} missing{first}, {surplus} unknown"
+            f"the network's arrays are incomplete: {len(missing)} missing{first}, {surplus} unknown"
         )
     for name, shape in shapes.items():
         array = np.asarray(arrays[name])
@@ -183,7 +183,7 @@ def check_arrays(arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...
 
 
 def he_factor(shape: Sequence[int], gain: float) -> float:
-    """The factor on a stored weight of this shape: gain over the root of the fan-in."""
+    """The scale of a stored weight of this shape: gain over the square root of the fan-in."""
     return gain / float(np.sqrt(np.prod(shape[:-1])))
 
 
@@ -219,7 +219,7 @@ class _Named(keras.layers.Layer):
         return keras.initializers.Ones() if name.endswith("const") else keras.initializers.Zeros()
 
     def weight(self, name: str, factor: float = 1.0) -> tf.Tensor:
-        """A stored weight times a factor, in the precision of the computation."""
+        """A stored weight times a factor, in the compute precision."""
         stored = tf.convert_to_tensor(self.named[name].value)
         return tf.cast(stored if factor == 1 else stored * factor, self.compute_dtype)
 
@@ -240,7 +240,7 @@ class Mapping(_Named):
     def __init__(self, architecture: Architecture, arrays: dict[str, np.ndarray] | None = None, **options):
         super().__init__(architecture.mapping_shapes(), arrays, **options)
         self.architecture = architecture
-        if arrays is None:  # the smaller the learning rate, the larger the stored weights
+        if arrays is None:  # a smaller learning-rate factor needs larger stored weights
             for name in self.named:
                 if name.endswith("/weight"):
                     self.named[name].assign(self.named[name] / MAPPING_RATE)
@@ -275,9 +275,9 @@ class Synthesis(_Named):
         w : tensor, shape (n, layers, w_dim)
             `layers` may be more than `resolution` needs.
         noise : sequence of tensors, shape (n or 1, h, w, 1), optional
-            One for each layer; none by default. See `stored_noise` and `random_noise`.
+            One per layer; none by default. See `stored_noise` and `random_noise`.
         resolution : int, optional
-            Stop there: the image that the network drew when it had grown to this resolution.
+            Stop at this resolution and return the image of the partly grown network.
 
         Returns
         -------
@@ -286,7 +286,7 @@ class Synthesis(_Named):
         """
         return draw(self.ready_weights(resolution), w, noise)
 
-    def ready_weights(self, resolution: int | None = None) -> ReadyWeights:
+    def ready_weights(self, resolution: int | None = None) -> _ReadyWeights:
         """Scale the weights and build the kernels once, for images of this resolution."""
         a = self.architecture
         last = a.resolution if resolution is None else resolution
@@ -295,7 +295,7 @@ class Synthesis(_Named):
         # He's factor of a kernel is applied to its input features, together with their style.
         factors = [he_factor(self.shapes[f"{scope}/weight"], np.sqrt(2)) for scope in scopes[1:]]
         factors.append(he_factor(self.shapes[f"{colours}/weight"], 1))
-        return ReadyWeights(
+        return _ReadyWeights(
             constant=tf.transpose(self.weight("4x4/Const/const"), (0, 2, 3, 1)),
             layers=[self._ready_layer(i, scopes[i], factor) for i, factor in enumerate(factors)],
             colour_kernel=self.weight(f"{colours}/weight"),
@@ -319,7 +319,7 @@ class Synthesis(_Named):
         )
 
     def stored_noise(self) -> list[tf.Tensor]:
-        """The noise that belongs to the network: num_layers tensors (1, h, w, 1)."""
+        """The network's stored noise: num_layers tensors (1, h, w, 1)."""
         names = self.architecture.noise_shapes()
         return [tf.transpose(self.named[name].value, (0, 2, 3, 1)) for name in names]
 
@@ -338,15 +338,15 @@ class Synthesis(_Named):
 
 @dataclass(frozen=True, eq=False)
 class _ReadyLayer:
-    """One layer's weights as they are used.
+    """One layer's weights, ready for use.
 
     Attributes
     ----------
     side : int
-        Of the layer's output.
+        Side of the layer's output.
     enlarges : bool
     kernel : tensor or None
-        (3, 3, in, out); of a transposed convolution (4, 4, out, in); None in the first layer. Unscaled: the factor
+        (3, 3, in, out), or (4, 4, out, in) for a transposed convolution; None in the first layer. Unscaled: the factor
         of the next layer's kernel is part of `style` and `style_bias`.
     noise : tensor, shape (1, out)
     bias : tensor, shape (out,)
@@ -364,8 +364,8 @@ class _ReadyLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class ReadyWeights:
-    """A synthesis network's weights as they are used; see `Synthesis.ready_weights`.
+class _ReadyWeights:
+    """A synthesis network's weights, ready for use; see `Synthesis.ready_weights`.
 
     Attributes
     ----------
@@ -381,14 +381,14 @@ class ReadyWeights:
     colour_bias: tf.Tensor
 
 
-def draw(weights: ReadyWeights, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+def draw(weights: _ReadyWeights, w: tf.Tensor, noise: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
     """Draw images, in the precision of the weights; see `Synthesis.call`."""
     # Repeat the constant for each image. (n, 4, 4, channels)
     w = tf.cast(w, weights.constant.dtype)
     x = weights.constant
     x = x if w.shape[0] == 1 else tf.repeat(x, tf.shape(w)[0], axis=0)
     for i, layer in enumerate(weights.layers):
-        # Enlarge and smooth the features, or convolve them. (n, side, side, out)
+        # Upsample and smooth the features, or convolve them. (n, side, side, out)
         if layer.enlarges:
             x = _blur(_enlarge(x, layer))
         elif layer.kernel is not None:
@@ -401,12 +401,10 @@ def draw(weights: ReadyWeights, w: tf.Tensor, noise: Sequence[tf.Tensor] | None 
 
 
 def _enlarging_kernel(kernel: tf.Tensor, side: int) -> tf.Tensor:
-    """Turn a kernel (3, 3, in, out) into the one that `_enlarge` takes for an output of this side."""
+    """Convert a kernel (3, 3, in, out) to the kernel that `_enlarge` needs for an output of this side."""
     if side <= _REPEATED_TO:
         return kernel
-    if (
-        side < FUSED_FROM
-    ):  # as a transposed convolution, repetition and convolution have the kernel turned around
+    if side < FUSED_FROM:  # repetition and convolution equal a transposed convolution with a rotated kernel
         kernel = kernel[::-1, ::-1]
     # Add the kernel to itself, shifted by a pixel each way. (4, 4, out, in)
     padded = tf.pad(tf.transpose(kernel, (0, 1, 3, 2)), ((1, 1), (1, 1), (0, 0), (0, 0)))
@@ -416,7 +414,7 @@ def _enlarging_kernel(kernel: tf.Tensor, side: int) -> tf.Tensor:
 def _enlarge(x: tf.Tensor, layer: _ReadyLayer) -> tf.Tensor:
     """Double the size and convolve: (n, h, w, in) -> (n, 2h, 2w, out).
 
-    A transposed convolution needs 4 products where repetition and convolution need 9.
+    A transposed convolution needs 4 products instead of the 9 of repetition and convolution.
     """
     side = layer.side
     if side <= _REPEATED_TO:
@@ -468,7 +466,7 @@ def _normalise(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
 
 
 def _blur(x: tf.Tensor) -> tf.Tensor:
-    """Smooth each feature map of x (n, h, w, c) by (1, 2, 1) / 4 both ways; past the border lies 0."""
+    """Smooth each feature map of x (n, h, w, c) by (1, 2, 1) / 4 in both directions, with zero padding."""
     line = tf.constant(_BLUR, x.dtype)
     kernel = tf.tile((line[:, None] * line[None, :])[..., None, None], (1, 1, x.shape[3], 1))
     return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")

@@ -1,4 +1,4 @@
-"""Training examples of StyleGAN: photos on squares, bent to other shapes, varied, and mixed by another generator."""
+"""Training examples for StyleGAN: photos padded to squares, warped to other shapes, varied, and mixed by a teacher."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import utils
 from datasets import Faces
 from training.training_set import TrainingSet, mirror_landmarks, prepare
 
-# A photo's longer side takes at least this share of the square; smaller photos are enlarged to fill it.
+# A photo's longer side covers at least this share of the square; smaller photos are enlarged to fill it.
 _LEAST_SHARE = 0.75
 
-# Standard deviations of the random shift (pixels at a side of 128), turn (degrees), log scale, brightness, and log
-# contrast (for pictures in -1..1).
+# Standard deviations of the random shift (pixels at a side of 128), rotation (degrees), log scale, brightness, and log
+# contrast (for images in -1..1).
 _SHIFT, _TURN, _SCALE, _BRIGHTNESS, _CONTRAST = 1.2, 1.2, 0.015, 0.05, 0.06
 
-# A photo is bent this share of the way to the landmarks of somebody else, drawn from the nearest share of the others:
-# a frontal face bent to a turned one would fold.
+# A photo is warped by this share of the way to the landmarks of another person, drawn from the nearest share of the
+# others, because warping a frontal face to a turned face would fold it.
 _LEAST_BENT, _MOST_BENT, _NEAREST = 0.3, 0.9, 0.3
 
-# Sizes of the groups that are mixed; size k is drawn with probability proportional to 1/k, as small groups differ most.
+# Sizes of the mixed groups; size k has a probability proportional to 1/k, because small groups vary most.
 _GROUP_SIZES = tuple(range(2, 11))
 
 
 class SurrogateModel(Protocol):
-    """A generator of surrogates that was fitted to the training photos, such as ``anonymizer.load("aam", faces)``."""
+    """A surrogate generator that is fitted to the training photos, such as ``anonymizer.load("aam", faces)``."""
 
     faces: Faces
     fingerprint: str
@@ -41,10 +41,10 @@ class SurrogateModel(Protocol):
 
 
 def prepare_squares(faces: Faces, resolution: int = 128, held_out: int = 2, random_state=0) -> TrainingSet:
-    """Align photos and put them, in grey, on squares.
+    """Align photos, convert them to grey, and pad them to squares.
 
-    Photos that fit into the square and fill three quarters of its side keep their pixels; others are scaled. The
-    photo's border is continued over the rest of the square.
+    Photos that fit into the square and cover three quarters of its side keep their pixels; others are scaled. The
+    photo's border is extrapolated over the rest of the square.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def prepare_squares(faces: Faces, resolution: int = 128, held_out: int = 2, rand
     resolution : int, default 128
         Side of the square in pixels.
     held_out : int, default 2
-        Photos of each person kept out of training; see `training_set.prepare`.
+        Photos held out per person; see `training_set.prepare`.
     random_state : int, RandomState or None, default 0
 
     Returns
@@ -67,7 +67,7 @@ def prepare_squares(faces: Faces, resolution: int = 128, held_out: int = 2, rand
     height, width = photos.pictures.shape[1:3]
     top, left = (resolution - height) // 2, (resolution - width) // 2
     place = (top, left, height, width)
-    pictures = np.stack([on_square(_grey(picture), place, resolution) for picture in photos.pictures])
+    pictures = np.stack([_on_square(_grey(picture), place, resolution) for picture in photos.pictures])
     return replace(photos, pictures=pictures, shapes=photos.shapes + [left, top], frame=place)
 
 
@@ -75,8 +75,8 @@ def _grey(picture: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None] if picture.shape[2] == 3 else picture
 
 
-def on_square(picture: np.ndarray, place: tuple[int, int, int, int], resolution: int) -> np.ndarray:
-    """Put a picture on a square and continue its border smoothly.
+def _on_square(picture: np.ndarray, place: tuple[int, int, int, int], resolution: int) -> np.ndarray:
+    """Pad a picture to a square, extrapolating its border smoothly.
 
     Parameters
     ----------
@@ -101,16 +101,16 @@ def on_square(picture: np.ndarray, place: tuple[int, int, int, int], resolution:
 
 
 def bend(photos: TrainingSet, variants: int, random_state=0) -> tuple[np.ndarray, np.ndarray]:
-    """Give training photos other face shapes, which makes more people of them.
+    """Warp training photos to other face shapes, which adds people to the training set.
 
-    Each photo is bent, piecewise affinely, part of the way to the landmarks of somebody else's training photo.
+    Each photo is warped, piecewise affinely, part of the way to the landmarks of another person's training photo.
 
     Parameters
     ----------
     photos : TrainingSet
-        Photos on squares.
+        Photos padded to squares.
     variants : int
-        Number of bent pictures of each training photo.
+        Number of warped variants per training photo.
     random_state : int, RandomState or None, default 0
 
     Returns
@@ -126,14 +126,14 @@ def bend(photos: TrainingSet, variants: int, random_state=0) -> tuple[np.ndarray
     mesh = frame.Mesh.over(photos.landmarks - corner, height, width)
     pictures, shapes = [np.zeros((0, side, side, 1), dtype=np.uint8)], [np.zeros((0, 68, 2))]
     for row in utils.progress(rows, "bending faces"):
-        # Find the other people with the nearest shapes.
+        # Find other people with the nearest shapes.
         others = rows[photos.people[rows] != photos.people[row]]
         own = photos.shapes[row] - corner
         distances = np.linalg.norm(photos.shapes[others] - photos.shapes[row], axis=(1, 2))
         others = others[np.argsort(distances)[: max(1, int(_NEAREST * len(others)))]]
         inner = photos.pictures[row, top : top + height, left : left + width].astype(np.float32)
         for other in random.choice(others if len(others) else rows, variants):
-            # Move the landmarks part of the way, and sample the photo at the places they come from.
+            # Move the landmarks part of the way, and sample the photo at their original positions.
             share = random.uniform(_LEAST_BENT, _MOST_BENT)
             shape = own + share * (photos.shapes[other] - corner - own)
             positions = mesh.source_positions(shape, mesh.corners(own), height, width).astype(np.float32)
@@ -141,14 +141,14 @@ def bend(photos: TrainingSet, variants: int, random_state=0) -> tuple[np.ndarray
                 inner, *cv2.split(positions), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
             ).reshape(inner.shape)
             bent = np.clip(np.rint(bent), 0, 255).astype(np.uint8)
-            pictures.append(on_square(bent, photos.frame, side)[None])
+            pictures.append(_on_square(bent, photos.frame, side)[None])
             shapes.append(shape[None] + corner)
     return np.concatenate(pictures), np.concatenate(shapes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixtures:
-    """Pictures of groups of people, as another generator mixes their training photos.
+    """Surrogates of groups of people, mixed from their training photos by a teacher.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class Mixtures:
     members : ndarray of int, shape (n, largest group)
         Indices of training photos or, after these, of their mirror images; smaller groups repeat their first member.
     weights : ndarray of float32, shape (n, largest group)
-        Sum 1; 0 for repeated members.
+        Each row sums to 1; 0 for repeated members.
     """
 
     pictures: np.ndarray
@@ -171,20 +171,20 @@ def mix_people(
     sizes: Sequence[int] = _GROUP_SIZES,
     random_state=0,
 ) -> Mixtures:
-    """Draw random groups of different people, and the surrogate of each group by a teacher.
+    """Draw random groups of different people, and a teacher's surrogate of each group.
 
     About half of the groups are mirrored, with all members. The pictures are cached.
 
     Parameters
     ----------
     photos : TrainingSet
-        Photos on squares.
+        Photos padded to squares.
     teacher : SurrogateModel
         Fitted to the training photos among `photos`, in their order.
     count : int
         Number of groups.
     sizes : sequence of int, default 2 to 10
-        Sizes of groups, each drawn in proportion to its inverse; limited by the number of people.
+        Sizes of groups, with probabilities proportional to their inverses; limited by the number of people.
     random_state : int, RandomState or None, default 0
 
     Returns
@@ -212,7 +212,7 @@ def mix_people(
         pictures = np.zeros((count, side, side, 1), dtype=np.uint8)
         for i in utils.progress(range(count), "mixing faces"):
             picture = _fit_to(teacher.surrogate(members[i, weights[i] > 0]), photos.frame[2:])
-            pictures[i] = on_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
+            pictures[i] = _on_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
         return {"pictures": pictures}
 
     code = utils.source_key(frame, __file__)
@@ -226,7 +226,7 @@ def _fit_to(surrogate: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     grey = _grey(surrogate)
     if grey.shape[:2] == tuple(size):
         return grey
-    scale = size[1] / grey.shape[1]  # the eyes stay on their line, whatever the proportions
+    scale = size[1] / grey.shape[1]  # the eyes stay on their line for any proportions
     transform = np.array([[scale, 0, 0], [0, scale, frame.EYE_LINE * (size[0] - scale * grey.shape[0])]])
     return np.clip(np.rint(frame.warp_photo(grey, transform, *size)[0]), 0, 255).astype(np.uint8)
 
@@ -234,7 +234,7 @@ def _fit_to(surrogate: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def vary(
     pictures: np.ndarray, shapes: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mirror, shift, turn, scale and relight pictures at random, slightly.
+    """Apply small random mirroring, shifts, rotations, scalings and lighting changes.
 
     Parameters
     ----------

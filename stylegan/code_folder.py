@@ -1,4 +1,4 @@
-"""W+ codes of photos in a folder of ``.npy`` files, which ``python -m stylegan project`` makes and writes."""
+"""W+ codes of photos in a folder of ``.npy`` files, as written by ``python -m stylegan project``."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from stylegan.encoder import load_encoder
 from stylegan.network import StyleNetwork
 from stylegan.projection import ProjectionSettings, Projector, detect_faces
 
-# Where codes are kept by default, a folder for each source of faces.
+# The default location of codes, with one folder per source of faces.
 CODES = Path(__file__).resolve().parents[1] / "datasets" / "stylegan_data" / "latent_vectors"
 
-# Tells which network and settings made the codes of a folder.
+# Records the network and settings that made the codes in a folder.
 _RECORD = "projection.json"
 
-# The settings that the command takes as options.
+# The settings that are options of the command.
 _OPTIONS = {
-    "n_steps": ("--steps", "steps of the search"),
-    "pixels": ("--pixels", "weight of the pixels"),
-    "descriptors": ("--descriptors", "weight of the face descriptors, 0 for none"),
-    "pull": ("--pull", "weight of the pull towards the average"),
-    "seed": ("--seed", "of the noise"),
+    "n_steps": ("--steps", "number of search steps"),
+    "pixels": ("--pixels", "weight of the pixel loss"),
+    "descriptors": ("--descriptors", "weight of the face descriptor loss, 0 for none"),
+    "pull": ("--pull", "weight of the penalty on the distance from the average"),
+    "seed": ("--seed", "seed of the noise"),
 }
 
-_ADVICE = "give another folder, or overwrite=True (--overwrite) to replace them"
+_ADVICE = "choose another folder, or pass overwrite=True (--overwrite) to replace them"
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectionReport:
+class _ProjectionReport:
     """The outcome for each photo, by name.
 
     Attributes
     ----------
     written, kept, missed : list of str
-        Projected now; already there and left alone; without a face and so without a code.
+        Projected now; already present and kept; without a face and therefore without a code.
     trace : DataFrame
-        See `Projection`, with names in `photo`.
+        See `Projection`; the column `photo` holds names.
     """
 
     written: list[str]
@@ -56,7 +56,7 @@ class ProjectionReport:
     trace: pd.DataFrame
 
 
-def project_to_folder(
+def _project_to_folder(
     network: StyleNetwork,
     faces: Faces,
     folder: str | Path | None = None,
@@ -65,7 +65,7 @@ def project_to_folder(
     overwrite: bool = False,
     batch: int | None = None,
     **settings,
-) -> ProjectionReport:
+) -> _ProjectionReport:
     """Find W+ codes of photos and write each to a file; the same call resumes an interrupted one.
 
     Parameters
@@ -73,27 +73,27 @@ def project_to_folder(
     network, faces, encoder, batch, **settings
         See `projection.project`.
     folder : str or Path, optional
-        Made if needed; by default ``datasets/stylegan_data/latent_vectors/SOURCE``. The photo ``s1/1.pgm`` gives
-        ``s1/1.npy``, float32 (num_layers, w_dim).
+        Created if needed; by default ``datasets/stylegan_data/latent_vectors/SOURCE``. The code of photo ``s1/1.pgm``
+        is in ``s1/1.npy``, float32 (num_layers, w_dim).
     overwrite : bool, default False
-        Replace existing codes. By default they are left alone.
+        Replace existing codes. By default they are kept.
 
     Returns
     -------
-    ProjectionReport
+    _ProjectionReport
 
     Raises
     ------
     FileExistsError
-        If the folder holds codes of another network or other settings.
+        If the folder holds codes made with another network or other settings.
     ValueError
-        If two photos would give one file, and as `projection.project`; nothing is computed in that case.
+        If two photos would share a file, or for the reasons in `projection.project`. Nothing is computed then.
     """
     folder = CODES / faces.source if folder is None else Path(folder)
-    paths = np.array(code_paths(faces.names, folder))
+    paths = np.array(_code_paths(faces.names, folder))
     projector = Projector(network, batch, **settings)
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder}: is a file; give a folder for the codes")
+        raise FileExistsError(f"{folder}: is a file; choose a folder for the codes")
     there = np.array([path.exists() for path in paths])
     if there.any() and not overwrite:
         _check_existing(folder, paths[there], projector)
@@ -105,9 +105,9 @@ def project_to_folder(
     traces, rows = [pd.DataFrame()], np.flatnonzero(todo)
     for chosen, codes, trace in projector.fit_photos(faces, detections.landmarks, rows, encoder):
         for path, code in zip(paths[chosen], codes, strict=True):
-            save_code(path, code)
+            _save_code(path, code)
         traces.append(trace.assign(photo=faces.names[trace["photo"]]))
-    return ProjectionReport(
+    return _ProjectionReport(
         written=faces.names[todo].tolist(),
         kept=faces.names[kept].tolist(),
         missed=faces.names[~todo & ~kept].tolist(),
@@ -115,8 +115,8 @@ def project_to_folder(
     )
 
 
-def save_code(path: str | Path, code: np.ndarray) -> None:
-    """Write one code, (num_layers, w_dim), to a ``.npy`` file; its folder is made."""
+def _save_code(path: str | Path, code: np.ndarray) -> None:
+    """Write one code, (num_layers, w_dim), to a ``.npy`` file, and create its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     utils.save_atomic(path, lambda file: np.save(file, code.astype(np.float32), allow_pickle=False))
@@ -137,7 +137,7 @@ def _record(projector: Projector) -> dict:
 
 
 def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -> None:
-    """Raise FileExistsError unless the existing codes were made like those to come."""
+    """Raise FileExistsError unless the existing codes were made with the same network and settings."""
     record = folder / _RECORD
     if record.is_file():
         try:
@@ -145,7 +145,9 @@ def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -
         except ValueError:
             same = False
         if not same:
-            raise FileExistsError(f"{folder}: holds codes of another network or other settings; {_ADVICE}")
+            raise FileExistsError(
+                f"{folder}: holds codes made with another network or other settings; {_ADVICE}"
+            )
     try:
         for path in paths:
             _read_code(path, projector.network)
@@ -153,19 +155,19 @@ def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -
         raise FileExistsError(f"{error}; {_ADVICE}") from None
 
 
-def code_paths(names: Sequence[str], folder: str | Path) -> list[Path]:
+def _code_paths(names: Sequence[str], folder: str | Path) -> list[Path]:
     """The file of each photo's code: the photo's name within the folder, ending in ``.npy``.
 
     Raises
     ------
     ValueError
-        If two photos would share a file (also if only capitals differ), or a name leads out of the folder.
+        If two photos would share a file (also if names differ only in case), or a name points outside the folder.
     """
     paths, seen = [], {}
     for name in names:
         relative = PurePosixPath(str(name))
         if relative.is_absolute() or ".." in relative.parts or not relative.name:
-            raise ValueError(f"the name of photo {name!r} leads out of the folder of codes")
+            raise ValueError(f"the name of photo {name!r} points outside the folder of codes")
         path = relative.with_suffix(".npy")
         key = str(path).casefold()
         if key in seen:
@@ -196,17 +198,17 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
     FileNotFoundError
         If the folder or the code of a photo is missing.
     ValueError
-        If a file is damaged, does not hold finite real numbers, or does not fit the network.
+        If a file is damaged, does not hold finite real numbers, or does not match the network.
     """
     folder, names = Path(folder), [str(name) for name in names]
     advice = f"make them with: python -m stylegan project PHOTOS {folder}"
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of codes; {advice}")
     if not names:
-        raise ValueError("names must have at least one photo, got none")
+        raise ValueError("names must contain at least one photo, got none")
     stems = [PurePosixPath(name).stem for name in names]
     paths, missing = [], []
-    for path, stem in zip(code_paths(names, folder), stems, strict=True):
+    for path, stem in zip(_code_paths(names, folder), stems, strict=True):
         folders = [path.parent, folder] if stems.count(stem) == 1 else [path.parent]
         places = [place / f"{stem}{ending}.npy" for place in folders for ending in ("", "_01")]
         found = [place for place in places if place.is_file()]
@@ -215,7 +217,7 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
             missing.append(path)
     if missing:
         raise FileNotFoundError(
-            f"{folder}: no codes for {len(missing)} of {len(names)} photos, the first is {missing[0].name}; {advice}"
+            f"{folder}: no codes for {len(missing)} of {len(names)} photos (first: {missing[0].name}); {advice}"
         )
     return np.stack([_read_code(path, network) for path in paths])
 
@@ -224,7 +226,7 @@ def _read_code(path: Path, network: StyleNetwork) -> np.ndarray:
     """Read one code: float32 (num_layers, w_dim)."""
     code, wanted = utils.load_array(path), (network.num_layers, network.w_dim)
     if code.shape not in (wanted, (1, *wanted)):
-        raise ValueError(f"{path}: must have the shape {wanted} to fit the network, got {code.shape}")
+        raise ValueError(f"{path}: must have shape {wanted} to match the network, got {code.shape}")
     if code.dtype.kind not in "iuf":
         raise ValueError(f"{path}: must hold real numbers, got {code.dtype}")
     with np.errstate(over="ignore"):
@@ -240,7 +242,7 @@ def _read_code(path: Path, network: StyleNetwork) -> np.ndarray:
 
 
 def _load_photos(source: str) -> Faces:
-    """Load photos as `datasets.load_faces` does, or a folder of loose photos, whose people are not known."""
+    """Load photos with `datasets.load_faces`, or a folder of loose photos of unknown people."""
     try:
         return datasets.load_faces(source)
     except ValueError:
@@ -260,20 +262,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--network", help="a .npz or official .pkl; default: the bundled network")
     parser.add_argument(
-        "--encoder", help="an encoder's file, to start from its codes; default: NETWORK-encoder.npz"
+        "--encoder", help="file of an encoder whose codes to start from; default: NETWORK-encoder.npz"
     )
     parser.add_argument("--no-encoder", action="store_true", help="start from the network's average face")
-    parser.add_argument("--batch", type=int, help="photos at once; default: by the network's resolution")
+    parser.add_argument(
+        "--batch", type=int, help="photos per batch; default: depends on the network's resolution"
+    )
     for name, (option, text) in _OPTIONS.items():
         default = getattr(ProjectionSettings(), name)
         text = f"{text}; default: {default}"
         parser.add_argument(option, dest=name, type=type(default), default=default, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing codes")
-    parser.add_argument("--trace", help="write the course of the search to this .csv file")
+    parser.add_argument("--trace", help="write the progress of the search to this .csv file")
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Find the W+ code of each photo and write it to OUT as NAME.npy; the same command resumes an interrupted one."""
+    """Find the W+ code of each photo and write it to OUT as NAME.npy; repeat the command to resume after a stop."""
     from stylegan import BUNDLED, load_network
 
     if chosen.trace and not (chosen.trace.endswith(".csv") and Path(chosen.trace).parent.is_dir()):
@@ -285,7 +289,7 @@ def run(chosen: argparse.Namespace) -> None:
     beside = weights.with_name(f"{weights.stem}-encoder.npz")
     if chosen.encoder or (beside.is_file() and not chosen.no_encoder):
         encoder = load_encoder(chosen.encoder or beside)
-    report = project_to_folder(
+    report = _project_to_folder(
         network,
         _load_photos(chosen.photos),
         chosen.out,
@@ -299,13 +303,13 @@ def run(chosen: argparse.Namespace) -> None:
     print(_summary(report))
 
 
-def _summary(report: ProjectionReport) -> str:
-    lines = [f"{len(report.written)} codes written, {len(report.kept)} already there"]
+def _summary(report: _ProjectionReport) -> str:
+    lines = [f"{len(report.written)} codes written, {len(report.kept)} already present"]
     if len(report.trace):
         last = report.trace.groupby("photo").tail(1)
-        lines.append(f"mean difference of pixels: {127.5 * last['pixels'].mean():.1f} of 255")
+        lines.append(f"mean pixel difference: {127.5 * last['pixels'].mean():.1f} of 255")
         if last["descriptors"].notna().any():
-            lines.append(f"mean distance of descriptors: {last['descriptors'].mean():.3f}")
+            lines.append(f"mean descriptor distance: {last['descriptors'].mean():.3f}")
     if report.missed:
         lines.append("no face was found, so no code was written, for\n  " + "\n  ".join(report.missed))
     return "\n".join(lines)

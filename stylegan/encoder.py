@@ -1,8 +1,8 @@
-"""From photos to W+: a convolutional encoder whose coarse styles come from deep features and fine ones from shallow.
+"""Encode photos in W+ with a convolutional encoder: coarse styles from deep features, fine styles from shallow.
 
 The pyramid follows Richardson et al., "Encoding in style: a StyleGAN encoder for image-to-image translation", CVPR 2021
-(pSp); a code is one w for all layers and an offset for each, as in Tov et al., "Designing an encoder for StyleGAN image
-manipulation", SIGGRAPH 2021 (e4e), so that it stays near what the mapping network can give.
+(pSp). A code is one w for all layers and an offset for each, as in Tov et al., "Designing an encoder for StyleGAN image
+manipulation", SIGGRAPH 2021 (e4e), so that it stays near the range of the mapping network.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from checks import Choice, Number, ParameterError, check_array, check_fields, ch
 from stylegan.network import save_weights, take_description
 
 _SLOPE = 0.2
-# Pictures that are encoded at a time.
+# Number of images to encode at once.
 _BATCH = 64
 # Layers that draw up to 8 x 8 pixels take the deepest features, those up to 32 x 32 the middle ones.
 _COARSE_LAYERS, _MIDDLE_LAYERS = 4, 8
-# Feature maps after each halving of pictures of 128 pixels.
+# Feature maps after each halving of images of 128 pixels.
 _WIDTHS = (32, 64, 96, 128, 192)
-# Largest width and number of layers that a file may ask for.
+# Largest width and number of layers that a file may have.
 _LARGEST_WIDTH, _MOST_LAYERS = 4096, 18
 
 _Width = Annotated[int, Number(int, at_least=1, at_most=_LARGEST_WIDTH)]
@@ -40,11 +40,11 @@ class EncoderSizes:
     Attributes
     ----------
     resolution : int
-        Side of the pictures: a power of two from 32 to 1024.
+        Side of the images: a power of two from 32 to 1024.
     colours : int
-        Channels of the pictures, 1 or 3.
+        Channels of the images, 1 or 3.
     num_layers, w_dim : int
-        Of the codes.
+        Shape of the codes.
     widths : tuple of int
         Feature maps after each halving, down to 4 x 4.
     hidden : int
@@ -70,12 +70,12 @@ class EncoderSizes:
 
 
 def _halvings(resolution: int) -> int:
-    """How often pictures are halved down to 4 x 4."""
+    """Number of halvings to reduce images to 4 x 4."""
     return resolution.bit_length() - 3
 
 
 def default_widths(resolution: int) -> tuple[int, ...]:
-    """Feature maps after each halving for pictures of any resolution from 32."""
+    """Feature maps after each halving, for images of any resolution from 32."""
     return (*(_WIDTHS[min(i, len(_WIDTHS) - 2)] for i in range(_halvings(resolution) - 1)), _WIDTHS[-1])
 
 
@@ -86,7 +86,7 @@ def build_encoder(sizes: EncoderSizes, precision: str = "float32") -> keras.Mode
     ----------
     sizes : EncoderSizes
     precision : str, default "float32"
-        ``"mixed_bfloat16"`` computes in 16 bits and keeps weights in 32.
+        ``"mixed_bfloat16"`` computes in 16 bits; weights keep 32 bits.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def _build(sizes: EncoderSizes) -> keras.Model:
     features = []
     for i, width in enumerate(sizes.widths):
         x = _convolve(x, width, 5 if i == 0 else 3, 2, f"halve{i}")
-        if i:  # at full resolution a second convolution costs more than it gains
+        if i:  # at full resolution a second convolution is not worth its cost
             y = _convolve(x, width, 3, 1, f"refine{i}a")
             layer = keras.layers.Conv2D(
                 width, 3, padding="same", name=f"refine{i}b", kernel_initializer=_small()
@@ -181,7 +181,7 @@ class Encoder:
         Parameters
         ----------
         pictures : array, shape (n, resolution, resolution, colours)
-            In -1..1, aligned as the network draws faces.
+            In -1..1, aligned to the network's frame.
 
         Returns
         -------
@@ -218,7 +218,7 @@ class Encoder:
 
 
 def encoder_path(network: Path) -> Path:
-    """File of a network's encoder: ``NAME-encoder.npz`` beside ``NAME.npz``."""
+    """File of a network's encoder: ``NAME-encoder.npz`` next to ``NAME.npz``."""
     return network.with_name(f"{network.stem}-encoder{network.suffix}")
 
 
@@ -228,7 +228,7 @@ def _named_weights(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """Load an encoder that `Encoder.save` wrote; no code in the file is run.
+    """Load an encoder that `Encoder.save` wrote, without executing code from the file.
 
     Raises
     ------
@@ -242,14 +242,14 @@ def load_encoder(path: str | Path) -> Encoder:
         return _from_arrays(arrays)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: is not a complete encoder of this suite ({reason})") from error
+        raise ValueError(f"{path}: not a complete encoder of this suite ({reason})") from error
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Encoder:
     description = take_description(arrays)
     values = dict(description.pop("sizes"))
     sizes = EncoderSizes(**{**values, "widths": tuple(values["widths"])})
-    # Before a model is built: are the arrays as large as the description says?
+    # Before building a model, check that the arrays have the described sizes.
     claimed = {
         "deep/kernel": (16 * sizes.widths[-1], sizes.hidden),
         "base/kernel": (2 * sizes.hidden, sizes.w_dim),

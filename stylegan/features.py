@@ -1,10 +1,10 @@
-"""dlib's face descriptor as a network that gradients flow through, read from dlib's own file of weights.
+"""dlib's face descriptor as a differentiable network, read from dlib's own weights file.
 
-`descriptor_network()` computes from pictures (n, 150, 150, 3) the 128 numbers of `dlib.face_recognition_model_v1`;
-`chip_transforms` and `differentiable_chips` cut such pictures out of pictures of any size. All are TensorFlow, so that
-a loss on descriptors can train or fit a generator.
+`descriptor_network()` maps chips (n, 150, 150, 3) to the 128 numbers of `dlib.face_recognition_model_v1`;
+`chip_transforms` and `_differentiable_chips` crop chips from images of any size. All run in TensorFlow, so that a loss
+on descriptors can train or fit a generator.
 
-The file is read in `dlib_network`, which runs the same network without gradients.
+`dlib_network` reads the file, and runs the same network without gradients.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import utils
 from dlib_network import BLOCKS, CHIP_SIZE, N_VALUES, Weights, read_weights
 from embedding import CHIP_PADDING
 
-# dlib places chips by points with integer coordinates: landmarks are enlarged by this factor first.
+# dlib places chips by points with integer coordinates, so landmarks are first scaled by this factor.
 _SUBPIXELS = 256
-# Faces that `describe_faces` describes at a time.
+# Number of faces that `describe_faces` describes at once.
 _BATCH = 32
 
 # ----------------------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ _BATCH = 32
 
 
 def descriptor_network(path: str | Path | None = None) -> keras.Model:
-    """Load dlib's face descriptor as a Keras network that gradients flow through.
+    """Load dlib's face descriptor as a differentiable Keras network.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
     Returns
     -------
     keras.Model
-        Maps float pictures (n, 150, 150, 3), RGB in 0..255, cut by `chip_transforms`, to descriptors (n, 128). Its
+        Maps float chips (n, 150, 150, 3), RGB in 0..255, cropped by `chip_transforms`, to descriptors (n, 128). Its
         weights are fixed. Every call returns the same network.
 
     Raises
@@ -50,7 +50,7 @@ def descriptor_network(path: str | Path | None = None) -> keras.Model:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file holds another network, or is damaged or cut short.
+        If the file holds another network, or is damaged or truncated.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def _build(weights: Weights) -> keras.Model:
 def _add(x, y):
     """Add feature maps (n, h, w, c), each padded with zeros to the larger height, width and number of channels.
 
-    The second last block halves to 4 x 4 places on one path and to 3 x 3 on the other.
+    The second-to-last block halves to 4 x 4 on one path and to 3 x 3 on the other.
     """
     sizes = [max(a, b) for a, b in zip(x.shape[1:], y.shape[1:], strict=True)]
 
@@ -114,12 +114,12 @@ def _add(x, y):
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Chips: the pictures that the network takes
+# Chips: the inputs of the network
 # ----------------------------------------------------------------------------------------------------------
 
 
 def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
-    """Map pixels of chips to pixels of pictures, as dlib places chips by landmarks.
+    """Map pixels of chips to pixels of images, placing chips by landmarks as dlib does.
 
     Parameters
     ----------
@@ -130,13 +130,13 @@ def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
     -------
     ndarray of float32, shape (n, 2, 3) or (2, 3)
         ``picture = transform[:, :2] @ chip + transform[:, 2]`` for x, y of a pixel in the chip of 150 x 150; always a
-        rotation, scale and shift. dlib first halves pictures whose chip is shrunk more than twofold, and thereby moves
-        them by half a pixel; this is left out.
+        rotation, scale and shift. dlib first halves images whose chip is shrunk more than twofold, which shifts them by
+        half a pixel; we omit this shift.
 
     Raises
     ------
     ValueError
-        If the landmarks are not 68 finite points that differ.
+        If the landmarks are not 68 distinct finite points.
     """
     landmarks = np.asarray(landmarks, dtype=np.float64)
     if landmarks.ndim == 3:
@@ -144,8 +144,8 @@ def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
     if landmarks.shape != (68, 2):
         raise ValueError(f"landmarks must have the shape (n, 68, 2), got {landmarks.shape}")
     if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < 1e-3:
-        raise ValueError("landmarks must be 68 finite points that differ")
-    # Ask dlib for the chip of the enlarged landmarks, centred at 0.
+        raise ValueError("landmarks must be 68 distinct finite points")
+    # Ask dlib for the chip of the scaled landmarks, centred at 0.
     shift = landmarks.mean(axis=0)
     points = [dlib.point(*(int(v) for v in p)) for p in np.rint((landmarks - shift) * _SUBPIXELS)]
     shape = dlib.full_object_detection(dlib.rectangle(0, 0, 1, 1), points)
@@ -160,26 +160,26 @@ def chip_transforms(landmarks: np.ndarray) -> np.ndarray:
 
 
 def halvings(transforms: np.ndarray) -> int:
-    """How often to halve pictures before chips are sampled, so that no pixel is skipped."""
+    """Number of times to halve images before sampling chips, so that no pixel is skipped."""
     scale = np.sqrt(np.abs(np.linalg.det(np.asarray(transforms)[..., :2])))
     return max(0, int(np.floor(np.log2(np.median(scale)))))
 
 
-def differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) -> tf.Tensor:
-    """Cut chips out of pictures by bilinear sampling, as dlib does; gradients flow to the pictures.
+def _differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) -> tf.Tensor:
+    """Crop chips from images by bilinear sampling, as dlib does; gradients flow to the images.
 
     Parameters
     ----------
     pictures : tensor of float32, shape (n, h, w, c)
     transforms : array or tensor of float32, shape (n, 2, 3) or (2, 3)
-        See `chip_transforms`; a single one is used for all pictures.
+        See `chip_transforms`; a single transform is used for all images.
     n_halvings : int, default 0
-        See `halvings`; height and width must be divisible by 2 that often.
+        See `halvings`; height and width must be divisible by ``2**n_halvings``.
 
     Returns
     -------
     tensor of float32, shape (n, 150, 150, c)
-        Black beyond the pictures' borders.
+        Black beyond the images' borders.
     """
     for _ in range(n_halvings):
         pictures = tf.nn.avg_pool2d(pictures, 2, 2, "VALID")
@@ -192,7 +192,7 @@ def differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings:
     places = (places + transforms[:, None, :, 2] + 0.5) / factor - 0.5
     places = tf.clip_by_value(places, -1.0, [float(width), float(height)]) + 1.0
     places = tf.broadcast_to(places, (n, CHIP_SIZE**2, 2))
-    # Find the upper left of the four pixels around it, and the share of the way to the others. (n, 22500, 2)
+    # Find the upper left of the four pixels around it, and the fractional offset. (n, 22500, 2)
     low = tf.minimum(tf.floor(places), [float(width), float(height)])
     share = places - low
     corner = tf.cast(low, tf.int32)
@@ -210,15 +210,15 @@ def differentiable_chips(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings:
 
 
 def describe(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) -> tf.Tensor:
-    """Describe the faces on pictures (n, h, w, 3 or 1) with values 0..255: descriptors (n, 128), differentiable."""
-    chips = differentiable_chips(pictures, transforms, n_halvings)
+    """Describe the faces in images (n, h, w, 3 or 1) in 0..255: descriptors (n, 128), differentiable."""
+    chips = _differentiable_chips(pictures, transforms, n_halvings)
     if chips.shape[3] == 1:
         chips = tf.repeat(chips, 3, axis=3)
     return descriptor_network()(chips)
 
 
 def describe_faces(pictures: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Describe the faces on many pictures, uint8 (n, h, w, 3 or 1), by their landmarks (n, 68, 2): (n, 128)."""
+    """Describe the faces in many images, uint8 (n, h, w, 3 or 1), with landmarks (n, 68, 2): (n, 128)."""
     found = []
     for start in utils.progress(range(0, len(pictures), _BATCH), "describing faces"):
         rows = slice(start, start + _BATCH)

@@ -1,4 +1,4 @@
-"""Style mixing as a table of images, and images of random people, from Python and the command line."""
+"""Style mixing and random people, from Python and the command line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m stylegan generate``."""
     parser.add_argument("out", type=Path, help="folder for the images")
     parser.add_argument("--network", help="a .npz or official .pkl; default: the bundled network")
-    parser.add_argument("--number", type=int, default=16, help="how many people; default: %(default)s")
+    parser.add_argument("--number", type=int, default=16, help="number of people; default: %(default)s")
     parser.add_argument(
         "--psi", type=float, default=TRUNCATION_PSI, help="truncation, 0 to 1; default: %(default)s"
     )

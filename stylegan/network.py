@@ -16,18 +16,18 @@ from checks import Choice, ParameterError, check, check_array, check_number
 from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays, draw
 
 #: Defaults of the official generator: truncation towards the average in the first 8 layers.
-TRUNCATION_PSI, TRUNCATION_CUTOFF = 0.7, 8
+TRUNCATION_PSI, _TRUNCATION_CUTOFF = 0.7, 8
 
 _NOISES = ("stored", "random", "none")
 
 # The version of our file format.
 _FORMAT = 1
 
-# Largest image area that is drawn at once, in pixels: 16 images of 128, 1 of 512 and more. A processor gains hardly
-# anything from more images at once; a GPU needs more to do.
+# Largest image area to draw at once, in pixels: 16 images of 128 x 128, or 1 of at least 512 x 512. A CPU gains little
+# from more images at once; a GPU needs larger batches.
 _PIXELS_AT_ONCE, _PIXELS_AT_ONCE_ON_GPU = 4 * 256**2, 4 * 1024**2
 
-# How many values of each variable are compared to notice changed weights.
+# Number of values per variable that are compared to detect changed weights.
 _WITNESSES = 64
 
 
@@ -42,12 +42,12 @@ class StyleNetwork:
     average : ndarray of float32, shape (w_dim,)
         ``dlatent_avg``: the mean of w, towards which codes are truncated.
     description : dict
-        Further knowledge, as plain values: ``dataset``, ``training``, ``landmarks`` (where the network draws the 68
-        landmarks of a typical face: 68 pairs x, y in its pixels; without them faces lie as in FFHQ) and ``frame``
-        (top, left, height, width of the part that shows the photo).
+        Metadata, as plain values: ``dataset``, ``training``, ``landmarks`` (the 68 landmarks of a typical face as drawn
+        by the network, pairs x, y in its pixels; without them faces are placed as in FFHQ) and ``frame`` (top, left,
+        height, width of the part without padding).
     architecture : Architecture
     z_dim, w_dim, num_layers, resolution : int
-        Of the architecture.
+        Sizes of the architecture.
     """
 
     mapping_layer: Mapping
@@ -67,13 +67,13 @@ class StyleNetwork:
         Parameters
         ----------
         arrays : dict
-            By official names: ``mapping/Dense0/weight``, ``synthesis/4x4/Const/const``, ``dlatent_avg``.
+            Arrays by official names: ``mapping/Dense0/weight``, ``synthesis/4x4/Const/const``, ``dlatent_avg``.
         description : dict, optional
 
         Raises
         ------
         ValueError
-            If arrays are missing, too many, not finite, or do not fit each other.
+            If arrays are missing, unknown, not finite, or inconsistent.
         """
         parts = {"mapping": {}, "synthesis": {}, "": {}}
         for name, array in arrays.items():
@@ -101,7 +101,7 @@ class StyleNetwork:
             f"w {self.num_layers} x {self.w_dim} -> {self.resolution} x {self.resolution} {kind}>"
         )
 
-    # Compiled once for any number of rows, so that no call compiles again
+    # Compiled once for any number of rows, so that no call recompiles
 
     @cached_property
     def _map(self):
@@ -119,16 +119,16 @@ class StyleNetwork:
         return tf.function(witness, input_signature=[])
 
     def _drawing(self) -> Callable:
-        """The compiled function that draws with the present weights; see `_compile`."""
+        """The compiled function that draws with the current weights; see `_compile`."""
         witness = self._witness().numpy()
         if not np.array_equal(witness, self.__dict__.get("_drawn_with")):
             self._compiled, self._drawn_with = self._compile(), witness
         return self._compiled
 
     def _compile(self) -> Callable:
-        """Compile functions of w, a seed and the kind of noise, for weights that are made ready once.
+        """Compile functions of w, a seed and the kind of noise, for weights that are prepared once.
 
-        A single image has a function of its own, which draws it faster. Each is traced at its first use.
+        A single image has a separate, faster function. Each function is traced at its first use.
         """
         layer = self.synthesis_layer
         weights, stored = layer.ready_weights(), layer.stored_noise()
@@ -174,9 +174,9 @@ class StyleNetwork:
         self,
         w: np.ndarray,
         truncation_psi: float | None = TRUNCATION_PSI,
-        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
+        truncation_cutoff: int | None = _TRUNCATION_CUTOFF,
     ) -> np.ndarray:
-        """Pull codes (n, num_layers, w_dim) towards the average (appendix B of the paper).
+        """Shrink codes (n, num_layers, w_dim) towards the average (appendix B of the paper).
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ class StyleNetwork:
         truncation_psi : float or None, default 0.7
             1 or None changes nothing, 0 gives the average face.
         truncation_cutoff : int or None, default 8
-            How many layers are pulled, from the coarsest; None or 0 pulls none, as in the official code.
+            Number of layers to shrink, from the coarsest; None or 0 shrinks none, as in the official code.
 
         Returns
         -------
@@ -204,9 +204,9 @@ class StyleNetwork:
         ----------
         w : array, shape (n, num_layers, w_dim)
         noise : {"stored", "random", "none"}
-            ``"random"`` gives each image noise of its own.
+            ``"random"`` draws new noise for each image.
         random_state : int, RandomState or None
-            For random noise.
+            Seed for random noise.
 
         Returns
         -------
@@ -235,7 +235,7 @@ class StyleNetwork:
         self,
         z: np.ndarray,
         truncation_psi: float | None = TRUNCATION_PSI,
-        truncation_cutoff: int | None = TRUNCATION_CUTOFF,
+        truncation_cutoff: int | None = _TRUNCATION_CUTOFF,
         noise: str = "stored",
         random_state=None,
     ) -> np.ndarray:
@@ -304,7 +304,7 @@ def load_npz(path: str | Path) -> StyleNetwork:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is damaged or not a network.
+        If the file is damaged or not a network.
     """
     arrays = utils.load_arrays(path)
     try:
@@ -323,16 +323,16 @@ def _check_description(network: StyleNetwork) -> None:
         top, left, height, width = (int(side) for side in frame)
         for start, length in ((top, height), (left, width)):
             if not 0 <= start < start + length <= network.resolution:
-                raise ValueError("its frame does not lie within the image")
+                raise ValueError("its frame is not inside the image")
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Convert images in -1..1 to uint8 as the official code does: clipped, and cut off instead of rounded."""
+    """Convert images in -1..1 to uint8 as the official code does: clipped, and truncated instead of rounded."""
     return np.clip(images * 127.5 + 128, 0, 255).astype(np.uint8)
 
 
 def mix_styles(coarse: np.ndarray, fine: np.ndarray, layers: Sequence[int]) -> np.ndarray:
-    """Replace some layers of codes by those of others: style mixing (section 3.1 of the paper).
+    """Replace some layers of codes by layers of other codes: style mixing (section 3.1 of the paper).
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Read the official StyleGAN pickles as data, and rewrite them as files of ours: ``python -m stylegan convert``.
+"""Read the official StyleGAN pickles as data, and convert them to our format: ``python -m stylegan convert``.
 
-Such a pickle holds three networks, each with its arrays and the source text that built it: generator, discriminator,
-and the moving average of the generator. The official reader runs that text. This reader takes the arrays of the moving
-average; their shapes give the size of the network.
+An official pickle holds three networks, each with its arrays and the source code that built it: generator,
+discriminator, and the moving average of the generator. The official reader executes that code. This reader takes only
+the arrays of the moving average; their shapes give the size of the network.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import utils
 from stylegan.architecture import FUSED_FROM, MAPPING_RATE
 from stylegan.network import StyleNetwork
 
-# Versions that the official reader knows.
+# Versions that the official reader supports.
 _VERSIONS = (2, 3)
 # The functions that build a generator of StyleGAN 1 and its parts.
 _BUILDERS = {"": "G_style", "mapping": "G_mapping", "synthesis": "G_synthesis"}
 
-# Build arguments that change the arithmetic: the values that this package computes (the official default first), and
-# what a network with another value does.
+# Build arguments that change the computation: the supported values (the official default first), and what a network
+# with another value does.
 _ARGUMENTS = {
     "label_size": ((0,), "takes labels"),
     "normalize_latents": ((True,), "does not normalise z"),
@@ -35,8 +35,8 @@ _ARGUMENTS = {
     "use_noise": ((True,), "has no noise"),
     "use_pixel_norm": ((False,), "normalises pixels"),
     "use_instance_norm": ((True,), "does not normalise instances"),
-    "blur_filter": (([1, 2, 1],), "smooths enlarged features by another filter than 1, 2, 1"),
-    "fused_scale": (("auto", True, False), "enlarges features in an unknown way"),
+    "blur_filter": (([1, 2, 1],), "smooths upsampled features with a filter other than 1, 2, 1"),
+    "fused_scale": (("auto", True, False), "upsamples features in an unknown way"),
 }
 
 
@@ -48,14 +48,14 @@ class _Network:
 
 
 def _dictionary(pickled: utils.PickledObject) -> dict:
-    """The content of a subclass of dict, which Python 2 wrote as a list of pairs."""
+    """The items of a subclass of dict, which Python 2 wrote as a list of pairs."""
     pairs = pickled.args[0] if pickled.args else []
     if len(pickled.args) > 1 or not all(isinstance(key, str) for key, _ in pairs):
         raise ValueError("not a dict with names as keys")
     return {**dict(pairs), **pickled.entries}
 
 
-# What replaces the classes that the official pickles name besides numpy's.
+# Replacements for the classes in official pickles other than numpy's.
 _STAND_INS = {
     "dnnlib.tflib.network.Network": lambda pickled: _Network(pickled.state),
     "dnnlib.util.EasyDict": _dictionary,
@@ -64,13 +64,13 @@ _STAND_INS = {
 
 
 def load_official(path: str | Path) -> StyleNetwork:
-    """Load the generator of an official StyleGAN pickle; nothing in the file is run.
+    """Load the generator of an official StyleGAN pickle without executing code from the file.
 
     Parameters
     ----------
     path : str or Path
         A pickle of three networks (generator, discriminator, moving average of the generator) such as
-        ``karras2019stylegan-ffhq-1024x1024.pkl``, or of the last one alone, which is the one that is loaded.
+        ``karras2019stylegan-ffhq-1024x1024.pkl``, or of the last alone. The last is loaded.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def load_official(path: str | Path) -> StyleNetwork:
 
     Notes
     -----
-    Sizes come from the shapes of the arrays, whatever the stored arguments say.
+    Sizes come from the shapes of the arrays, not from the stored arguments.
     """
     try:
         arrays = _arrays(_moving_average(utils.load_pickle(path, _STAND_INS)))
@@ -113,14 +113,12 @@ def _state(network: object, part: str) -> dict:
     if _plain(state.get("version")) not in _VERSIONS:
         raise ValueError(f"its networks are not of version {' or '.join(map(str, _VERSIONS))}")
     if _plain(state.get("build_func_name")) != _BUILDERS[part]:
-        raise ValueError(
-            f"it was not built by {_BUILDERS[part]} of StyleGAN 1, the only version that is read"
-        )
+        raise ValueError(f"it was not built by {_BUILDERS[part]} of StyleGAN 1, the only supported version")
     return state
 
 
 def _plain(value: object) -> object:
-    """A number, text or short list of numbers as Python's own; None for everything else."""
+    """A number, text or short list of numbers as Python objects; None for everything else."""
     if isinstance(value, np.generic | np.ndarray) and value.size <= 8:
         value = value.tolist()
     if isinstance(value, list | tuple) and len(value) <= 8:
@@ -174,7 +172,7 @@ def _is_variable(pair: object) -> bool:
 
 
 def _scale_mapping(mapping: dict[str, np.ndarray], arguments: dict) -> None:
-    """Scale stored weights that were trained with another learning-rate factor to ours."""
+    """Rescale stored weights that were trained with another learning-rate factor."""
     rate = _plain(arguments.get("mapping_lrmul", MAPPING_RATE))
     if not isinstance(rate, int | float) or not 0 < rate < np.inf:
         raise ValueError("the learning-rate factor of its mapping network (mapping_lrmul) is not positive")
@@ -183,10 +181,10 @@ def _scale_mapping(mapping: dict[str, np.ndarray], arguments: dict) -> None:
 
 
 def _turn_kernels(synthesis: dict[str, np.ndarray], arguments: dict) -> None:
-    """Turn the kernels that enlarge in another way than ours at their resolution.
+    """Rotate the kernels of layers that upsample differently from ours at their resolution.
 
-    A transposed convolution has its kernel turned by half a turn against repetition and convolution. By default
-    ("auto") the resolution of the output decides which of the two it is.
+    The kernel of a transposed convolution is rotated by 180 degrees relative to repetition and convolution. By default
+    ("auto") the output resolution decides which of the two is used.
     """
     fused = _plain(arguments.get("fused_scale", "auto"))
     if fused == "auto":
@@ -213,7 +211,7 @@ def run(chosen: argparse.Namespace) -> None:
     import stylegan
 
     if not chosen.out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {chosen.out.parent} does not exist; make it first")
+        raise FileNotFoundError(f"the folder {chosen.out.parent} does not exist; create it first")
     network = stylegan.load_network(chosen.network)
     network.save(chosen.out, chosen.dtype)
     print(f"{chosen.out}: {network}, {chosen.out.stat().st_size / 1e6:.1f} MB")

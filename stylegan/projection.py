@@ -1,9 +1,9 @@
-"""Photos -> W+ codes with which a network draws them, by gradient descent through the network.
+"""Project photos to W+ codes that reproduce them, by gradient descent through the network.
 
-Abdal, Qin and Wonka, "Image2StyleGAN: how to embed images into the StyleGAN latent space?", ICCV 2019, search a code of
-its own for each layer. The schedule of learning rate and noise is that of Karras et al., "Analyzing and improving the
-image quality of StyleGAN", CVPR 2020, appendix D. `ProjectionSettings` gives the loss; `code_folder` writes the codes
-of a whole set of photos to files.
+Abdal, Qin and Wonka, "Image2StyleGAN: how to embed images into the StyleGAN latent space?", ICCV 2019, search a
+separate code for each layer. The schedule of learning rate and noise follows Karras et al., "Analyzing and improving
+the image quality of StyleGAN", CVPR 2020, appendix D. `ProjectionSettings` defines the loss; `code_folder` writes the
+codes of a set of photos to files.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from stylegan.alignment import AlignedPhotos
 from stylegan.network import StyleNetwork
 from training.training_set import face_weights
 
-# How many random people the spread of w is measured on.
+# Number of random people for measuring the spread of w.
 _SPREAD_SAMPLES = 4096
-# Weight of pixels that a photo does not show, against 1 on the face.
+# Weight of pixels that a photo does not cover, relative to 1 on the face.
 _UNSEEN = 0.02
-# The smallest scale on which images are compared, in pixels.
+# The smallest scale at which images are compared, in pixels.
 _SMALLEST_SCALE = 8
 # Steps between two rows of the trace, computed in one call.
 _STRIDE = 10
-# Seconds between two savings of unfinished work.
+# Seconds between saves of unfinished work.
 _SAVE_SECONDS = 60.0
 # Decay rates of Adam's two moving averages.
 _MOMENTUM, _SECOND_MOMENTUM = 0.9, 0.999
-# What a search changes: the codes, Adam's averages, and the best codes so far.
+# The state of a search: the codes, Adam's averages, and the best codes so far.
 _MOVING = ("codes", "slope", "square", "best", "best_loss")
 
 _Weight = Annotated[float, Number(at_least=0)]
@@ -50,30 +50,30 @@ _Weight = Annotated[float, Number(at_least=0)]
 
 @dataclass(frozen=True)
 class ProjectionSettings:
-    """How codes are searched.
+    """Settings of the search for codes.
 
     A code is w = average + spread * u for each layer; spread is the standard deviation of a value of w over random
-    people, so that steps, noise and pull mean the same for every network. Each photo by itself minimises::
+    people, so that steps, noise and pull have the same scale for every network. The loss of each photo is::
 
         pixels * L1 + descriptors * |d - d'|^2 + pull * mean(u^2) + one_code * mean((u - mean over layers)^2)
 
-    with L1 the mean absolute difference of drawn image and photo over several scales, weighted by
-    `training.training_set.face_weights`, and d, d' their face descriptors (`features.descriptor_network`).
+    where L1 is the mean absolute difference of drawn image and photo over several scales, weighted by
+    `training.training_set.face_weights`, and d, d' are their face descriptors (`features.descriptor_network`).
 
     Attributes
     ----------
     n_steps : int
     step : float
-        Adam's step in units of spread: it rises during the first 5 % and falls to 0 by a half cosine in the last 25 %.
+        Adam's step in units of spread: it rises during the first 5 % and decays to 0 as a half cosine in the last 25 %.
     noise : float
-        Noise on u at the start; it falls to 0 quadratically within the first 75 %.
+        Initial noise on u; it decays to 0 quadratically within the first 75 %.
     pixels, descriptors, pull : float
-        Weights. Descriptors cost about 5 ms per image and step on two idle cores. A larger weight on them makes pixels
-        fit less, and hardly brings separately computed descriptors closer.
+        Weights. Descriptors cost about 5 ms per image and step on two idle cores. A larger weight on them worsens the
+        fit of the pixels, and hardly brings separately computed descriptors closer.
     one_code : float
-        Weight of the pull towards one w for all layers; it falls to 0 within the first half.
+        Weight of the pull towards one w for all layers; it decays to 0 within the first half.
     seed : int
-        Of the noise.
+        Seed of the noise.
 
     Raises
     ------
@@ -105,9 +105,9 @@ class Projection:
     codes : ndarray of float32, shape (n, num_layers, w_dim)
         NaN for photos without a face.
     found : ndarray of bool, shape (n,)
-        Whether a face was found on the photo; only those are projected.
+        Whether a face was found in the photo; other photos are not projected.
     trace : DataFrame
-        A row for each tenth step of each photo: ``photo step loss pixels descriptors distance``; `pixels` is the L1
+        One row for every tenth step of each photo: ``photo step loss pixels descriptors distance``; `pixels` is the L1
         term, `descriptors` the distance of descriptors (NaN where these have no weight), `distance` that of the code
         from the average in units of the spread (root mean square).
     """
@@ -128,22 +128,22 @@ def project(
 ) -> Projection:
     """Find W+ codes of photos.
 
-    A warning names the photos without a face, which get no code. On photos of several faces the largest is projected.
+    A warning names the photos without a face, which get no code. In photos of several faces the largest is projected.
 
     Parameters
     ----------
     network : StyleNetwork
     photos : Faces or sequence of n uint8 arrays (h, w, 3)
-        Of any size; they are aligned first, see `alignment.align`.
+        Photos of any size; they are aligned first, see `alignment.align`.
     encoder : Encoder, optional
-        Gives the codes to start from; by default the search starts from the network's average.
+        Provides the initial codes; by default the search starts from the network's average.
     start : array, shape (n, num_layers, w_dim), optional
         Codes to start from, instead of an encoder's.
     batch : int, optional
-        Photos at once; by default as many as have the area of one image of 512 x 512, at most 16.
+        Photos per batch; by default as many as fill the area of one 512 x 512 image, at most 16.
     **settings
-        Of `ProjectionSettings`: ``n_steps``, ``step``, ``noise``, ``pixels``, ``descriptors``, ``pull``, ``one_code``,
-        ``seed``.
+        Fields of `ProjectionSettings`: ``n_steps``, ``step``, ``noise``, ``pixels``, ``descriptors``, ``pull``,
+        ``one_code``, ``seed``.
 
     Returns
     -------
@@ -153,8 +153,8 @@ def project(
     Raises
     ------
     TypeError, ValueError
-        For photos or settings that cannot be used, an encoder or start of another size than the network's, or if no
-        photo shows a face.
+        For invalid photos or settings, an encoder or start that does not match the network, or if no photo shows a
+        face.
 
     Notes
     -----
@@ -181,7 +181,7 @@ def project(
     if len(missed):
         listed = ", ".join(missed[:5]) + (" ..." if len(missed) > 5 else "")
         warnings.warn(
-            f"no face was found on {len(missed)} of {len(faces)} photos, which get no code: {listed}",
+            f"no face was found in {len(missed)} of {len(faces)} photos, which get no code: {listed}",
             stacklevel=2,
         )
     codes = np.full(shape, np.nan, dtype=np.float32)
@@ -196,7 +196,7 @@ def detect_faces(faces: Faces) -> detection.Detections:
     """Detect the faces to project; raise ValueError if no photo shows one."""
     detections = detection.detect(faces)
     if not detections.found.any():
-        raise ValueError(f"no face was found on any of the {len(faces)} photos; give photos of frontal faces")
+        raise ValueError(f"no face was found in any of the {len(faces)} photos; use photos of frontal faces")
     return detections
 
 
@@ -208,7 +208,7 @@ def spread_of(network: StyleNetwork) -> float:
 
 
 def _default_batch(resolution: int) -> int:
-    """How many images are fitted at once: the area of one of 512 x 512, and at most 16."""
+    """Number of images to fit at once: the area of one 512 x 512 image, and at most 16."""
     return int(np.clip(512**2 // resolution**2, 1, 16))
 
 
@@ -242,7 +242,9 @@ class Projector:
             "wanted": (self.batch, features.N_VALUES),
         }
         self.state = {name: tf.Variable(tf.zeros(shape), trainable=False) for name, shape in shapes.items()}
-        self._compiled: dict[int, Callable] = {}  # by how often images are halved for the descriptor
+        self._compiled: dict[
+            int, Callable
+        ] = {}  # by the number of times images are halved for the descriptor
 
     def fit_photos(
         self,
@@ -266,7 +268,7 @@ class Projector:
         Yields
         ------
         rows, codes, trace
-            Of one batch; see `Projection`.
+            Results of one batch; see `Projection`.
         """
         with utils.progress(None, "projecting (steps)", total=len(rows) * self.settings.n_steps) as bar:
             for first in range(0, len(rows), self.batch):
@@ -277,7 +279,7 @@ class Projector:
                     try:
                         codes = self.network.check_codes(encoder.encode(aligned.images))
                     except ValueError as error:
-                        raise ValueError(f"the encoder does not fit this network ({error})") from error
+                        raise ValueError(f"the encoder does not match this network ({error})") from error
                 codes, trace = self.fit(aligned, codes, bar.update)
                 yield chosen, codes, trace.assign(photo=chosen[trace["photo"]])
 
@@ -295,19 +297,19 @@ class Projector:
         start : array, shape (n, num_layers, w_dim), optional
             The network's average by default.
         on_steps : callable, optional
-            Called with the number of steps just made, times photos.
+            Called with the number of steps just made, multiplied by the number of photos.
 
         Returns
         -------
         codes : ndarray of float32, shape (n, num_layers, w_dim)
-            Those of the smallest loss that was seen (without the term of `one_code`).
+            The codes with the smallest loss during the search (without the term of `one_code`).
         trace : DataFrame
-            See `Projection`; `photo` counts the photos of this batch.
+            See `Projection`; `photo` numbers the photos of this batch.
 
         Raises
         ------
         ValueError
-            For too many photos, images or a start of other sizes than the network's, or if the search diverges.
+            For too many photos, images or a start that do not match the network, or if the search diverges.
         """
         network, n, n_steps = self.network, len(aligned), self.settings.n_steps
         check_number("number of photos", n, int, at_least=1, at_most=self.batch)
@@ -316,7 +318,7 @@ class Projector:
         start = (
             np.broadcast_to(network.average, shape) if start is None else check_array("start", start, shape)
         )
-        # Fill the state, or restore that of an interrupted search.
+        # Initialise the state, or restore it from an interrupted search.
         transforms = features.chip_transforms(aligned.landmarks)
         n_halvings = features.halvings(transforms)
         self._fill(aligned, transforms, n_halvings, start)
@@ -333,7 +335,7 @@ class Projector:
             done += count
             if not np.isfinite(terms[0]).all():
                 raise ValueError(
-                    f"the search diverged before step {done}; give a shorter step, or check the network"
+                    f"the search diverged before step {done}; use a smaller step, or check the network"
                 )
             rows.append(np.column_stack([np.full(self.batch, done), terms.T]))
             if on_steps:
@@ -349,9 +351,9 @@ class Projector:
     def _fill(
         self, aligned: AlignedPhotos, transforms: np.ndarray, n_halvings: int, start: np.ndarray
     ) -> None:
-        """Fill the state; the last photo fills up a short batch."""
+        """Initialise the state; the last photo is repeated to fill a short batch."""
         side, s = self.network.resolution, self.state
-        # Weigh pixels by face and visibility, with mean 1. (n, side, side, 1)
+        # Weight pixels by face and visibility, with mean 1. (n, side, side, 1)
         weights = [face_weights(points, side, side) for points in aligned.landmarks]
         weights = np.stack(weights) * np.where(aligned.visible, 1.0, _UNSEEN)[..., None]
         weights /= weights.mean(axis=(1, 2, 3), keepdims=True)
@@ -370,18 +372,18 @@ class Projector:
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Key of all that the result depends on besides the photos."""
+        """Key of everything except the photos that the result depends on."""
         code = utils.source_key(__file__)
         return utils.content_key(self.network.arrays(), asdict(self.settings), self.batch, code)
 
     def _saved_path(self, aligned: AlignedPhotos, start: np.ndarray) -> Path:
-        """Where the unfinished work of a search is saved."""
+        """The file with the unfinished work of a search."""
         photos = (aligned.images, aligned.landmarks, aligned.visible)
         key = utils.content_key(self._fingerprint, *photos, start)
         return utils.cache_folder("projection") / f"{key}.npz"
 
     def _restore(self, path: Path) -> list[np.ndarray]:
-        """Restore saved work; returns the rows of the trace so far, none if nothing usable was saved."""
+        """Restore saved work; return the rows of the trace so far, empty if nothing usable was saved."""
         try:
             arrays = utils.load_arrays(path)
             shapes_fit = all(arrays[name].shape == tuple(self.state[name].shape) for name in _MOVING)
@@ -413,7 +415,7 @@ class Projector:
         return self._compiled[n_halvings]
 
     def _step(self, number: tf.Tensor, n_halvings: int) -> tf.Tensor:
-        """One step of Adam (Kingma and Ba, ICLR 2015), for each photo by itself."""
+        """One step of Adam (Kingma and Ba, ICLR 2015), separately for each photo."""
         s, state = self.settings, self.state
         # Schedule the learning rate: a rise, then a half cosine at the end.
         passed = tf.cast(number, tf.float32) / s.n_steps
@@ -438,7 +440,7 @@ class Projector:
         better = loss < state["best_loss"]
         state["best"].assign(tf.where(better[:, None, None], codes, state["best"]))
         state["best_loss"].assign(tf.minimum(loss, state["best_loss"]))
-        # Update Adam's averages, correct their bias, and move the codes. (batch, num_layers, w_dim)
+        # Update Adam's averages, correct their bias, and update the codes. (batch, num_layers, w_dim)
         slope = state["slope"].assign(_MOMENTUM * state["slope"] + (1 - _MOMENTUM) * gradient)
         square = state["square"].assign(
             _SECOND_MOMENTUM * state["square"] + (1 - _SECOND_MOMENTUM) * tf.square(gradient)
@@ -450,7 +452,7 @@ class Projector:
         return tf.stack([loss, pixels, distance, tf.sqrt(squares)])
 
     def _match(self, codes: tf.Tensor, n_halvings: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """How far drawn images are from the photos: weighted sum, L1 and distance of descriptors, each (batch,)."""
+        """Losses between drawn images and photos: weighted sum, L1 and descriptor distance, each (batch,)."""
         s, state, layer = self.settings, self.state, self.network.synthesis_layer
         # Draw the codes. (batch, side, side, colours)
         drawn = layer(self.network.average + self.spread * codes, layer.stored_noise())
@@ -462,7 +464,7 @@ class Projector:
         return s.pixels * pixels + s.descriptors * squares, pixels, tf.sqrt(squares)
 
     def _trace(self, rows: list[np.ndarray], n: int) -> pd.DataFrame:
-        """Rows (batch, 5) of some steps as a table of the first n photos, one photo after the other."""
+        """Convert rows (batch, 5) of some steps to a table of the first n photos, ordered by photo."""
         values = np.stack(rows)[:, :n].transpose(1, 0, 2)  # (n, steps, 5)
         columns = ["step", "loss", "pixels", "descriptors", "distance"]
         table = pd.DataFrame(values.reshape(-1, 5), columns=columns).astype({"step": int})

@@ -1,13 +1,13 @@
-"""Refine a trained network with a free W+ code for each photo, learnt together with the network.
+"""Refine a trained network together with a free W+ code for each photo.
 
 Bojanowski, Joulin, Lopez-Paz and Szlam, "Optimizing the latent space of generative networks", ICML 2018. With an
-encoder in place of free codes (`stylegan.training`) the pictures stay blurred: codes optimised one by one for such a
-network draw the same photos with half the error.
+encoder instead of free codes (`stylegan.training`) the images stay blurred: for such a network, individually optimised
+codes halve the error.
 
-Mean codes of several people are taught by example: the network must draw from them what another generator draws of the
-same photos (`augmentation.mix_people`), and at times from a single w for all layers, as the mapping network gives it.
-(An earlier version asked mixtures for detail as strong as their members', and for the mean of their features to dlib's
-recogniser; the network met that with glasses on everybody.) Pictures are compared in pixels, in the bands of a
+Mean codes of several people are trained by example: the network must reproduce another generator's surrogate of the
+same photos (`augmentation.mix_people`), sometimes from a single w for all layers, as the mapping network produces it.
+(An earlier version required mixtures to have detail as strong as their members', and the mean of their features in
+dlib's recogniser; the network then drew glasses on everyone.) Images are compared in pixels, in the bands of a
 Laplacian pyramid and in the strength of their detail; photos also by the features of dlib's recogniser.
 """
 
@@ -35,24 +35,24 @@ from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettin
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet, mirror_landmarks
 
-# Photos of a batch that are compared by their features.
+# Number of photos per batch that are compared by their features.
 _FEATURED = 2
 # Columns of the sheet of samples.
 _COLUMNS = 12
 
-# The last part, which sharpens the pictures with all codes fixed: weight and quantile of the strength of detail, share
+# The last phase, which sharpens the images with all codes fixed: weight and quantile of the strength of detail, share
 # of mixtures in a batch, and learning rates.
 _SHARP_STRENGTH, _SHARP_QUANTILE, _SHARP_MIXED = 8.0, 0.75, 0.75
 _SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
 
 # Codes of photos that the network was not trained on: steps, learning rate, weight of the features.
 _FIT_STEPS, _FIT_RATE, _FIT_FEATURES, _FIT_BATCH = 40, 0.05, 0.2, 16
-# The encoder: steps, pictures in a batch, half of them mixtures, and learning rate.
+# The encoder: steps, batch size (half of it mixtures), and learning rate.
 _ENCODER_STEPS, _ENCODER_BATCH, _ENCODER_RATE = 1200, 16, 1e-3
-# Pictures of each batch that are drawn from the encoder's codes, and the weight of their difference from the photos
-# against that of codes, in units of the codes' spread.
+# Number of images per batch that are drawn from the encoder's codes, and the weight of their difference from the photos
+# relative to that of codes, in units of the codes' spread.
 _ENCODER_DRAWN, _ENCODER_PIXELS = 4, 1.0
-# Random w spread this many times as widely as the photos' codes, before truncation by 0.7 draws them together.
+# Spread of random w relative to the photos' codes, before truncation by 0.7 shrinks it.
 _SPREAD = 1.3
 
 
@@ -64,16 +64,16 @@ class AutoDecoderSettings(TrainingSettings):
     batch: Annotated[Positive, "images in a batch"] = 8
     learning_rate: Annotated[float, Number(above=0, at_most=1), "largest rate of most weights"] = 2e-3
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.995
-    evaluate_every: Annotated[Positive, "images between two lines of the log"] = 1_000
+    evaluate_every: Annotated[Positive, "images between two rows of the log"] = 1_000
     mixed: Annotated[Natural, "mixtures in a batch; the rest are photos"] = 4
     mixtures: Annotated[Positive, "number of groups of people to mix"] = 4_000
     scaled_rate: Annotated[Weight, "largest learning rate of weights stored with variance 1"] = 0.01
     code_rate: Annotated[Weight, "largest learning rate of codes"] = 0.005
     constant: Annotated[float, Number(at_least=0, below=1), "share of images before the rates fall"] = 0.25
-    features_from: Annotated[Natural, "images shown before a recogniser's features count"] = 24_000
+    features_from: Annotated[Natural, "images before a recogniser's features count"] = 24_000
     features: Annotated[Weight, "weight of the features of photos"] = 0.2
     strength: Annotated[Weight, "weight of the strength of detail"] = 3.0
-    quantile: Annotated[Share, "quantile of strength to aim at where it is uncertain"] = 0.5
+    quantile: Annotated[Share, "target quantile of the strength where it is uncertain"] = 0.5
     single: Annotated[Share, "share of mixtures drawn from one w, the mean over layers"] = 0.3
     noise: Annotated[Weight, "standard deviation of noise on codes, relative to theirs"] = 0.05
     sharpen: Annotated[Natural, "further images at the end that sharpen, with all codes fixed"] = 0
@@ -93,22 +93,22 @@ class AutoDecoder(TrainingLoop):
     Parameters
     ----------
     photos : TrainingSet
-        Photos on squares.
+        Photos padded to squares.
     mixtures : Mixtures
-        Of the training photos.
+        Mixtures of the training photos.
     synthesis : Synthesis
         Trained in place.
     codes : ndarray, shape (2m, num_layers, w_dim)
-        Start for the m training photos and, after them, their mirror images.
+        Initial codes of the m training photos, then of their mirror images.
     settings : AutoDecoderSettings
 
     Attributes
     ----------
     pictures : ndarray of uint8, shape (2m + mixtures, r, r, 1)
-        All that is shown: photos, mirrored photos, mixtures.
+        All training images: photos, mirrored photos, mixtures.
     members : ndarray of int, shape (2m + mixtures, largest group)
     shares : ndarray of float32, shape (2m + mixtures, largest group)
-        Indices of the codes that are mixed for a picture, and the weight of each; a photo is a group of one.
+        Indices and weights of the codes that are mixed for each image; a photo is a group of one.
     """
 
     warm_up = 50
@@ -158,11 +158,11 @@ class AutoDecoder(TrainingLoop):
 
     @property
     def total_images(self) -> int:
-        """Images to show, with those that sharpen."""
+        """Number of images to train on, including the sharpening phase."""
         return self.settings.images + self.settings.sharpen
 
     def phase(self) -> tuple[bool, bool]:
-        """Whether features count, and whether the codes are fixed and the pictures sharpened."""
+        """Whether features count, and whether the codes are fixed and the images sharpened."""
         s = self.settings
         return self.seen >= s.features_from and s.features > 0, self.seen >= s.images
 
@@ -179,7 +179,7 @@ class AutoDecoder(TrainingLoop):
         return np.array([*photos, *mixtures], dtype=np.int64)
 
     def batch(self, random: np.random.Generator, featured: bool, sharpened: bool) -> tuple:
-        """Draw photos and mixtures, and what is done with their codes."""
+        """Draw photos and mixtures, and the random changes to their codes."""
         s, n = self.settings, len(self.shapes)
         rows = self.random_rows(random, int(_SHARP_MIXED * s.batch) if sharpened else s.mixed)
         single = (rows >= n) & (random.random(len(rows)) < s.single)
@@ -194,10 +194,10 @@ class AutoDecoder(TrainingLoop):
         )  # fmt: skip
 
     def loss(self, phase, members, shares, single, noise, pictures, transforms, wanted):
-        """Compare pictures drawn from mixed codes with photos and examples."""
+        """Compare images drawn from mixed codes with photos and examples."""
         s = self.settings
         featured, sharpened = phase
-        # Mix the codes of each picture's members. (n, layers, w_dim)
+        # Mix the codes of each image's members. (n, layers, w_dim)
         codes = tf.einsum("nk,nklw->nlw", shares, tf.gather(self.codes, members))
         codes = tf.where(single[:, None, None], tf.reduce_mean(codes, axis=1, keepdims=True), codes)
         drawn = self.synthesis(codes + noise, self.synthesis.stored_noise())
@@ -210,12 +210,12 @@ class AutoDecoder(TrainingLoop):
         return loss, total
 
     def clip(self, gradients: dict[str, list]) -> dict[str, list]:
-        """Limit the norm of the weights' gradients; codes must not move less when weights take a large step."""
+        """Clip the norm of the weights' gradients only; a large step of the weights must not slow the codes."""
         limited = {name: tf.clip_by_global_norm(part, LARGEST_NORM)[0] for name, part in gradients.items()}
         return limited | {"codes": gradients["codes"]}
 
     def samples(self) -> list[np.ndarray]:
-        """Draw photos and their reconstructions; mixtures as taught, from W+, and from a single w."""
+        """Draw photos and their reconstructions; mixtures by the teacher, from W+, and from a single w."""
         n = len(self.shapes)
         photos = np.linspace(0, n // 2 - 1, _COLUMNS).astype(int)
         sizes = (self.shares[n:] > 0).sum(axis=1)
@@ -230,17 +230,17 @@ class AutoDecoder(TrainingLoop):
         return [self.pictures[photos], drawn[0], self.pictures[mixtures], *drawn[1:]]
 
     def state(self) -> dict[str, list]:
-        """Variables that a checkpoint keeps."""
+        """Variables in a checkpoint."""
         return super().state() | {"codes": [self.codes]}
 
 
 def codes_path(network: Path) -> Path:
-    """File of the codes of the photos that a network knows: ``NAME-codes.npz`` beside ``NAME.npz``."""
+    """File of the codes of a network's training photos: ``NAME-codes.npz`` next to ``NAME.npz``."""
     return network.with_name(f"{network.stem}-codes.npz")
 
 
 def starting_codes(photos: TrainingSet, encoder: Encoder, network: Path) -> np.ndarray:
-    """Codes of the m training photos, kept beside the network or else the encoder's, then of their mirror images.
+    """Codes of the m training photos, stored or else from the encoder, then of their mirror images.
 
     Returns
     -------
@@ -263,9 +263,9 @@ def finish(trainer: AutoDecoder, encoder: Encoder, out: Path) -> None:
     Parameters
     ----------
     trainer : AutoDecoder
-        After its training.
+        A trainer that has finished.
     encoder : Encoder
-        Trained further, in place.
+        Trained further in place.
     out : Path
     """
     photos, synthesis, learnt = trainer.photos, trainer.average_synthesis, trainer.codes.numpy()
@@ -321,7 +321,7 @@ def _fit_codes(synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, star
 
 
 def _learn_encoder(encoder: Encoder, synthesis: Synthesis, trainer: AutoDecoder) -> None:
-    """Teach an encoder the codes of training photos and mixtures, in place; the network stays fixed."""
+    """Train an encoder in place on the codes of training photos and mixtures; the network stays fixed."""
     n, codes = len(trainer.shapes), trainer.codes.numpy()
     spread = float(np.std(codes - codes.mean(axis=0)))
     weights, noise = trainer.weights, synthesis.stored_noise()

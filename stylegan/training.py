@@ -1,12 +1,12 @@
 """Train a small network and its encoder together, as an autoencoder through W+; fit the mapping network afterwards.
 
-A GAN of this size would take days on a CPU. Here the encoder finds a photo's code, the synthesis network draws it, and
-both learn from the difference of picture and photo, in pixels and in all bands of a Laplacian pyramid. The network
-grows once (Karras et al., "Progressive growing of GANs", ICLR 2018): at first pictures have half the side. A code is
-one w for all layers plus an offset for each layer; offsets are left out at random, so that a single w, as the mapping
-network gives it, draws a person, too. In the last part mixtures of people's codes are also drawn: blurred, they must
-equal the blurred mixture of the photos; their detail must be as strong as that of the photos; and a recogniser must
-find the features of all members in them.
+A GAN of this size would take days to train on a CPU. Here the encoder finds a photo's code, the synthesis network draws
+it, and both learn from the difference between image and photo, in pixels and in all bands of a Laplacian pyramid. The
+network grows once (Karras et al., "Progressive growing of GANs", ICLR 2018): at first images have half the side. A code
+is one w for all layers plus an offset for each layer; offsets are dropped at random, so that a single w, as the mapping
+network produces it, also draws a person. In the last phase mixtures of people's codes are drawn, too. Blurred, they
+must equal the blurred mixture of the photos; their detail must be as strong as that of the photos; and a recogniser
+must find the features of all members in them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from training.training_set import TrainingSet, mirror_landmarks
 CHANNELS, W_DIM = (160, 160, 160, 128, 64, 32), 128
 _MAPPING_LAYERS = 8
 
-# Mixtures drawn with each batch, as a share of it.
+# Number of mixtures as a share of the batch.
 _MIXED_SHARE = 0.5
-# The strength of detail is compared in this number of bands, over neighbourhoods of this side.
+# Number of bands in which the strength of detail is compared, and the side of the neighbourhoods.
 _STRENGTH_BANDS, _NEIGHBOURHOOD = 3, 8
 # Mixtures are compared with the mixed photos at this fraction of the side.
 _BLURRED = 8
-# Pictures of a batch that are compared by their features, besides all mixtures.
+# Number of images per batch, besides all mixtures, that are compared by their features.
 _FEATURED = 8
 # Columns of the sheet of samples.
 _COLUMNS = 12
@@ -57,12 +57,12 @@ class AutoencoderSettings(TrainingSettings):
     images: Annotated[Positive, "number of images to train on"] = 160_000
     batch: Annotated[int, Number(int, at_least=2), "images in a batch"] = 16
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.998
-    grow_at: Annotated[Natural, "images shown at half the side"] = 45_000
-    mix_at: Annotated[Natural, "images shown before mixtures count"] = 80_000
-    features_at: Annotated[Natural, "images shown before a recogniser's features count"] = 110_000
-    decay_at: Annotated[Natural, "images shown before the learning rates fall"] = 100_000
+    grow_at: Annotated[Natural, "images at half the side"] = 45_000
+    mix_at: Annotated[Natural, "images before mixtures count"] = 80_000
+    features_at: Annotated[Natural, "images before a recogniser's features count"] = 110_000
+    decay_at: Annotated[Natural, "images before the learning rates fall"] = 100_000
     scaled_rate: Annotated[Weight, "largest learning rate of weights stored with variance 1"] = 2e-2
-    variants: Annotated[Natural, "bent variants of each photo, shown half of the time"] = 6
+    variants: Annotated[Natural, "warped variants of each photo, used half of the time"] = 6
     noise: Annotated[Weight, "standard deviation of noise on codes"] = 0.01
     prior: Annotated[Weight, "weight of the mean square of codes in the loss"] = 1e-5
     offset_penalty: Annotated[Weight, "weight of the mean square of offsets in the loss"] = 1e-3
@@ -73,7 +73,7 @@ class AutoencoderSettings(TrainingSettings):
 
 
 def strengths(pictures: tf.Tensor) -> list[tf.Tensor]:
-    """Mean absolute detail around each place, in the finest bands of a pyramid: tensors (n, h / 8, w / 8, c), ..."""
+    """Local mean absolute detail in the finest bands of a pyramid: tensors (n, h / 8, w / 8, c), ..."""
     found = []
     for _ in range(_STRENGTH_BANDS):
         coarse = tf.nn.avg_pool2d(pictures, 2, 2, "SAME")
@@ -94,8 +94,8 @@ def strength_loss(
     weights : tensor, shape (1, h, w, 1)
         Importance of each pixel.
     quantile : float, default 0.5
-        The quantile to aim at where the strength is uncertain. 0.5 gives the mean absolute difference; above it missing
-        strength counts more than surplus.
+        The target quantile where the strength is uncertain. 0.5 gives the mean absolute difference; larger values
+        penalise missing strength more than excess.
     """
     loss = 0.0
     for i, (ours, theirs) in enumerate(zip(drawn, wanted, strict=True)):
@@ -118,7 +118,7 @@ def _mixing_weights(batch: int, mixtures: int, random: np.random.Generator) -> n
 def weight_groups(synthesis: Synthesis, scaled_rate: float, rate: float) -> dict:
     """Split trainable variables by their learning rate, as `TrainingLoop` takes them.
 
-    Weights that are stored with variance 1, and scaled where they are used, must move by as much more.
+    Weights that are stored with variance 1 and scaled when used need proportionally larger steps.
     """
     groups = {"scaled": ([], scaled_rate), "plain": ([], rate)}
     for variable in synthesis.trainable_variables:
@@ -138,7 +138,7 @@ class AutoencoderTrainer(TrainingLoop):
     Parameters
     ----------
     photos : TrainingSet
-        Photos on squares; see `augmentation.prepare_squares`.
+        Photos padded to squares; see `augmentation.prepare_squares`.
     settings : AutoencoderSettings
     channels : sequence of int, default `CHANNELS`
         Feature maps at 4, 8, ... pixels.
@@ -173,7 +173,7 @@ class AutoencoderTrainer(TrainingLoop):
         groups = weight_groups(self.synthesis, settings.scaled_rate, settings.learning_rate)
         groups["encoder"] = (encoder_variables, settings.learning_rate)
         super().__init__(photos, settings, groups, averaged, settings.decay_at)
-        # What is shown: training photos, then bent ones.
+        # Training images: training photos, then warped variants.
         own = np.flatnonzero(~photos.held_out)
         bent, bent_shapes = augmentation.bend(photos, settings.variants, settings.seed)
         self.pictures = np.concatenate([photos.pictures[own], bent])
@@ -183,13 +183,13 @@ class AutoencoderTrainer(TrainingLoop):
         self.held_out = to_signed(photos.pictures[photos.held_out])
 
     def phase(self) -> tuple[int, bool, bool]:
-        """Side of the pictures, and whether mixtures and features count."""
+        """Side of the images, and whether mixtures and features count."""
         s, side = self.settings, self.architecture.resolution
         side = side // 2 if self.seen < s.grow_at else side
         return side, self.seen >= s.mix_at, self.seen >= s.features_at and s.features > 0
 
     def batch(self, random: np.random.Generator, side: int, mixed: bool, featured: bool) -> tuple:
-        """Draw pictures of different people, and what is done with their codes."""
+        """Draw images of different people, and the random changes to their codes."""
         s, a = self.settings, self.architecture
         people = different_people(random, len(self.photos.identities), s.batch)
         rows = np.empty(s.batch, dtype=np.int64)
@@ -209,7 +209,7 @@ class AutoencoderTrainer(TrainingLoop):
         return pictures, keep, noise, mixing, transforms, wanted
 
     def loss(self, phase, pictures, keep, noise, mixing, transforms, wanted):
-        """Compare drawn pictures with photos, and mixtures with what they should be."""
+        """Compare drawn images with photos, and mixtures with their targets."""
         s = self.settings
         side, mixed, featured = phase
         n = pictures.shape[0]
@@ -235,11 +235,11 @@ class AutoencoderTrainer(TrainingLoop):
         return loss, loss + extra + penalty
 
     def _shrunk(self, pictures: tf.Tensor, side: int) -> tf.Tensor:
-        """Pictures of full size at a smaller side."""
+        """Downscale images to a smaller side."""
         return _shrink(pictures, self.architecture.resolution // side)
 
     def _mixture_loss(self, mixtures, pictures, mixing, weights) -> tf.Tensor:
-        """Compare mixtures, blurred and by the strength of their detail, with the mean of the pictures' values."""
+        """Compare mixtures with the mean of the members' images, blurred and by the strength of their detail."""
         s = self.settings
         wanted = tf.einsum("mn,nhwc->mhwc", mixing, _shrink(pictures, _BLURRED))
         difference = tf.abs(_shrink(mixtures, _BLURRED) - wanted)
@@ -248,9 +248,9 @@ class AutoencoderTrainer(TrainingLoop):
         return s.blurred * blurred + s.strength * strength_loss(strengths(mixtures), members, weights)
 
     def _feature_loss(self, drawn, wanted, mixing, transforms, mixed: bool) -> tf.Tensor:
-        """Mean distance of descriptors: of some pictures to those of their photos, of mixtures to the members' mean.
+        """Mean descriptor distance: of some images to their photos, and of mixtures to the members' mean.
 
-        The mean of descriptors is shorter than each of them, so it is scaled to their mean length.
+        The mean of descriptors is shorter than the descriptors, so it is scaled to their mean length.
         """
         n = wanted.shape[0]
         few = min(_FEATURED, n)
@@ -266,13 +266,13 @@ class AutoencoderTrainer(TrainingLoop):
 
     @cached_property
     def descriptors(self) -> np.ndarray:
-        """The recogniser's descriptors of all pictures and, after these, of their mirror images: (2n, 128)."""
+        """The recogniser's descriptors of all images, then of their mirror images: (2n, 128)."""
         pictures = np.concatenate([self.pictures, self.pictures[:, :, ::-1]])
         shapes = np.concatenate([self.shapes, mirror_landmarks(self.shapes, pictures.shape[2])])
         return features.describe_faces(pictures, shapes)
 
     def held_out_loss(self) -> float:
-        """Loss of the averaged network on the photos kept out; NaN without such photos."""
+        """Loss of the averaged network on the held-out photos; NaN if there are none."""
         if len(self.held_out) == 0:
             return float("nan")
         side, size = self.phase()[0], self.settings.batch
@@ -289,7 +289,7 @@ class AutoencoderTrainer(TrainingLoop):
         return self.average_synthesis(codes, self.synthesis.stored_noise(), resolution=side)
 
     def samples(self) -> list[np.ndarray]:
-        """Draw photos kept out, from their codes and from the single w, and means of the first 2, 3, ... photos."""
+        """Draw held-out photos, from their codes and from the single w, and means of the first 2, 3, ... photos."""
         side = self.phase()[0]
         chosen = self.held_out if len(self.held_out) else to_signed(self.pictures)
         chosen = chosen[np.linspace(0, len(chosen) - 1, _COLUMNS).astype(int)]
@@ -316,20 +316,20 @@ class AutoencoderTrainer(TrainingLoop):
         return StyleNetwork(mapping, synthesis, codes.mean(axis=(0, 1)), network_description), encoder
 
     def save(self, out: Path) -> None:
-        """Write the network, and its encoder beside it."""
+        """Write the network and its encoder."""
         network, encoder = self.result()
         network.save(out, "float16")
         encoder.save(encoder_path(out), "float16")
 
     def state(self) -> dict[str, list]:
-        """Variables that a checkpoint keeps."""
+        """Variables in a checkpoint."""
         networks = (self.synthesis, self.average_synthesis)
         noise = [variable for network in networks for variable in network.non_trainable_variables]
         return super().state() | {"noise": noise}
 
 
 def describe_training(trainer: TrainingLoop) -> tuple[dict, dict]:
-    """Say how a network was trained, as plain values: the descriptions of the network and of its encoder."""
+    """Record how a network was trained, as plain values: the descriptions of the network and of its encoder."""
     photos = trainer.photos
     training = {
         "settings": asdict(trainer.settings),
@@ -342,9 +342,9 @@ def describe_training(trainer: TrainingLoop) -> tuple[dict, dict]:
 
 
 def fit_mapping(architecture: Architecture, codes: np.ndarray, seed: int = 0) -> Mapping:
-    """Train a mapping network whose w have nearly the mean and the covariance of given codes.
+    """Train a mapping network whose w approximate the mean and the covariance of given codes.
 
-    The w of latent vectors and draws of the normal distribution with these moments are compared along random
+    The loss compares the w of latent vectors with samples of the normal distribution with these moments along random
     directions (the sliced Wasserstein distance: Bonneel et al., "Sliced and Radon Wasserstein barycenters of measures",
     JMIV 2015).
 

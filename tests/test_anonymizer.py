@@ -374,7 +374,7 @@ def test_mean_shape_does_not_depend_on_how_faces_lie(faces, moves):
     for points, (angle, scale, x, y) in zip(shapes, moves, strict=True):
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         moved.append(points @ turn.T + [x, y])
-    mean, other = frame.mean_shape(shapes), frame.mean_shape(np.stack(moved))
+    mean, other = frame._mean_shape(shapes), frame._mean_shape(np.stack(moved))
     np.testing.assert_allclose(np.linalg.norm(mean), 1)
     np.testing.assert_allclose(mean.mean(axis=0), 0, atol=1e-12)
     turned_back = detection.move_points(other, detection.similarity(other, mean))
@@ -384,7 +384,7 @@ def test_mean_shape_does_not_depend_on_how_faces_lie(faces, moves):
 def test_mean_shape_of_one_face_is_that_face():
     triangle = np.array([[[0.0, 0.0], [4.0, 0.0], [2.0, 3.0]]])
     centred = triangle[0] - [2, 1]
-    np.testing.assert_allclose(frame.mean_shape(triangle), centred / np.sqrt((centred**2).sum()))
+    np.testing.assert_allclose(frame._mean_shape(triangle), centred / np.sqrt((centred**2).sum()))
 
 
 def test_frame_puts_the_eyes_level_and_the_face_in_the_middle(faces):
@@ -688,7 +688,7 @@ def test_members_and_options_that_do_not_fit_are_told(models, faces):
 
 
 def test_like_needs_several_photos_of_the_person(family_models):
-    with pytest.raises(ValueError, match="only one of its person"):
+    with pytest.raises(ValueError, match="only photo of its person"):
         family_models["aam"].surrogate([0, 12], like=12)
     assert family_models["aam"].surrogate([0, 12], like=0).shape == (112, 92, 3)
 

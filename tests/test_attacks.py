@@ -369,7 +369,7 @@ def test_curves_need_pairs_of_both_kinds(pairs):
 def test_verification_pairs_photos_with_images_of_their_people():
     """Image 0 at 0 for a, b; image 1 at 10 for c: genuine distances 1, 5, 0; impostor 9, 5, 10."""
     eer, tar = attacks.verification(release([0, 10], [0, 0, 1], "abc"), gallery([1, 5, 10], "abc"), [0.5])
-    assert tar.note == "not estimable: FAR 0.5 needs 20 impostor pairs, there are 3"
+    assert tar.note == "not estimable: FAR 0.5 needs 20 impostor pairs, got 3"
     assert np.isnan([tar.rate, tar.low, tar.high, tar.rate_worst]).all()
     assert eer.rate == pytest.approx(attacks.roc([1, 5, 0], [9, 5, 10]).equal_error_rate)
     assert (eer.chance, eer.n_people) == (0.5, 3)
@@ -468,7 +468,7 @@ def test_a_threshold_for_too_few_pairs_is_not_estimable():
     photos, names = crowd(5, 2)
     found = attacks.calibrate_threshold(photos, names, 1e-3)
     assert np.isnan([found.value, found.low, found.high]).all()
-    assert found.note == "not estimable: FAR 0.001 needs 10000 impostor pairs, there are 40"
+    assert found.note == "not estimable: FAR 0.001 needs 10000 impostor pairs, got 40"
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1])
@@ -565,7 +565,7 @@ def test_an_insider_by_hand():
     # knowing a: 6, b and c tie; knowing b: 4, a and c tie; knowing c: 2, a and b tie
     assert person.per_person["success"].tolist() == [1 / 2] * 3
     assert cluster.rate == 1.0
-    assert person.note == "1 people left out, who share their image with too few"
+    assert person.note == "1 people left out, whose image has too few people"
 
 
 @settings(max_examples=30, deadline=None)

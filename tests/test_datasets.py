@@ -343,7 +343,7 @@ def test_celeba_tables_tell_who_and_what(tmp_path, photos):
         (
             "identity_CelebA.txt",
             "000001.jpg 1\n000001.jpg 2\n000002.jpg 1\n000003.jpg 1\n",
-            "lists 1 photos more than once, the first is 000001.jpg",
+            r"lists 1 photos more than once \(first: 000001.jpg",
         ),
         ("list_attr_celeba.txt", "", "cut short"),
         ("list_attr_celeba.txt", ATTRIBUTES[:-9], "every line must have 4 entries, 1 do not"),
@@ -546,7 +546,7 @@ def test_loose_photos_do_not_say_who_is_on_them(tmp_path):
     people_folder(tmp_path)
     save(tmp_path / "holiday.jpg", picture())
     save(tmp_path / RAFD.format(**rafd_names()[0]), picture())
-    with pytest.raises(ValueError, match="2 of 8 photos lie outside.*their people are unknown"):
+    with pytest.raises(ValueError, match="2 of 8 photos lie outside.*people are unknown"):
         datasets.load_faces(tmp_path)
 
 

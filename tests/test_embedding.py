@@ -16,7 +16,7 @@ import datasets
 import detection
 import embedding
 import utils
-from embedding import Preparation, embed
+from embedding import _Preparation, embed
 
 SIDE = 32
 
@@ -88,7 +88,7 @@ def test_dlib_gives_the_same_bytes_fresh_and_from_the_cache(few, own_cache):
     assert embed(few.select([2, 0]), "dlib").tobytes() == fresh[[2, 0]].tobytes()
     landmarks = detection.detect(few).landmarks
     for image, points, row in zip(few.images, landmarks, fresh, strict=True):
-        assert embedding.describe_face(image, points).tobytes() == row.tobytes()
+        assert embedding._describe_face(image, points).tobytes() == row.tobytes()
 
 
 def test_a_cached_photo_is_not_computed_again(few, monkeypatch):
@@ -97,8 +97,8 @@ def test_a_cached_photo_is_not_computed_again(few, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(embedding, "describe_face", refuse)
-    monkeypatch.setattr(detection, "detect_row", refuse)
+    monkeypatch.setattr(embedding, "_describe_face", refuse)
+    monkeypatch.setattr(detection, "_detect_row", refuse)
     assert embed(few, "dlib").shape == (4, 128)
 
 
@@ -389,7 +389,7 @@ def test_an_unknown_option_tells_the_known_ones(few, tmp_path):
 
 
 def test_a_flat_photo_is_whitened_to_zeros():
-    values = Preparation(whiten=True).apply(np.full((1, 16, 16, 3), 9, np.uint8))
+    values = _Preparation(whiten=True).apply(np.full((1, 16, 16, 3), 9, np.uint8))
     assert values.dtype == np.float32 and (values == 0).all()
 
 

@@ -17,7 +17,7 @@ from anonymizer.__main__ import _make_parser, main, read_options
 from datasets.faces import is_grey, read_image
 from release import gathering, journal, leaks, pasting, planning, replacing, report
 from release.people import doubtful_pairs, group_people
-from release.pose import MEAN_FACE, Pose
+from release.pose import _MEAN_FACE, Pose
 
 #: A busy machine may take its time.
 untimed = settings(deadline=None)
@@ -169,7 +169,7 @@ def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
     records = journal_of(finished)
     assert (records["meadow.png"]["status"], records["meadow.png"]["reason"]) == (
         "suppressed",
-        replacing.NO_FACE,
+        replacing._NO_FACE,
     )
     assert records["cut.jpg"]["status"] == "damaged"
     assert "truncated" in records["cut.jpg"]["reason"]
@@ -178,7 +178,7 @@ def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
 def test_report_shows_no_original_unless_asked(source, finished):
     page = (finished.with_name("out-private") / "ledger-report.html").read_text()
     assert page.count('alt="after"') == 4
-    assert "no k-anonymity" in page.lower() and leaks.CONTEXT in page
+    assert "no k-anonymity" in page.lower() and leaks._CONTEXT in page
     assert "--show-originals shows them" in page
     assert not any(name in page for name in ON_PHOTO)
     opened = gathering.open_photos([source / "anna-beth.jpg"], thorough=False)
@@ -194,7 +194,7 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "6 photos, 8 faces, 8 of which can be replaced: 5 people in 2 clusters of at least 2." in printed
     assert "8 faces replaced, 0 blurred out; 4 photos written." in printed
-    assert "1 photo in which no face was found: suppressed." in printed
+    assert "1 photo without a detected face: suppressed." in printed
     assert "Left out: 1 damaged file, 1 other file." in printed
     assert "No k-anonymity is claimed" in printed
     assert "cut.jpg" in printed and "notes.txt" in printed
@@ -202,7 +202,7 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
 
 
 def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsys):
-    made, original = [], replacing.make_photo
+    made, original = [], replacing._make_photo
 
     def count(path, *rest):
         made.append(path.name)
@@ -213,19 +213,19 @@ def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsy
             raise KeyboardInterrupt
         return count(*arguments)
 
-    monkeypatch.setattr(replacing, "make_photo", stop_after_two)
+    monkeypatch.setattr(replacing, "_make_photo", stop_after_two)
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 130
     assert "run the same command again to resume" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()  # a half-made release cannot be mistaken for a whole one
     first = list(made)
-    monkeypatch.setattr(replacing, "make_photo", count)
+    monkeypatch.setattr(replacing, "_make_photo", count)
     run(source, tmp_path / "out", "--k", "2", "--method", "pixel")
     assert sorted(made) == sorted(ON_PHOTO)
     assert made[:2] == first
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
     capsys.readouterr()
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert run(source, tmp_path / "out", "--k", "3", "--method", "pixel") == 2
     assert "started with other photos, options or code" in capsys.readouterr().err
 
@@ -248,7 +248,7 @@ def test_a_changed_unfinished_file_is_made_again(source, tmp_path):
 
 def test_shared_mode_writes_one_copy_a_person(source, tmp_path, capsys):
     assert run(source, tmp_path / "out", "--k", "2", "--method", "aam", "--mode", "shared") == 0
-    assert "the shared surrogate names" in capsys.readouterr().out
+    assert "the shared surrogate identifies" in capsys.readouterr().out
     files = list((tmp_path / "out").glob("*.png"))
     contents = [path.read_bytes() for path in files]
     assert sorted(contents.count(content) for content in set(contents)) == [2, 3]
@@ -263,7 +263,7 @@ def test_too_few_people_are_suppressed(source, tmp_path, capsys):
     assert "Nothing could be released" in printed
     assert not (tmp_path / "out").exists()
     reasons = {name: record["reason"] for name, record in journal_of(tmp_path / "out").items()}
-    assert {reasons[name] for name in ON_PHOTO} == {replacing.TOO_FEW}
+    assert {reasons[name] for name in ON_PHOTO} == {replacing._TOO_FEW}
     assert run(source, tmp_path / "out", "--k", "2", "--method", "pixel") == 0  # the places are free again
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
@@ -403,9 +403,9 @@ def test_the_unchanged_photo_is_no_method(tmp_path):
     ("name", "content", "message"),
     [
         ("a.jpg", b"", "is empty"),
-        ("a.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC photos are not read"),
-        ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(40), "HEIC photos are not read"),
-        ("a.NEF", b"MM\0*" + bytes(40), "raw camera photos are not read"),
+        ("a.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC is not supported"),
+        ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(40), "HEIC is not supported"),
+        ("a.NEF", b"MM\0*" + bytes(40), "raw camera files are not supported"),
         ("a.txt", b"no photo", ""),
     ],
 )
@@ -414,7 +414,7 @@ def test_photos_of_kinds_that_are_not_read_say_so(tmp_path, name, content, messa
     path.write_bytes(content)
     assert message in gathering.unread_kind(path) and bool(gathering.unread_kind(path)) == bool(message)
     if name == "a.jpg":
-        assert message in gathering.open_photo(path).damage
+        assert message in gathering._open_photo(path).damage
     else:
         with pytest.raises(ValueError, match=f"no photos.*{message}"):
             gathering.list_files(tmp_path)
@@ -451,7 +451,7 @@ def test_faces_that_cannot_be_replaced_say_why(orl):
 
 def test_spots_come_back_from_the_cache(source):
     path = source / "anna-beth.jpg"
-    first, again = gathering.open_photo(path, thorough=False), gathering.open_photo(path, thorough=False)
+    first, again = gathering._open_photo(path, thorough=False), gathering._open_photo(path, thorough=False)
     direct = detection._find_all(read_image(path), False)
     for spots in (first.spots, again.spots):
         for spot, other in zip(spots, direct, strict=True):
@@ -566,7 +566,7 @@ def test_nothing_is_moved_where_another_face_is_near(portrait):
 
 def test_the_surroundings_follow_the_outline():
     """A ring around the face, drawn on the photo's outline, ends on the new one."""
-    landmarks = Pose(80.0, np.eye(3), np.array([150.0, 150.0])).see(MEAN_FACE)
+    landmarks = Pose(80.0, np.eye(3), np.array([150.0, 150.0])).see(_MEAN_FACE)
     target = landmarks.copy()
     target[:17] = landmarks[:17] + np.array([-10.0, 0.0]) * np.linspace(1, -1, 17)[:, None]  # a wider jaw
     part = np.zeros((320, 320, 3), np.float32)
@@ -632,23 +632,23 @@ angles = st.floats(-35, 35)
 @given(angles, angles, angles, st.floats(5, 300))
 def test_the_pose_of_a_turned_mean_face_is_found(yaw, pitch, roll, scale):
     rotation = _turn(yaw, pitch, roll)
-    seen = Pose(scale, rotation, np.array([40.0, -7.0])).see(MEAN_FACE)
+    seen = Pose(scale, rotation, np.array([40.0, -7.0])).see(_MEAN_FACE)
     pose = Pose.fit(seen)
     np.testing.assert_allclose(pose.rotation, rotation, atol=1e-6)
     np.testing.assert_allclose(pose.scale, scale, rtol=1e-6)
-    np.testing.assert_allclose(pose.lift(seen), MEAN_FACE, atol=1e-6)
+    np.testing.assert_allclose(pose.lift(seen), _MEAN_FACE, atol=1e-6)
 
 
 @untimed
 @given(angles, angles)
 def test_a_surrogate_keeps_its_proportions_in_another_pose(yaw, pitch):
     """Of two different faces of one pose, the surrogate lands on its own landmarks, not on the photo's."""
-    longer = MEAN_FACE * [1.0, 1.08, 1.0]
+    longer = _MEAN_FACE * [1.0, 1.08, 1.0]
     front = Pose(50.0, np.eye(3), np.zeros(2))
     turned = Pose(90.0, _turn(yaw, pitch, 5), np.array([100.0, 120.0]))
-    target = pasting._fit_shape(turned.see(MEAN_FACE), front.see(longer))
-    same = pasting._fit_shape(turned.see(MEAN_FACE), front.see(MEAN_FACE))
-    np.testing.assert_allclose(same, turned.see(MEAN_FACE), atol=1e-6)
+    target = pasting._fit_shape(turned.see(_MEAN_FACE), front.see(longer))
+    same = pasting._fit_shape(turned.see(_MEAN_FACE), front.see(_MEAN_FACE))
+    np.testing.assert_allclose(same, turned.see(_MEAN_FACE), atol=1e-6)
     lengths = [points[8] - points[27] for points in (target, same)]
     assert np.linalg.norm(lengths[0]) > 1.03 * np.linalg.norm(lengths[1])
 
@@ -656,7 +656,7 @@ def test_a_surrogate_keeps_its_proportions_in_another_pose(yaw, pitch):
 @untimed
 @given(angles)
 def test_the_outline_of_a_turned_head_stays_between_the_ends_of_its_jaw(yaw):
-    landmarks = Pose(100.0, _turn(yaw, 0, 0), np.zeros(2)).see(MEAN_FACE)
+    landmarks = Pose(100.0, _turn(yaw, 0, 0), np.zeros(2)).see(_MEAN_FACE)
     arc = pasting._forehead(landmarks)
     low, high = landmarks[:, 0].min(), landmarks[:, 0].max()
     assert low - 1e-6 <= arc[:, 0].min() and arc[:, 0].max() <= high + 1e-6
@@ -664,7 +664,7 @@ def test_the_outline_of_a_turned_head_stays_between_the_ends_of_its_jaw(yaw):
 
 
 def test_a_jaw_line_is_not_moved_farther_than_allowed():
-    landmarks = Pose(80.0, np.eye(3), np.zeros(2)).see(MEAN_FACE)
+    landmarks = Pose(80.0, np.eye(3), np.zeros(2)).see(_MEAN_FACE)
     surrogate = landmarks.copy()
     surrogate[:17] *= 3.0
     target = pasting._fit_shape(landmarks, surrogate)
@@ -696,21 +696,21 @@ def test_blurring_out_holds_everywhere(left, top, side):
 def test_a_covered_face_leaves_no_trace_in_the_context(portrait):
     photo, landmarks, other, points = portrait
     pasted = pasting.paste(photo, landmarks, other, points)
-    contexts = [leaks.describe_context(image, landmarks) for image in (photo, pasted)]
-    elsewhere = leaks.describe_context(255 - photo, landmarks)
+    contexts = [leaks._describe_context(image, landmarks) for image in (photo, pasted)]
+    elsewhere = leaks._describe_context(255 - photo, landmarks)
     assert np.linalg.norm(contexts[1] - contexts[0]) < 0.2 * np.linalg.norm(elsewhere - contexts[0])
     inside = photo.copy()
     cv2.fillPoly(inside, [np.rint(pasting._outline(landmarks)).astype(np.int32)], (255, 0, 255))
-    assert np.array_equal(contexts[0], leaks.describe_context(inside, landmarks))
+    assert np.array_equal(contexts[0], leaks._describe_context(inside, landmarks))
 
 
 def test_a_face_on_a_photo_of_several_is_told_by_its_place():
     random = np.random.default_rng(3)
     photos_of_two = [random.integers(0, 256, (60, 90, 3), dtype=np.uint8) for _ in range(3)]
-    left, right = (MEAN_FACE[:, :2] * 8 + [x, 30] for x in (20, 70))
-    held = np.stack([leaks.describe_frame(p, face) for p in photos_of_two for face in (left, right)])
+    left, right = (_MEAN_FACE[:, :2] * 8 + [x, 30] for x in (20, 70))
+    held = np.stack([leaks._describe_frame(p, face) for p in photos_of_two for face in (left, right)])
     half = [cv2.resize(p, (45, 30), interpolation=cv2.INTER_AREA) for p in photos_of_two]
-    seen = np.stack([leaks.describe_frame(p, face / 2) for p in half for face in (left, right)])
+    seen = np.stack([leaks._describe_frame(p, face / 2) for p in half for face in (left, right)])
     nearest = np.linalg.norm(seen[:, None] - held, axis=2).argmin(axis=1)
     assert held.shape == (6, 578) and nearest.tolist() == list(range(6))
 

@@ -135,14 +135,14 @@ class Hostile:
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"IL": x}, lambda x: [1.0, [x]]])
 def test_hostile_pickles_run_nothing(tmp_path, wrap):
     path = write(tmp_path / "hostile.pickle", wrap(Hostile(tmp_path / "mark")))
-    with pytest.raises(ValueError, match="nothing in it was run"):
+    with pytest.raises(ValueError, match="nothing in it was executed"):
         published.load_frame(path)
     assert not (tmp_path / "mark").exists()
 
 
 def test_hostile_objects_inside_a_frame(tmp_path):
     frame = pd.DataFrame({"IL": pd.Series([1.0, Hostile(tmp_path / "mark")], dtype=object)})
-    with pytest.raises(ValueError, match="nothing in it was run"):
+    with pytest.raises(ValueError, match="nothing in it was executed"):
         published.load_frame(write(tmp_path / "frame.pickle", frame))
     assert not (tmp_path / "mark").exists()
 

@@ -269,7 +269,7 @@ def test_csv_as_pandas_writes_it(tmp_path):
 
 def test_csv_without_final_newline_warns_and_loads(tmp_path):
     path = write(tmp_path, "x.csv", CSV.rstrip().encode())
-    with pytest.warns(UserWarning, match="cut short"):
+    with pytest.warns(UserWarning, match="truncated"):
         names, X = utils.load_encodings(path)
     assert len(names) == len(X) == 2
 
@@ -684,7 +684,9 @@ def test_other_names_are_refused(tmp_path, name, newline):
     spelled = name if newline else "|".join(name.rsplit(".", 1))
     marker = tmp_path / "ran"
     path = write(tmp_path, "x.pkl", call(spelled, one(f"touch {marker}"), newline))
-    refused(path, "not a file this reader accepts", name, "nothing in it was run", load=utils.load_pickle)
+    refused(
+        path, "not a file this reader accepts", name, "nothing in it was executed", load=utils.load_pickle
+    )
     refused(path, name)
     assert not marker.exists()
 
@@ -731,7 +733,7 @@ def test_nothing_runs(tmp_path, protocol):
     rows = [{"imagePath": "a", "encoding": np.zeros(3), "loc": Touch(marker)}]
     data = pickle.dumps(rows, protocol=protocol)
     path = write(tmp_path, "x.pickle", data)
-    refused(path, "nothing in it was run")
+    refused(path, "nothing in it was executed")
     for load in (utils.load_array, utils.load_arrays):
         refused(path, load=load)
     assert not marker.exists()
@@ -884,7 +886,7 @@ HOSTILE = {
 @pytest.mark.parametrize("content", HOSTILE)
 def test_hostile_pickles(tmp_path, content):
     path = write(tmp_path, "x.pkl", b"\x80\x04" + HOSTILE[content] + b".")
-    words = ("not a file this reader accepts", "nothing in it was run")
+    words = ("not a file this reader accepts", "nothing in it was executed")
     assert peak_bytes(lambda: refused(path, *words, load=utils.load_pickle)) < LITTLE
     refused(path)
 

@@ -119,7 +119,7 @@ def test_chips_lie_where_dlib_puts_them(landmarks, scale, angle):
     details = dlib.get_face_chip_details(shape, 150, 0.25)
     y, x = np.mgrid[:side, :side].astype(np.float32)
     expected = np.stack([dlib.extract_image_chip(np.ascontiguousarray(a), details) for a in (x, y)], axis=-1)
-    found = features.differentiable_chips(
+    found = features._differentiable_chips(
         tf.constant(np.stack([x, y, x], axis=-1)[None]), features.chip_transforms(points)
     )[0].numpy()[..., :2]
     np.testing.assert_allclose(found[expected.min(axis=2) > 1], expected[expected.min(axis=2) > 1], atol=0.02)
@@ -151,8 +151,8 @@ def test_a_grey_picture_is_described_like_its_three_channels(faces, landmarks):
 def test_one_transform_serves_all(faces, landmarks):
     transform = features.chip_transforms(landmarks[0])
     pictures = tf.constant(faces.images[:2], tf.float32)
-    alone = features.differentiable_chips(pictures, transform)
-    np.testing.assert_array_equal(alone, features.differentiable_chips(pictures, np.stack([transform] * 2)))
+    alone = features._differentiable_chips(pictures, transform)
+    np.testing.assert_array_equal(alone, features._differentiable_chips(pictures, np.stack([transform] * 2)))
 
 
 def test_halved_pictures_give_nearly_the_same_chip(landmarks):
@@ -163,7 +163,7 @@ def test_halved_pictures_give_nearly_the_same_chip(landmarks):
     assert features.halvings(transform) == 1
     y, x = np.mgrid[:side, :side].astype(np.float32)
     picture = tf.constant(np.stack([x, y, x + y], axis=-1)[None])
-    straight, halved = (features.differentiable_chips(picture, transform, h).numpy() for h in (0, 1))
+    straight, halved = (features._differentiable_chips(picture, transform, h).numpy() for h in (0, 1))
     inside = straight.min(axis=-1) > 4
     np.testing.assert_allclose(halved[inside], straight[inside], atol=0.02)
 
@@ -176,7 +176,7 @@ def test_gradient_of_chips_is_their_adjoint(landmarks):
     transforms = features.chip_transforms(landmarks[:2] - 10)  # parts lie outside
     with tf.GradientTape() as tape:
         tape.watch(a)
-        value = tf.reduce_sum(features.differentiable_chips(a, transforms) * b)
+        value = tf.reduce_sum(features._differentiable_chips(a, transforms) * b)
     assert float(tf.reduce_sum(tape.gradient(value, a) * a)) == pytest.approx(float(value), rel=1e-4)
 
 

@@ -108,7 +108,7 @@ def test_adjusted_stops_when_the_cluster_meets_its_target(few, network_path, pla
     mixture = model.mixture(
         [3, 4]
     )  # mean 5.5, average 2: distance 0.45, then 0.52, 0.58 and, at 0.8 ** 3, 0.62
-    assert mixture.reason == mixing.TARGET_MET
+    assert mixture.reason == mixing._TARGET_MET
     assert [row["re_identification"] for row in mixture.trace] == [1, 1, 1, 0]
     assert mixture.strength == pytest.approx(0.8**3)
     assert np.allclose(mixture.code, 2 + 3.5 * 0.8**3)
@@ -122,8 +122,8 @@ def test_adjusted_is_bounded_and_keeps_the_best(few, network_path, plain):
 
     plain(distance)
     mixture = make(few, network_path, mix="adjusted").mixture([3, 4, 5])  # mean 7
-    assert mixture.reason == mixing.ROUNDS_SPENT
-    assert len(mixture.trace) == mixing.MAX_ROUNDS + 1
+    assert mixture.reason == mixing._ROUNDS_SPENT
+    assert len(mixture.trace) == mixing._MAX_ROUNDS + 1
     assert mixture.strength == pytest.approx(0.8**7)  # 2 + 5 * 0.21 = 3.0, the only such round
     assert min(row["re_identification"] for row in mixture.trace) == pytest.approx(2 / 3)
 
@@ -131,7 +131,7 @@ def test_adjusted_is_bounded_and_keeps_the_best(few, network_path, plain):
 def test_a_picture_without_a_face_never_counts_as_success(few, network_path, plain):
     plain(lambda value, members: None if value < 5 else np.full(len(members), 0.1))
     mixture = make(few, network_path, mix="adjusted").mixture([3, 4])
-    assert mixture.reason == mixing.ROUNDS_SPENT
+    assert mixture.reason == mixing._ROUNDS_SPENT
     assert mixture.strength == 1 and mixture.trace[0]["found"]
     assert not mixture.trace[-1]["found"] and np.isnan(mixture.trace[-1]["information_loss"])
 
@@ -152,7 +152,7 @@ def test_random_weights(few, network_path, plain):
 def test_random_weights_are_drawn_anew_and_the_best_is_kept(few, network_path, plain):
     plain(lambda value, members: np.full(len(members), 0.1 + 0.001 * value))
     mixture = make(few, network_path, mix="random").mixture([1, 3])
-    assert mixture.reason == mixing.ROUNDS_SPENT and len(mixture.trace) == mixing.MAX_DRAWS
+    assert mixture.reason == mixing._ROUNDS_SPENT and len(mixture.trace) == mixing._MAX_DRAWS
     kept = min(mixture.trace, key=lambda row: row["information_loss"])
     assert mixture.strength == kept["strength"]
 
@@ -178,7 +178,7 @@ def test_published_adjustment_decides_for_the_whole_data_set(few, network_path, 
     images = model.surrogates([[0, 1, 2], [3, 4, 5]])
     # round 1: 0.8 * mean of 0.8 times each code = 0.64 * 7 = 4.5, which is not above 5
     assert [image[0, 0, 0] for image in images] == [30, 45]
-    assert model.mixture([3, 4, 5]).reason == mixing.TARGET_MET
+    assert model.mixture([3, 4, 5]).reason == mixing._TARGET_MET
 
 
 def test_published_adjustment_is_cut_off(few, network_path, plain):
@@ -188,7 +188,7 @@ def test_published_adjustment_is_cut_off(few, network_path, plain):
     model = make(few, network_path, mix="adjusted", as_published=True)
     model.surrogates([[0, 1], [2, 3]])
     mixture = model.mixture([2, 3])
-    assert "was stopped" in mixture.reason and len(mixture.trace) == mixing.MAX_ROUNDS + 1
+    assert "was stopped" in mixture.reason and len(mixture.trace) == mixing._MAX_ROUNDS + 1
     assert mixture.image.max() < 4
 
 
@@ -201,8 +201,8 @@ def test_fingerprint_follows_the_options(few, network_path):
 
 
 def test_codes_from_a_folder(few, network_path, tmp_path):
-    for path, code in zip(code_folder.code_paths(few.names, tmp_path), CODES, strict=True):
-        code_folder.save_code(path, code)
+    for path, code in zip(code_folder._code_paths(few.names, tmp_path), CODES, strict=True):
+        code_folder._save_code(path, code)
     model = make(few, network_path, codes=tmp_path)
     assert np.array_equal(model.codes, CODES)
 

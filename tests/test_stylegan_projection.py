@@ -91,18 +91,18 @@ def texture():
 
 
 def test_ffhq_crop_of_an_upright_face_is_a_window(texture):
-    crop = alignment.ffhq_crop(texture, synthetic_landmarks((250.5, 200.5)), 160)
+    crop = alignment._ffhq_crop(texture, synthetic_landmarks((250.5, 200.5)), 160)
     np.testing.assert_array_equal(crop, texture[121:281, 171:331])
 
 
 def test_ffhq_crop_averages_pixels_where_it_is_smaller(texture):
-    crop = alignment.ffhq_crop(texture, synthetic_landmarks((250.5, 200.5)), 80)
+    crop = alignment._ffhq_crop(texture, synthetic_landmarks((250.5, 200.5)), 80)
     window = texture[121:281, 171:331].astype(float)
     np.testing.assert_allclose(crop, window.reshape(80, 2, 80, 2, 3).mean(axis=(1, 3)), atol=0.51)
 
 
 def test_ffhq_square_goes_by_eyes_or_mouth(texture):
-    crop = alignment.ffhq_crop(texture, synthetic_landmarks((250.5, 200.5), eyes=20, mouth=50), 180)
+    crop = alignment._ffhq_crop(texture, synthetic_landmarks((250.5, 200.5), eyes=20, mouth=50), 180)
     np.testing.assert_array_equal(crop, texture[111:291, 161:341])
 
 
@@ -110,8 +110,8 @@ def test_ffhq_crop_turns_the_face_upright(texture):
     points = synthetic_landmarks((250.5, 200.5))
     turned = np.ascontiguousarray(np.rot90(texture))  # (x, y) -> (y, 499 - x)
     turned_points = np.stack([points[:, 1], 499 - points[:, 0]], axis=1)
-    straight = alignment.ffhq_crop(texture, points, 160).astype(int)
-    assert np.abs(alignment.ffhq_crop(turned, turned_points, 160) - straight).max() <= 1
+    straight = alignment._ffhq_crop(texture, points, 160).astype(int)
+    assert np.abs(alignment._ffhq_crop(turned, turned_points, 160) - straight).max() <= 1
 
 
 @given(
@@ -137,7 +137,7 @@ def test_landmarks_move_with_the_ffhq_crop(texture):
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_past_the_border_a_photo_is_continued(value):
     photo = np.full((90, 80, 3), value, dtype=np.uint8)
-    crop = alignment.ffhq_crop(photo, synthetic_landmarks((70, 80)), 64)
+    crop = alignment._ffhq_crop(photo, synthetic_landmarks((70, 80)), 64)
     np.testing.assert_array_equal(crop, np.full((64, 64, 3), value))
 
 
@@ -146,7 +146,7 @@ def test_past_the_border_a_photo_is_mirrored_then_fades(texture):
     photo = np.ascontiguousarray(texture[:, 200:])
     photo[:, 150:] = 10  # most of it is dark
     photo[:, :40] = 250
-    crop = alignment.ffhq_crop(photo, synthetic_landmarks((10.5, 200.5)), 160)
+    crop = alignment._ffhq_crop(photo, synthetic_landmarks((10.5, 200.5)), 160)
     assert crop[80, 70].mean() > 200  # the photo begins at column 70 and is bright there
     assert crop[80, 60].mean() > 200
     assert crop[80, 2].mean() < crop[80, 60].mean() - 20
@@ -155,8 +155,8 @@ def test_past_the_border_a_photo_is_mirrored_then_fades(texture):
 def test_large_photos_are_shrunk_first(texture):
     large = cv2.resize(texture, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
     points = synthetic_landmarks((250.5, 200.5))
-    small = alignment.ffhq_crop(texture, points, 80).astype(int)
-    difference = alignment.ffhq_crop(large, points * 8, 80) - small  # half pixels are not minded, as in FFHQ
+    small = alignment._ffhq_crop(texture, points, 80).astype(int)
+    difference = alignment._ffhq_crop(large, points * 8, 80) - small  # half pixels are not minded, as in FFHQ
     assert np.abs(difference).mean() < 3
 
 
@@ -166,22 +166,22 @@ def test_large_photos_are_shrunk_first(texture):
         (np.zeros((68, 2)), "show a face"),
         (np.full((68, 2), np.inf), "finite"),
         (np.zeros((5, 2)), "68"),
-        (synthetic_landmarks((9000, 200)), "lie on the photo"),
-        (synthetic_landmarks((250, 200), 40000, 40000), "lie on the photo"),
+        (synthetic_landmarks((9000, 200)), "lie inside the photo"),
+        (synthetic_landmarks((250, 200), 40000, 40000), "lie inside the photo"),
     ],
 )
 def test_unusable_landmarks_are_refused(texture, points, message):
     with pytest.raises(ValueError, match=message):
-        alignment.ffhq_crop(texture, points, 64)
+        alignment._ffhq_crop(texture, points, 64)
 
 
 def test_unusable_photos_and_sizes_are_refused(texture):
     points = synthetic_landmarks((250, 200))
     with pytest.raises(TypeError, match="uint8"):
-        alignment.ffhq_crop(texture.astype(float), points, 64)
+        alignment._ffhq_crop(texture.astype(float), points, 64)
     for size in (0, 2.5, True):
         with pytest.raises(ValueError, match="size must be an integer of at least 4"):
-            alignment.ffhq_crop(texture, points, size)
+            alignment._ffhq_crop(texture, points, size)
 
 
 def test_photos_come_into_the_networks_own_frame(orl_people, landmarks):
@@ -211,7 +211,8 @@ def test_photos_come_into_the_ffhq_frame_by_default(orl_people):
     found = detection.detect(faces)
     placed = alignment.align(faces.images, found.landmarks, make_network(32, colours=3))
     crops = [
-        alignment.ffhq_crop(*pair, 32) / 127.5 - 1 for pair in zip(faces.images, found.landmarks, strict=True)
+        alignment._ffhq_crop(*pair, 32) / 127.5 - 1
+        for pair in zip(faces.images, found.landmarks, strict=True)
     ]
     np.testing.assert_allclose(placed.images, np.stack(crops), atol=1e-6)
     assert placed.visible.all()
@@ -467,7 +468,7 @@ def test_photos_without_a_face_have_no_code(network, faces):
     assert result.codes.shape == (4, 6, 8)
     np.testing.assert_array_equal(np.isfinite(result.codes).all(axis=(1, 2)), result.found)
     assert sorted(set(result.trace["photo"])) == [0, 1, 3]
-    with pytest.raises(ValueError, match="no face was found on any of the 1 photos"):
+    with pytest.raises(ValueError, match="no face was found in any of the 1 photos"):
         projection.project(network, [faces.images[2]], **QUICK)
 
 
@@ -494,7 +495,7 @@ def test_start_from_an_encoder_or_given_codes(network, faces):
         projection.project(network, photos, encoder=FixedEncoder(code), start=codes, **still)
     with pytest.raises(ValueError, match="start must have the shape"):
         projection.project(network, photos, start=codes[:1], **still)
-    with pytest.raises(ValueError, match="does not fit this network"):
+    with pytest.raises(ValueError, match="does not match this network"):
         projection.project(network, photos, encoder=FixedEncoder(code[:2]), **still)
 
 
@@ -503,7 +504,7 @@ def test_start_from_an_encoder_or_given_codes(network, faces):
 
 def test_codes_are_written_kept_and_read(network, faces, tmp_path, monkeypatch):
     out = tmp_path / "codes"
-    report = code_folder.project_to_folder(network, faces, out, batch=2, **QUICK)
+    report = code_folder._project_to_folder(network, faces, out, batch=2, **QUICK)
     assert report.missed == [faces.names[2]] and report.kept == []
     assert report.written == [str(name) for name in faces.names[[0, 1, 3]]]
     assert sorted(set(report.trace["photo"])) == sorted(report.written)
@@ -517,36 +518,36 @@ def test_codes_are_written_kept_and_read(network, faces, tmp_path, monkeypatch):
         code_folder.read_codes(out, faces.names, network)
 
     (out / faces.names[1]).with_suffix(".npy").unlink()  # as if interrupted
-    report = code_folder.project_to_folder(network, faces, out, batch=2, **QUICK)
+    report = code_folder._project_to_folder(network, faces, out, batch=2, **QUICK)
     assert report.written == [faces.names[1]] and report.kept == [str(name) for name in faces.names[[0, 3]]]
 
     def fail(*arguments):
         raise AssertionError("everything was there")
 
     monkeypatch.setattr(projection.Projector, "fit", fail)
-    report = code_folder.project_to_folder(network, faces, out, batch=2, **QUICK)
+    report = code_folder._project_to_folder(network, faces, out, batch=2, **QUICK)
     assert report.written == [] and len(report.kept) == 3 and len(report.trace) == 0
 
 
 def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp_path):
     faces = faces.select([0])
-    path = code_folder.code_paths(faces.names, tmp_path)[0]
-    code_folder.project_to_folder(network, faces, tmp_path, **QUICK)
+    path = code_folder._code_paths(faces.names, tmp_path)[0]
+    code_folder._project_to_folder(network, faces, tmp_path, **QUICK)
     before = path.read_bytes()
     others = [(network, {**QUICK, "pull": 0.5}), (make_network(seed=1), QUICK), (make_network(32), QUICK)]
     for other, options in others:
         with pytest.raises(FileExistsError, match="overwrite"):
-            code_folder.project_to_folder(other, faces, tmp_path, **options)
+            code_folder._project_to_folder(other, faces, tmp_path, **options)
         assert path.read_bytes() == before
     (tmp_path / code_folder._RECORD).unlink()  # codes from elsewhere are only checked by their shape
     with pytest.raises(FileExistsError, match="shape"):
-        code_folder.project_to_folder(make_network(32), faces, tmp_path, **QUICK)
-    assert code_folder.project_to_folder(make_network(seed=1), faces, tmp_path, **QUICK).written == []
-    report = code_folder.project_to_folder(make_network(seed=1), faces, tmp_path, overwrite=True, **QUICK)
+        code_folder._project_to_folder(make_network(32), faces, tmp_path, **QUICK)
+    assert code_folder._project_to_folder(make_network(seed=1), faces, tmp_path, **QUICK).written == []
+    report = code_folder._project_to_folder(make_network(seed=1), faces, tmp_path, overwrite=True, **QUICK)
     assert report.written == [faces.names[0]] and path.read_bytes() != before
     assert json.loads((tmp_path / code_folder._RECORD).read_text())["settings"]["n_steps"] == 4
     with pytest.raises(FileExistsError, match="is a file"):
-        code_folder.project_to_folder(network, faces, path, **QUICK)
+        code_folder._project_to_folder(network, faces, path, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -561,7 +562,7 @@ def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp
 )
 def test_names_that_cannot_have_files_are_refused(names, message):
     with pytest.raises(ValueError, match=message):
-        code_folder.code_paths(names, "codes")
+        code_folder._code_paths(names, "codes")
 
 
 @given(
@@ -574,7 +575,7 @@ def test_names_that_cannot_have_files_are_refused(names, message):
 @settings(max_examples=60, deadline=None)
 def test_every_photo_has_its_own_file_in_the_folder(parts):
     names = [f"{person}/{photo}_.jpg" for person, photo in parts]
-    paths = code_folder.code_paths(names, "codes")
+    paths = code_folder._code_paths(names, "codes")
     assert len({str(path).casefold() for path in paths}) == len(names)
     assert all(
         path.parts[0] == "codes" and path.suffix == ".npy" and ".." not in path.parts for path in paths
@@ -584,10 +585,10 @@ def test_every_photo_has_its_own_file_in_the_folder(parts):
 def test_codes_are_found_under_their_published_names(network, tmp_path):
     codes = some_codes(network, 5)
     for i, name in enumerate(["s1/1.npy", "s2/1_01.npy", "2.npy", "3_01.npy"]):
-        code_folder.save_code(tmp_path / name, codes[i])
+        code_folder._save_code(tmp_path / name, codes[i])
     names = ["s1/1.pgm", "s2/1.pgm", "s1/2.pgm", "3.jpg"]
     np.testing.assert_array_equal(code_folder.read_codes(tmp_path, names, network), codes[:4])
-    code_folder.save_code(tmp_path / "4.npy", codes[4])
+    code_folder._save_code(tmp_path / "4.npy", codes[4])
     with pytest.raises(FileNotFoundError, match="no codes for 2 of 2"):  # whose would 4.npy be?
         code_folder.read_codes(tmp_path, ["s1/4.pgm", "s2/4.pgm"], network)
 
@@ -611,7 +612,7 @@ def test_unusable_codes_are_refused(network, tmp_path, array, message):
 def test_missing_codes_are_named(network, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         code_folder.read_codes(tmp_path / "codes", ["a.jpg"], network)
-    with pytest.raises(FileNotFoundError, match=r"no codes for 2 of 2 photos, the first is a\.npy"):
+    with pytest.raises(FileNotFoundError, match=r"no codes for 2 of 2 photos \(first: a\.npy\)"):
         code_folder.read_codes(tmp_path, ["a.jpg", "b.jpg"], network)
     with pytest.raises(ValueError, match="at least one photo"):
         code_folder.read_codes(tmp_path, [], network)

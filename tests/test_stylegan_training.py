@@ -80,9 +80,9 @@ def test_prepare_shrinks_photos_that_are_too_large(photos):
 
 def test_on_square_continues_the_border():
     flat = np.full((4, 2, 1), 77, dtype=np.uint8)
-    np.testing.assert_array_equal(augmentation.on_square(flat, (2, 3, 4, 2), 8), np.full((8, 8, 1), 77))
+    np.testing.assert_array_equal(augmentation._on_square(flat, (2, 3, 4, 2), 8), np.full((8, 8, 1), 77))
     with pytest.raises(ValueError, match="4 x 2"):
-        augmentation.on_square(flat[:3], (2, 3, 4, 2), 8)
+        augmentation._on_square(flat[:3], (2, 3, 4, 2), 8)
 
 
 def test_weights_are_highest_on_the_face_and_lowest_in_the_padding(photos):
@@ -281,7 +281,7 @@ def test_resumed_training_is_the_same(photos, tmp_path):
     for ours, theirs in zip(straight.average_encoder.weights, again.average_encoder.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
     stranger = make_trainer(photos, replace(chosen, seed=1))
-    with pytest.raises(ValueError, match="other photos or settings"):
+    with pytest.raises(ValueError, match="different photos or settings"):
         stranger.load_checkpoint(tmp_path / "state.npz")
 
 
@@ -571,6 +571,6 @@ def test_one_command_trains_and_refines(folder, tmp_path, monkeypatch, capsys):
     assert main(["refine", str(folder), str(start), *resumed[2:]]) == 0
     assert stylegan.load_network(tmp_path / "small.npz").description["training"]["images_seen"] == 12
     assert main(["refine", str(folder), str(start), *resumed[2:], "--seed", "1"]) == 2
-    assert "other photos or settings" in capsys.readouterr().err
+    assert "different photos or settings" in capsys.readouterr().err
     assert main(["train", str(folder), "--out", "small.keras"]) == 2
     assert "must end in .npz" in capsys.readouterr().err

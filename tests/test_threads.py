@@ -15,9 +15,9 @@ from storage import cache
 def test_detection_in_threads_equals_that_in_one():
     images = datasets.load_faces("orl").images[:60, :, ::-1]  # mirrored: nothing of them is cached
     images = [np.ascontiguousarray(image) for image in images]
-    one_by_one = [detection.detect_row(image) for image in images]
+    one_by_one = [detection._detect_row(image) for image in images]
     for _ in range(2):
-        tasks = (joblib.delayed(detection.detect_row)(image) for image in images)
+        tasks = (joblib.delayed(detection._detect_row)(image) for image in images)
         together = joblib.Parallel(n_jobs=4, backend="threading")(tasks)
         assert np.array_equal(one_by_one, together)
 

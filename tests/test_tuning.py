@@ -123,7 +123,7 @@ def test_best_is_kept_where_nothing_meets_the_target(line):
     result = tuning.tune(faces, LABELS, model, bound=0.5, threshold=0.6, checks=[])
     assert result.reason == tuning._NOT_MET.format(2, 2)
     assert result.privacy == 1 and result.upper == 1 and not result.clusters["met"].any()
-    assert len(result.trace) <= 2 * 2 * (len(tuning.STRENGTHS) + tuning._REFINEMENTS + tuning._REWEIGHTINGS)
+    assert len(result.trace) <= 2 * 2 * (len(tuning._STRENGTHS) + tuning._REFINEMENTS + tuning._REWEIGHTINGS)
 
 
 def test_a_picture_without_a_face_is_no_success(line):

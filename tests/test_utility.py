@@ -99,7 +99,7 @@ def test_grey_photos_have_no_skin_tone_and_orl_no_known_attributes(unchanged):
     assert "12 photos left out" in unchanged.loc["skin_tone_error", "note"]
     assert (
         np.isnan(unchanged.loc["sex_known", "value"])
-        and "does not state" in unchanged.loc["sex_known", "note"]
+        and "has no labels for" in unchanged.loc["sex_known", "note"]
     )
 
 

@@ -1,19 +1,19 @@
-"""What the trainings in `CNN` and `stylegan` share.
+"""The training code that `CNN` and `stylegan` share.
 
 training_set.py
-    `prepare` aligns photos into a `TrainingSet`: pictures, people, landmarks, what is held out, weights of pixels.
+    `prepare` aligns photos into a `TrainingSet`: aligned photos, people, landmarks, held-out photos, pixel weights.
 loop.py
-    `TrainingLoop` shows batches, and keeps log, samples, moving average and checkpoints; `TrainingSettings` are the
-    settings that all trainings have.
+    `TrainingLoop` trains on batches, and keeps the log, samples, moving average and checkpoints; `TrainingSettings`
+    are the common settings.
 descent.py
-    `minimise` moves variables down the gradient of any loss.
+    `minimise` minimises any loss by gradient descent.
 losses.py
-    `pyramid_loss` compares pictures on several scales.
+    `pyramid_loss` compares images at several scales.
 command.py
-    Options, files and messages of the command lines.
+    Options, files and messages of the training commands.
 """
 
 import utils
 
-# Before other modules import them, or they print notes on their build into notebooks.
+# Set this before other modules import TensorFlow, or it prints build messages into notebooks.
 utils.import_quietly("tensorflow", "keras")

@@ -1,4 +1,4 @@
-"""What the command lines of all trainings share."""
+"""Options, files and messages that all training commands share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from training.loop import TrainingLoop, TrainingSettings
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[TrainingSettings], default: str) -> None:
-    """Add what every training takes to a command line: photos, files (with a default for ``--out``), settings."""
-    parser.add_argument("source", help="'orl' or a folder of photos, one folder for each person")
-    parser.add_argument("--out", type=Path, help=f"file of weights (default {default})")
+    """Add the common arguments of a training command: photos, files (with a default for ``--out``), settings."""
+    parser.add_argument("source", help="'orl' or a folder of photos, with one sub-folder per person")
+    parser.add_argument("--out", type=Path, help=f"file for the weights (default {default})")
     parser.add_argument("--checkpoint", type=Path, help="file to resume from (default NAME.checkpoint.npz)")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     parser.add_argument(
-        "--held-out", type=int, default=2, help="photos of each person kept out of training (2)"
+        "--held-out", type=int, default=2, help="photos per person held out from training (2)"
     )
-    parser.add_argument("--sheet-seconds", type=float, default=240.0, help="time between checkpoints (240)")
+    parser.add_argument(
+        "--sheet-seconds", type=float, default=240.0, help="seconds between checkpoints (240)"
+    )
     add_settings(parser, kind)
 
 
@@ -44,24 +46,24 @@ def add_settings(
 def read_settings(
     options: argparse.Namespace, kind: type[TrainingSettings], prefix: str = ""
 ) -> TrainingSettings:
-    """Make settings from the options that `add_settings` added; skipped ones are read without the prefix."""
+    """Make settings from the options that `add_settings` added; skipped settings are read without the prefix."""
     values = vars(options) | {name.removeprefix(prefix): value for name, value in vars(options).items()}
     return kind(**{setting.name: values[setting.name] for setting in fields(kind)})
 
 
 def output_file(options: argparse.Namespace, folder: Path, suffix: str) -> Path:
-    """File for the weights, in a folder that is created: by default ``FOLDER/SOURCE`` with the suffix.
+    """Return the file for the weights, by default ``FOLDER/SOURCE`` with the suffix, and create its folder.
 
     Raises
     ------
     ValueError
-        If the name has another suffix.
+        If the name has a different suffix.
     FileExistsError
-        If no name is given, and the default file exists, unless a training is resumed.
+        If no name is given and the default file exists, unless training is resumed.
     """
     out = options.out or folder / f"{Path(options.source).resolve().name}{suffix}"
     if out.suffix != suffix:
-        raise ValueError(f"{out}: the name of a file of weights must end in {suffix}")
+        raise ValueError(f"{out}: the name of a weights file must end in {suffix}")
     if options.out is None and out.exists() and not options.resume:
         raise FileExistsError(f"{out} exists; name another file with --out, or --resume its training")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def output_file(options: argparse.Namespace, folder: Path, suffix: str) -> Path:
 
 
 def run_training(trainer: TrainingLoop, out: Path, options: argparse.Namespace) -> None:
-    """Train as the options say, and print how it went."""
+    """Train with the given options, and print a summary."""
     photos, checkpoint = trainer.photos, options.checkpoint or out.with_suffix(".checkpoint.npz")
     if options.resume:
         trainer.load_checkpoint(checkpoint)
@@ -80,4 +82,6 @@ def run_training(trainer: TrainingLoop, out: Path, options: argparse.Namespace) 
         f"{n_weights / 1e6:.1f} million weights"
     )
     trainer.train(out, checkpoint, options.sheet_seconds)
-    print(f"{out}: {trainer.seen} images in {trainer.seconds:.0f} s; log and samples are beside it")
+    print(
+        f"{out}: {trainer.seen} images in {trainer.seconds:.0f} s; the log and samples are in the same folder"
+    )

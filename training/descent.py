@@ -1,4 +1,4 @@
-"""Gradient descent by Adam, with learning rates that fall by a half cosine."""
+"""Gradient descent with Adam, with learning rates that follow a half cosine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-#: Larger gradients of networks are shortened to this norm.
+#: Gradients of networks are clipped to this norm.
 LARGEST_NORM = 5.0
 
 
 def half_cosine(share):
-    """Fall from 1 at share 0 to 0 at share 1; share is a number or an array."""
+    """Half cosine from 1 at share 0 to 0 at share 1; share is a number or an array."""
     return 0.5 * (1 + np.cos(np.pi * share))
 
 
@@ -24,7 +24,7 @@ def minimise(
     batches: Iterable[tuple] | None = None,
     largest_norm: float | None = None,
 ) -> None:
-    """Move variables down the gradient of a loss by Adam.
+    """Minimise a loss over variables with Adam.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def minimise(
     rates : sequence of float
         Learning rate of each step.
     batches : iterable of tuples of arrays, optional
-        One batch for each step; by default the loss takes no arguments.
+        One batch per step; by default the loss takes no arguments.
     largest_norm : float, optional
-        Larger gradients are shortened to this norm.
+        Gradients are clipped to this norm.
     """
     optimizer = keras.optimizers.Adam(beta_2=0.99)
     optimizer.build(variables)

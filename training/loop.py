@@ -21,13 +21,13 @@ from checks import Choice, Number, check_fields
 from training.descent import LARGEST_NORM, half_cosine
 from training.training_set import TrainingSet
 
-# The learning rates fall to this share of their largest value.
+# The learning rates decay to this share of their maximum.
 _LEAST_RATE = 0.01
 
 _PRECISIONS = ("float32", "mixed_bfloat16")
 _LOG_COLUMNS = ("images", "seconds", "learning_rate", "loss", "held_out_loss")
 
-#: Rules of settings: integers from 0 or from 1, numbers from 0, and shares from 0 to 1.
+#: Types of settings: integers from 0 or from 1, numbers from 0, and shares from 0 to 1.
 Natural = Annotated[int, Number(int, at_least=0)]
 Positive = Annotated[int, Number(int, at_least=1)]
 Weight = Annotated[float, Number(at_least=0)]
@@ -36,15 +36,19 @@ Share = Annotated[float, Number(at_least=0, at_most=1)]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train. The text beside each setting is also its help on the command line."""
+    """How to train. The text of each setting is also its help on the command line."""
 
     images: Annotated[Positive, "number of images to train on"] = 100_000
     batch: Annotated[Positive, "images in a batch"] = 16
     learning_rate: Annotated[float, Number(above=0, at_most=1), "largest learning rate"] = 1e-3
     ema: Annotated[float, Number(at_least=0, below=1), "decay of the moving average of the weights"] = 0.999
-    precision: Annotated[str, Choice(_PRECISIONS), "mixed_bfloat16 is faster where it is native"] = "float32"
-    evaluate_every: Annotated[Positive, "images between two lines of the log"] = 4_000
-    patience: Annotated[Natural, "evaluations without a lower held-out loss before it stops; 0: never"] = 0
+    precision: Annotated[
+        str, Choice(_PRECISIONS), "mixed_bfloat16 is faster on hardware that supports it"
+    ] = "float32"
+    evaluate_every: Annotated[Positive, "images between two rows of the log"] = 4_000
+    patience: Annotated[
+        Natural, "evaluations without a lower held-out loss before training stops; 0: never"
+    ] = 0
     seed: Annotated[Natural, "seed of everything random"] = 0
 
     def __post_init__(self):
@@ -54,7 +58,7 @@ class TrainingSettings:
 class TrainingLoop(ABC):
     """A training that can be stopped and resumed.
 
-    Each step trains on one batch, which depends only on the seed and the number of the step, so a resumed training
+    Each step trains on one batch, which depends only on the seed and the step number, so a resumed training
     continues exactly where it stopped. Subclasses provide the networks, the batches, the loss and the samples.
 
     Parameters
@@ -62,7 +66,7 @@ class TrainingLoop(ABC):
     photos : TrainingSet
     settings : TrainingSettings
     groups : dict
-        Variables that share a learning rate, and its largest value, by name. The rate of ``"plain"`` is logged.
+        Variables that share a learning rate, and its maximum, by name. The rate of ``"plain"`` is logged.
     averaged : sequence of pairs of variables
         The moving average of a weight, and the weight.
     constant : int or float
@@ -78,7 +82,7 @@ class TrainingLoop(ABC):
         A row per evaluation: images, seconds, learning_rate, loss, held_out_loss.
     """
 
-    warm_up = 100  # steps in which the learning rates rise
+    warm_up = 100  # steps over which the learning rates rise
     open_settings = ("images", "patience")  # these may change when a training is resumed
 
     def __init__(
@@ -100,10 +104,10 @@ class TrainingLoop(ABC):
         self.log: list[dict] = []
         self._compiled: dict = {}
 
-    # What subclasses provide
+    # Methods of subclasses
 
     def phase(self) -> tuple:
-        """Return what changes in the course of the training; a step is compiled for each phase."""
+        """Return the current phase of the training; a step is compiled for each phase."""
         return ()
 
     @abstractmethod
@@ -116,24 +120,24 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def samples(self) -> list[np.ndarray]:
-        """Draw rows of pictures for the sheet of samples: uint8 (columns, h, w, c) each."""
+        """Draw rows of images for the sample sheet: uint8 (columns, h, w, c) each."""
 
     def held_out_loss(self) -> float:
-        """Loss of the photos kept out of training; NaN where there are none."""
+        """Loss on the held-out photos; NaN if there are none."""
         return float("nan")
 
-    def save(self, out: Path) -> None:  # noqa: B027 (where there is more to do after the training)
+    def save(self, out: Path) -> None:  # noqa: B027 (subclasses may do more after training)
         """Write the trained network."""
 
     @property
     def total_images(self) -> int:
-        """Images to train on."""
+        """Number of images to train on."""
         return self.settings.images
 
     # One step
 
     def rates(self) -> dict[str, float]:
-        """Return the learning rate of each group: it rises, stays constant, and falls by a half cosine."""
+        """Return the learning rate of each group: it rises, stays constant, then decays as a half cosine."""
         fall = (self.seen - self.constant) / max(self.settings.images - self.constant, 1e-9)
         rate = _LEAST_RATE + (1 - _LEAST_RATE) * half_cosine(np.clip(fall, 0, 1))
         rate *= min(1.0, (self.steps + 1) / self.warm_up)
@@ -160,12 +164,12 @@ class TrainingLoop(ABC):
         def step(decay, *batch):
             with tf.GradientTape() as tape:
                 loss, total = self.loss(phase, *batch)
-            # Step down the gradient of each group.
+            # Update the variables of each group.
             gradients = tape.gradient(total, variables, unconnected_gradients="zero")
             gradients = self.clip(tf.nest.map_structure(tf.convert_to_tensor, gradients))
             for name, group in variables.items():
                 self.optimizers[name].apply_gradients(zip(gradients[name], group, strict=True))
-            # Move the averages towards the weights.
+            # Update the moving averages.
             for average, weight in self.averaged:
                 average.assign(decay * average + (1 - decay) * weight)
             return loss
@@ -173,25 +177,25 @@ class TrainingLoop(ABC):
         return step
 
     def clip(self, gradients: dict[str, list[tf.Tensor]]) -> dict[str, list[tf.Tensor]]:
-        """Limit the norm of all gradients together."""
+        """Clip the global norm of the gradients."""
         joined = [gradient for part in gradients.values() for gradient in part]
         limited = iter(tf.clip_by_global_norm(joined, LARGEST_NORM)[0])
         return {name: list(islice(limited, len(part))) for name, part in gradients.items()}
 
-    # The whole training
+    # The training loop
 
     def train(self, out: Path, checkpoint: Path, sheet_seconds: float = 240.0) -> None:
-        """Train until all images are shown, or the held-out loss stops falling.
+        """Train until all images are used or the held-out loss stops falling.
 
         Parameters
         ----------
         out : Path
-            File of the network, written at the end and on Ctrl-C. The log (``.csv``) and a sheet of samples
-            (``.png``) are written beside it.
+            File of the network, written at the end and on Ctrl-C. The log (``.csv``) and a sheet of samples (``.png``)
+            are written to the same folder.
         checkpoint : Path
-            ``.npz`` file with all that is needed to resume.
+            ``.npz`` file with everything needed to resume.
         sheet_seconds : float, default 240
-            Time between two versions of log, sheet and checkpoint.
+            Seconds between two updates of the log, sheet and checkpoint.
 
         Raises
         ------
@@ -247,14 +251,14 @@ class TrainingLoop(ABC):
         return pd.DataFrame(self.log, columns=_LOG_COLUMNS)
 
     def sheet(self) -> np.ndarray:
-        """Rows of samples in one picture: uint8 (height, width), or (height, width, 3) in colour."""
+        """Tile rows of samples into one picture: uint8 (height, width), or (height, width, 3) in colour."""
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in self.samples()])
         return sheet[..., 0] if sheet.shape[2] == 1 else sheet
 
     # Checkpoints
 
     def state(self) -> dict[str, Sequence]:
-        """Variables that a checkpoint keeps, by part."""
+        """Variables in a checkpoint, by part."""
         averages, weights = zip(*self.averaged, strict=True)
         adam = {f"adam_{name}": optimizer.variables for name, optimizer in self.optimizers.items()}
         return {"average": averages, "weight": weights, **adam}
@@ -265,7 +269,7 @@ class TrainingLoop(ABC):
         }
 
     def _key(self) -> str:
-        """Key of all that a resumed training must share with the stopped one."""
+        """Key of everything that a resumed training must share with the original training."""
         settings = {n: value for n, value in asdict(self.settings).items() if n not in self.open_settings}
         shapes = [list(variable.shape) for variable in self._variables().values()]
         photos = self.photos
@@ -274,7 +278,7 @@ class TrainingLoop(ABC):
         )
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write all that is needed to resume."""
+        """Write everything needed to resume."""
         arrays = {name: np.asarray(variable) for name, variable in self._variables().items()}
         arrays["log"] = self._log_table().to_numpy(float)
         arrays["counts"] = np.array([self.seen, self.steps, self.seconds], dtype=float)
@@ -285,7 +289,7 @@ class TrainingLoop(ABC):
         arrays = utils.load_arrays(path)
         if str(arrays.get("key")) != self._key():
             raise ValueError(
-                f"{path} is the checkpoint of a training with other photos or settings; "
+                f"{path} is the checkpoint of a training with different photos or settings; "
                 f"only {' and '.join(self.open_settings)} may change"
             )
         for name, variable in self._variables().items():
@@ -296,6 +300,6 @@ class TrainingLoop(ABC):
 
 
 def different_people(random: np.random.Generator, n_people: int, count: int) -> np.ndarray:
-    """Draw indices of people, (count,); nobody is drawn twice before all are drawn once."""
+    """Draw indices of people, (count,); nobody is drawn twice before everyone is drawn once."""
     rounds = [random.permutation(n_people) for _ in range(-(-count // n_people))]
     return np.concatenate(rounds)[:count]

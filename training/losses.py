@@ -1,10 +1,10 @@
-"""How far a drawn picture is from the one it should be."""
+"""Losses between a drawn image and its target."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# Levels of the Laplacian pyramid.
+# Number of levels of the Laplacian pyramid.
 _LEVELS = 5
 
 
@@ -29,7 +29,7 @@ def pyramid_loss(difference: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         height, width = difference.shape[1], difference.shape[2]
         if min(height, width) < 4:
             break
-        # Split off the finest band and go on with the picture at half the size. (n, h / 2, w / 2, c)
+        # Split off the finest band and continue at half the size. (n, h / 2, w / 2, c)
         coarse = tf.nn.avg_pool2d(difference, 2, 2, "SAME")
         band = difference - tf.image.resize(coarse, (height, width))
         total += weighted_mean(tf.abs(band), weights)
@@ -38,5 +38,5 @@ def pyramid_loss(difference: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
 
 def weighted_mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Mean of values (n, h, w, c) by the weights of their pixels (1 or n, h, w, 1)."""
+    """Mean of values (n, h, w, c), weighted by pixel (1 or n, h, w, 1)."""
     return tf.reduce_mean(values * weights) / tf.reduce_mean(weights)

@@ -1,4 +1,4 @@
-"""Photos prepared for training: aligned in one frame, with people, landmarks and what is held out."""
+"""Prepare photos for training: aligned in one frame, with people, landmarks and held-out photos."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from checks import check_number
 from datasets import Faces
 from frame import EYE_LINE, Frame, paint_in, typical_texture, warp_photo
 
-# Weights of pixels against 1 on the face: on the photo outside the face, and in the padding around the photo. With a
-# smaller weight in the padding, StyleGAN hides there the blobs that steer its instance normalisation (Karras et al.,
+# Weights of pixels, relative to 1 on the face: in the photo outside the face, and in the padding around the photo. With
+# a smaller weight in the padding, StyleGAN hides the blobs that steer its instance normalisation there (Karras et al.,
 # CVPR 2020, section 2).
 _OUTSIDE, _PADDING = 0.35, 0.25
 
-# The typical face is learnt from at most this many photos, and this many bytes of textures.
+# The typical face is learnt from at most this many photos and at most this many bytes of textures.
 _TYPICAL_PHOTOS, _TYPICAL_BYTES = 1000, 512 << 20
 
 # Index of each landmark's mirror image (iBUG 300-W order).
@@ -38,23 +38,23 @@ class TrainingSet:
     Attributes
     ----------
     pictures : ndarray of uint8, shape (n, h, w, c)
-        Upright, with all faces in the same place; what a photo does not show is painted in.
+        Aligned photos, upright, with all faces in the same place; the area outside a photo is filled in.
     people : ndarray of int, shape (n,)
-        The person on each: an index into `identities`.
+        The person in each photo, as an index into `identities`.
     identities : list of str
         Sorted.
     names : list of str
         Names of the photos.
     held_out : ndarray of bool, shape (n,)
-        Photos kept out of training.
+        Photos that are held out from training.
     shapes : ndarray of float64, shape (n, 68, 2)
-        Landmarks of each photo, x and y in pixels of the picture.
+        Landmarks of each aligned photo, x and y in pixels.
     source : str
-        The data set.
+        The name of the data set.
     frame : tuple of int
-        Top, left, height and width of the photo within the picture; the rest is padding.
+        Top, left, height and width of the photo without the padding.
     conditions : dict of str to ndarray of float32, shape (n, length)
-        Known codes besides the identity, such as emotion and orientation.
+        Known codes other than the identity, such as emotion and orientation.
     """
 
     pictures: np.ndarray
@@ -77,7 +77,7 @@ class TrainingSet:
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """The one training photo of each person with landmarks nearest to the mean, frontal and calm: bool (n,)."""
+        """Each person's anchor, the training photo with landmarks nearest to the mean, calm and frontal: bool (n,)."""
         distance = np.linalg.norm(self.shapes - self.landmarks, axis=2).mean(axis=1)  # (n,)
         anchors = np.zeros(len(self), dtype=bool)
         for person in range(len(self.identities)):
@@ -88,8 +88,8 @@ class TrainingSet:
     def landmark_codes(self, size: int) -> np.ndarray:
         """Describe how each photo's landmarks differ from those of its person's anchor.
 
-        The codes are principal components of the differences, scaled so that the first has standard deviation 1:
-        turns of the head and movements of the face, which mean the same for all people.
+        The codes are principal components of the differences, scaled so that the first has standard deviation 1. They
+        represent head turns and facial movements, which have the same meaning for all people.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class TrainingSet:
         Returns
         -------
         ndarray of float32, shape (2n, size)
-            Of the photos, then of their mirror images.
+            Codes of the photos, then of their mirror images.
         """
         # Subtract the landmarks of the anchor. (2n, 136)
         anchor_of = np.zeros(len(self.identities), dtype=np.int64)
@@ -113,7 +113,7 @@ class TrainingSet:
         return np.pad(codes, ((0, 0), (0, size - codes.shape[1]))).astype(np.float32)
 
     def pixel_weights(self) -> np.ndarray:
-        """Importance of each pixel: 1 on the face, less around it, least in the padding: float32 (h, w, 1)."""
+        """Weight of each pixel: 1 on the face, less around it, least in the padding: float32 (h, w, 1)."""
         top, left, height, width = self.frame
         weights = np.full((*self.pictures.shape[1:3], 1), _PADDING, dtype=np.float32)
         inner = face_weights(self.landmarks - [left, top], height, width)
@@ -122,7 +122,7 @@ class TrainingSet:
 
 
 def face_weights(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Weights of pixels, 1 within the hull of the landmarks (68, 2) and less outside: float32 (height, width, 1)."""
+    """Weight of each pixel: 1 in the hull of the landmarks (68, 2) and less outside: float32 (height, width, 1)."""
     hull = cv2.convexHull(np.rint(detection.add_forehead(landmarks)).astype(np.int32))
     inside = np.zeros((height, width), dtype=np.float32)
     cv2.fillConvexPoly(inside, hull, 1.0)
@@ -131,26 +131,27 @@ def face_weights(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mirror_landmarks(landmarks: np.ndarray, width: int) -> np.ndarray:
-    """Landmarks (..., 68, 2) of the mirror image of a picture of this width in pixels."""
+    """Landmarks (..., 68, 2) of the mirror image of an image of this width in pixels."""
     return landmarks[..., _MIRRORED, :] * [-1, 1] + [width - 1, 0]
 
 
 def prepare(
     faces: Faces, held_out: int = 2, size: tuple[int, int] | None = None, random_state=0
 ) -> TrainingSet:
-    """Align photos and choose which are kept out of training.
+    """Align photos, and choose the photos to hold out from training.
 
-    Frame, mean face and painting are learnt from the training photos alone.
+    The frame, the mean face and the filling are learnt from the training photos alone.
 
     Parameters
     ----------
     faces : Faces
     held_out : int, default 2
-        Photos of each person that are kept out; a person keeps at least one for training.
+        Photos held out per person; each person keeps at least one for training.
     size : (int, int), optional
-        Height and width of the pictures, 16 to 2048 each; by default that of the common frame, see `frame.Frame.fit`.
+        Height and width of the aligned photos, 16 to 2048 each; by default those of the common frame, see
+        `frame.Frame.fit`.
     random_state : int, RandomState or None, default 0
-        Chooses what is held out.
+        Chooses the held-out photos.
 
     Returns
     -------
@@ -171,7 +172,7 @@ def prepare(
     for person in range(len(faces.people)):
         rows = np.flatnonzero(people == person)
         apart[random.choice(rows, size=min(held_out, len(rows) - 1), replace=False)] = True
-    # Learn the frame from the training photos, and bring all photos into it. (n, h, w, c)
+    # Learn the frame from the training photos, and align all photos to it. (n, h, w, c)
     landmarks = detection.detect(faces).landmarks
     training = faces.select(~apart)
     channels = 1 if training.grey else 3
@@ -193,7 +194,7 @@ def prepare(
 def _typical_face(
     images: Sequence[np.ndarray], landmarks: np.ndarray, channels: int
 ) -> tuple[Frame, np.ndarray, np.ndarray]:
-    """Fit a frame to photos; return it with the mean texture (h, w, channels), and where that is known (h, w)."""
+    """Fit a frame to photos; return it with the mean texture (h, w, channels) and the mask of known pixels (h, w)."""
     chosen = np.random.RandomState(0).permutation(len(images))[:_TYPICAL_PHOTOS]
     measured = np.sort(chosen)
     frame = Frame.fit(landmarks[measured], np.array([images[i].shape[:2] for i in measured]))
@@ -208,7 +209,7 @@ def _typical_face(
 def _resized(
     frame: Frame, typical: np.ndarray, known: np.ndarray, height: int, width: int
 ) -> tuple[Frame, np.ndarray, np.ndarray]:
-    """Scale a frame, the mean texture (h, w, c), and where that is known (h, w); the eyes stay on their line."""
+    """Scale a frame, the mean texture (h, w, c) and the mask of known pixels (h, w); the eyes stay on their line."""
     scale = width / frame.width
     shift = [0, EYE_LINE * (height - scale * frame.height)]
     if typical.shape[:2] != (height, width):

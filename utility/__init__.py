@@ -1,19 +1,20 @@
-"""What released images still tell about the photos they replace, and for whom.
+"""Measure what released images preserve of the photos that they replace, overall and by group.
 
 ===================== =================================================================================================
 utility.networks      the networks that read age, sex and expression
-utility.appearance    what one face shows
-utility.scene         photos beside their images, and results
+utility.appearance    readings of one face
+utility.scene         pairs of photos and images, and results
 utility.attributes    photo by photo: age, sex, expression, skin tone, pose, likeness, sharpness
 utility.naturalness   distances between distributions: fid, kid
-utility.tasks         what can be learned from the images
+utility.tasks         classifiers that are trained on the images
 utility.groups        groups of people: by_group, people_groups, cluster_homogeneity
 ===================== =================================================================================================
 
-Every measure compares a photo with the released image of its person, and is reported beside two readings of itself:
-``baseline``, what another clear photo of the same person gives, and ``chance``, what the image of somebody else gives.
-If both are about equal, the measure says nothing. No measure alone stands for quality, least of all detection: a
-blurred oval is always detected. The networks only guess; the baseline shows how often they contradict themselves.
+Every measure compares a photo with the released image of its person, and is reported with two reference values:
+``baseline``, the value for another original photo of the same person, and ``chance``, the value for another person's
+image. If both are about equal, the measure is uninformative. No single measure stands for quality, least of all
+detection: a blurred oval is always detected. The networks only guess; the baseline shows how often they contradict
+themselves.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ __all__ = [
 #: Name -> measure of a release.
 METRICS: dict[str, Measure] = {**ATTRIBUTE_METRICS, **NATURALNESS_METRICS, **TASK_METRICS}
 
-#: Whether more or less is better, if not more.
+#: Measures for which a higher value is not better.
 _BETTER = {
     **{name: measure.better for name, measure in PHOTO_MEASURES.items()},
     **dict.fromkeys(NATURALNESS_METRICS, "lower"),
@@ -67,12 +68,12 @@ def measure_utility(
     naturalness: str = "dlib",
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure what the images of a release still tell about the photos they replace.
+    """Measure what the images of a release preserve of the photos that they replace.
 
     Parameters
     ----------
     faces : Faces
-        n photos. If they have `others`, those are the clear photos to compare with.
+        n photos. Their `others`, if any, are the original photos to compare with.
     images : sequence of c uint8 arrays (h, w, 3)
         The released images.
     labels : ndarray of int, shape (n,)
@@ -80,32 +81,32 @@ def measure_utility(
     metrics : sequence of str
         Names in `METRICS`; all by default.
     naturalness : str, default "dlib"
-        The embedding whose descriptors ``fid`` and ``kid`` compare. ``"onnx:PATH"`` takes the features of another
-        network, such as Inception, from an ONNX file that returns one row of features for each input (see
-        `embedding.embed` for the size and scale of its input, which a JSON file beside it can specify). Its inputs are
-        upright crops of the faces, not whole photos as in published numbers: compare only numbers computed here.
+        The embedding whose descriptors ``fid`` and ``kid`` compare. ``"onnx:PATH"`` uses the features of another
+        network, such as Inception, from an ONNX file that returns one row of features per input (see
+        `embedding.embed` for the size and scale of its input, which a JSON file next to it can specify). Its inputs are
+        upright crops of the faces, not whole photos as in published results: compare only numbers computed here.
     random_state : int, default 0
 
     Returns
     -------
     DataFrame
-        A row for each metric:
+        One row per metric:
 
-        - ``value``: mean over the photos that show a face and whose image does; ``low``, ``high``: its 95 % bootstrap
-          interval over people, for this very release.
-        - ``n``: photos measured; ``n_failed``: photos left out for a missing face; ``value_worst``: with these counted
-          at the worst value, if there is one.
-        - ``baseline``: the same for clear photos; ``chance``: the same if everyone gets the image of somebody else.
-          Baselines of agreement show the failures of the networks: two clear photos of one person should always agree.
-        - ``better``: ``"higher"``, ``"lower"``, or ``"baseline"``: as near to that as possible.
+        - ``value``: mean over the photos with a face in both photo and image; ``low``, ``high``: its 95 % bootstrap
+          interval over people, for this release.
+        - ``n``: photos measured; ``n_failed``: photos left out for a missing face; ``value_worst``: the value if these
+          count with the worst possible value, if there is one.
+        - ``baseline``: the value for original photos; ``chance``: the value if everyone gets another person's image.
+          Baselines of agreement show the networks' errors: two original photos of one person should always agree.
+        - ``better``: ``"higher"``, ``"lower"``, or ``"baseline"`` (as close to the baseline as possible).
         - ``note``: explanations; a metric that does not apply has NaN and the reason.
 
-        Rows are cached on disk by the content of everything they depend on.
+        Rows are cached on disk by the content of their inputs.
 
     Raises
     ------
     ValueError, TypeError
-        For unknown metrics or labels that do not fit, before any work is done.
+        For unknown metrics or labels that do not match, before any work is done.
 
     Examples
     --------
@@ -150,7 +151,7 @@ def photo_utility(
     *,
     measures: Sequence[str] = tuple(PHOTO_MEASURES),
 ) -> pd.DataFrame:
-    """Measure each photo by itself.
+    """Measure each photo separately.
 
     Parameters
     ----------
@@ -162,8 +163,8 @@ def photo_utility(
     Returns
     -------
     DataFrame
-        A row for each photo: ``identity``, ``label``, ``failed`` (a face is missing in photo or image), and a column
-        for each measure, NaN if it failed or is undefined.
+        One row per photo: ``identity``, ``label``, ``failed`` (a face is missing in photo or image), and one column per
+        measure, NaN if it failed or is undefined.
     """
     labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
     images = detection.as_faces(images)

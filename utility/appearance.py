@@ -1,6 +1,6 @@
-"""What one photo or image of a face shows: age, sex, expression, skin tone, head pose, sharpness, structure.
+"""Read a face in a photo or image: age, sex, expression, skin tone, head pose, sharpness, structure.
 
-The networks only guess from looks; the baselines of `utility` tell how often they contradict themselves.
+The networks only guess from appearance; the baselines of `utility` show how often they contradict themselves.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CROP_SIZE, CROP_ZOOM = 112, 0.8
 #: Sides in pixels of the age and the sex network's chips, dlib's padding around them, and faces per batch.
 _AGE_CHIP, _SEX_CHIP, _CHIP_PADDING, _BATCH = 64, 32, 0.2, 64
 
-#: Cheeks as polygons of landmarks: they have the least hair, shadow and make-up. Shrinking them by this factor keeps
-#: away from lids and lips.
+#: Cheeks as polygons of landmarks: they have the least hair, shadow and make-up. Shrinking them by this factor avoids
+#: the eyelids and lips.
 _CHEEKS = ((1, 2, 3, 48, 31, 40, 41, 36), (15, 14, 13, 54, 35, 47, 46, 45))
 _CHEEK_SHARE = 0.8
 
-#: Median colours nearer to grey than this (CIE a*, b*) have no skin tone.
+#: Median colours closer to grey than this (CIE a*, b*) have no skin tone.
 _LEAST_CHROMA = 1.0
 
-#: Landmarks of a generic head, widely used for this purpose: nose tip, chin, outer eye corners, mouth corners. Their
-#: positions are in arbitrary units: x to the viewer's right, y up, z towards the camera.
+#: Landmarks of a widely used generic head: nose tip, chin, outer eye corners, mouth corners. Their positions are in
+#: arbitrary units: x to the viewer's right, y up, z towards the camera.
 _HEAD_LANDMARKS = (30, 8, 36, 45, 48, 54)
 _HEAD_POINTS = np.array(
     [[0, 0, 0], [0, -330, -65], [-225, 170, -135], [225, 170, -135], [-150, -150, -125], [150, -150, -125]],
@@ -132,7 +132,7 @@ def sharpness(crop: np.ndarray) -> float:
 
 
 def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean structural similarity of two grey crops of one size: 1 for equal ones, about 0 for unrelated ones.
+    """Mean structural similarity of two grey crops of one size: 1 for equal crops, about 0 for unrelated crops.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
     TIP 13, 2004: Gaussian window of 11 x 11 with deviation 1.5, K1 = 0.01, K2 = 0.03, over the windows that lie inside.
@@ -145,7 +145,7 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes differ or are too small.
     """
     if first.shape != second.shape or first.ndim != 2 or min(first.shape) < 11:
         raise ValueError(
@@ -193,7 +193,7 @@ def _gradient_histograms(crop: np.ndarray) -> np.ndarray:
 
 
 class FaceReadings:
-    """What can be read from the faces in some photos or images; each reading is computed on first use.
+    """Readings of the faces in some photos or images; each reading is computed on first use.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ class FaceReadings:
     sexes, expressions : ndarray of int, shape (n,)
         Indices into `SEXES` and `EXPRESSIONS`.
     tones : ndarray, shape (n,)
-        Skin tones in degrees; NaN for grey ones.
+        Skin tones in degrees; NaN for grey photos.
     rotations : ndarray, shape (n, 3, 3)
         From the head's axes (x right, y up, z to the camera) to those of the image (x right, y down, z away).
     turns : ndarray, shape (n,)
@@ -246,7 +246,7 @@ class FaceReadings:
         images, landmarks = self.faces.images, self.landmarks
         return np.stack([embedding.face_chip(images[i], landmarks[i], size, _CHIP_PADDING) for i in rows])
 
-    # A missing network is reported even if the cache holds the readings: so each property loads its network first.
+    # Each property loads its network first, to report a missing network even if the readings are cached.
 
     @cached_property
     def ages(self) -> np.ndarray:
@@ -267,13 +267,13 @@ class FaceReadings:
         return shares.argmax(axis=1)
 
     def feature_distances(self, others: FaceReadings, partners: np.ndarray) -> np.ndarray:
-        """Distance of each face to one of the others in the features of the expression network: (n,).
+        """Distance of each face to a partner in the features of the expression network: (n,).
 
         Parameters
         ----------
         others : FaceReadings
         partners : ndarray of int, shape (n,)
-            Which of the others each face is compared with.
+            The row of the other face to which each face is compared.
         """
         networks.load_expression_network()
         theirs = others.faces.image_keys

@@ -19,26 +19,26 @@ from utility.scene import ComparedImages, Measure, UtilityResult, UtilityScene
 
 
 @dataclass(frozen=True)
-class PhotoMeasure:
-    """A measure of each photo, whose mean is reported.
+class _PhotoMeasure:
+    """A per-photo measure, whose mean is reported.
 
     Attributes
     ----------
     values : callable
         `ComparedImages` -> (n,), NaN if undefined.
     better : str
-        ``"higher"``, ``"lower"``, or ``"baseline"``: as near to that of clear photos as possible.
+        ``"higher"``, ``"lower"``, or ``"baseline"`` (as close to the value of original photos as possible).
     is_share : bool
         Whether values are 0 or 1.
     lost : float
-        How a photo counts in ``value_worst`` if its image shows no face; NaN if there is no worst value.
+        The value in ``value_worst`` of a photo whose image shows no face; NaN if there is no worst value.
     is_paired : bool
         Whether it depends on which image replaces which photo.
     needs_face : bool
         Whether photo and image must show a face.
     note : str
     undefined : str
-        Why a value may be undefined although both show a face.
+        Why a value may be undefined even if both show a face.
     """
 
     values: Callable[[ComparedImages], np.ndarray]
@@ -74,29 +74,29 @@ def _sharpnesses(pairs: ComparedImages) -> np.ndarray:
 
 
 #: Name -> measure of each photo. Ages are in years, skin tones, poses and their differences in degrees.
-PHOTO_MEASURES: dict[str, PhotoMeasure] = {
-    "detection_rate": PhotoMeasure(
+PHOTO_MEASURES: dict[str, _PhotoMeasure] = {
+    "detection_rate": _PhotoMeasure(
         lambda pairs: pairs.images.found[pairs.labels], "higher", is_share=True, lost=0.0, is_paired=False,
-        needs_face=False, note="says nothing about quality by itself",
+        needs_face=False, note="not a measure of quality by itself",
     ),
-    "age_error": PhotoMeasure(_difference("ages"), "lower"),
-    "sex_agreement": PhotoMeasure(_agreement("sexes"), "higher", is_share=True, lost=0.0),
-    "expression_agreement": PhotoMeasure(_agreement("expressions"), "higher", is_share=True, lost=0.0),
-    "skin_tone_error": PhotoMeasure(_difference("tones"), "lower", undefined="grey photos have no skin tone"),
-    "pose_error": PhotoMeasure(_each(appearance.rotation_angle, "rotations"), "lower"),
-    "landmark_error": PhotoMeasure(_each(appearance.landmark_error, "landmarks"), "lower"),
-    "sharpness": PhotoMeasure(
+    "age_error": _PhotoMeasure(_difference("ages"), "lower"),
+    "sex_agreement": _PhotoMeasure(_agreement("sexes"), "higher", is_share=True, lost=0.0),
+    "expression_agreement": _PhotoMeasure(_agreement("expressions"), "higher", is_share=True, lost=0.0),
+    "skin_tone_error": _PhotoMeasure(_difference("tones"), "lower", undefined="grey photos have no skin tone"),
+    "pose_error": _PhotoMeasure(_each(appearance.rotation_angle, "rotations"), "lower"),
+    "landmark_error": _PhotoMeasure(_each(appearance.landmark_error, "landmarks"), "lower"),
+    "sharpness": _PhotoMeasure(
         _sharpnesses, "baseline", is_paired=False, note="variance of the Laplacian; noise increases it, too"
     ),
-    "similarity": PhotoMeasure(_each(appearance.structural_similarity, "crops"), "higher", lost=0.0),
-    "feature_distance": PhotoMeasure(
+    "similarity": _PhotoMeasure(_each(appearance.structural_similarity, "crops"), "higher", lost=0.0),
+    "feature_distance": _PhotoMeasure(
         lambda pairs: pairs.photos.feature_distances(pairs.images, pairs.labels), "lower",
-        note="expression network's features, not fitted to human judgement",
+        note="features of the expression network, not fitted to human judgement",
     ),
 }  # fmt: skip
 
 
-def _measure_photos(measure: PhotoMeasure, scene: UtilityScene) -> UtilityResult:
+def _measure_photos(measure: _PhotoMeasure, scene: UtilityScene) -> UtilityResult:
     values, failed = measure.known_values(scene.release)
     counted = np.isfinite(values)
     undefined = int((~counted & ~failed).sum())
@@ -114,7 +114,7 @@ def _measure_photos(measure: PhotoMeasure, scene: UtilityScene) -> UtilityResult
     )
 
 
-def _mean_over(scenes: Sequence[ComparedImages], measure: PhotoMeasure) -> float:
+def _mean_over(scenes: Sequence[ComparedImages], measure: _PhotoMeasure) -> float:
     values = np.concatenate([measure.known_values(pairs)[0] for pairs in scenes])
     return intervals.mean(values[np.isfinite(values)])
 
@@ -123,7 +123,7 @@ def _mean_over(scenes: Sequence[ComparedImages], measure: PhotoMeasure) -> float
 
 
 def _cohen_kappa(first: np.ndarray, second: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Agreement of two readings (n,) beyond that by chance: 1 for full agreement, 0 for none.
+    """Agreement of two readings (n,) beyond chance: 1 for full agreement, 0 for chance level.
 
     Cohen, "A coefficient of agreement for nominal scales", Educational and Psychological Measurement 20, 1960.
 
@@ -144,7 +144,7 @@ def _cohen_kappa(first: np.ndarray, second: np.ndarray, weights: np.ndarray | No
 
 
 def _measure_kappa(reading: str, scene: UtilityScene) -> UtilityResult:
-    """Cohen's kappa between what is read from photos and from their images."""
+    """Cohen's kappa between the readings of photos and of their images."""
 
     def readings(pairs: ComparedImages) -> tuple[np.ndarray, np.ndarray]:
         return tuple(part[pairs.shown] for part in pairs.pair(reading))
@@ -156,7 +156,7 @@ def _measure_kappa(reading: str, scene: UtilityScene) -> UtilityResult:
     first, second = readings(scene.release)
     people = scene.faces.identities[scene.release.shown]
     value = _cohen_kappa(first, second)
-    note = "" if np.isfinite(value) else "undefined, as all readings are the same"
+    note = "" if np.isfinite(value) else "undefined because all readings are the same"
     return UtilityResult(
         value,
         *intervals.bootstrap_interval(partial(_cohen_kappa, first, second), people, scene.seed),
@@ -172,12 +172,12 @@ def _measure_kappa(reading: str, scene: UtilityScene) -> UtilityResult:
 
 _SEX_WORDS = {name: place for place, name in enumerate(SEXES)}
 
-#: RaFD's words; the network does not know contempt.
+#: RaFD's labels; the network has no class for contempt.
 _EXPRESSION_WORDS = {**{name: place for place, name in enumerate(EXPRESSIONS)}, "contemptuous": -1}
 
 
 def known_sexes(faces: Faces) -> np.ndarray:
-    """Sexes that the data set states: indices into `SEXES` (n,), -1 if unknown.
+    """Sex labels of the data set: indices into `SEXES` (n,), -1 if unknown.
 
     From the attribute ``sex`` (``"female"``, ``"male"``) or CelebA's ``Male``.
     """
@@ -188,7 +188,7 @@ def known_sexes(faces: Faces) -> np.ndarray:
 
 
 def known_expressions(faces: Faces) -> np.ndarray:
-    """Expressions that the data set states: indices into `EXPRESSIONS` (n,), -1 if unknown.
+    """Expression labels of the data set: indices into `EXPRESSIONS` (n,), -1 if unknown.
 
     From the attribute ``expression``.
     """
@@ -203,11 +203,11 @@ def _places(faces: Faces, column: str, places: Mapping[str, int]) -> np.ndarray:
 
 
 def _measure_known(known: Callable[[Faces], np.ndarray], reading: str, scene: UtilityScene) -> UtilityResult:
-    """Share of photos whose image is read as the data set states; the baseline reads the photos themselves."""
+    """Share of photos whose image reading matches the data set's label; the baseline reads the photos themselves."""
     truth, release = known(scene.faces), scene.release
     stated = truth >= 0
     if not stated.any():
-        raise checks.NotApplicableError(f"the data set {scene.faces.source} does not state this attribute")
+        raise checks.NotApplicableError(f"the data set {scene.faces.source} has no labels for this attribute")
     failed = stated & ~release.images.found[release.labels]
     counted = stated & ~failed
     right_photo, right = (part == truth for part in release.pair(reading))
@@ -220,7 +220,7 @@ def _measure_known(known: Callable[[Faces], np.ndarray], reading: str, scene: Ut
         value_worst=intervals.mean((right & ~failed)[stated]),
         baseline=intervals.mean(right_photo[stated & release.photos.found]),
         chance=intervals.mean(np.concatenate(dealt)),
-        note="baseline: the network on the clear photos themselves, which is 1 less its own failures",
+        note="baseline: the network's accuracy on the original photos",
     )
 
 

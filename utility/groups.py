@@ -1,4 +1,4 @@
-"""Utility and privacy of groups of people: by sex, age and ethnicity, and how uniform clusters are."""
+"""Utility and privacy by sex, age and ethnicity, and the homogeneity of clusters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utility.appearance import FaceReadings
 from utility.attributes import known_sexes
 from utility.networks import SEXES, MissingModelError
 
-#: Groups of fewer people are marked: their numbers say little, and may point at single people.
+#: Smaller groups are marked: their numbers are unreliable and may identify individuals.
 _FEW_PEOPLE = 5
 
 #: Limits in years between age groups.
@@ -25,14 +25,14 @@ _AGE_LIMITS = (30, 45)
 def people_groups(faces: Faces) -> pd.DataFrame:
     """Group people by sex, age and ethnicity.
 
-    Attributes of the data set come first (RaFD's ``sex`` and ``ethnicity``, CelebA's ``Male``). Otherwise sex and age
-    are what the networks read from most of the person's photos, including `others`. Ethnicity is never guessed.
+    Attributes of the data set have priority (RaFD's ``sex`` and ``ethnicity``, CelebA's ``Male``). Otherwise the
+    networks read sex and age from the person's photos, including `others`, by majority. Ethnicity is never guessed.
 
     Returns
     -------
     DataFrame, n rows
         ``sex``, ``age_group`` and ``ethnicity``, as far as known; one value for all photos of a person.
-        ``attrs["sources"]`` tells for each column ``"data set"`` or ``"network"``.
+        ``attrs["sources"]`` gives ``"data set"`` or ``"network"`` for each column.
     """
     table, sources = pd.DataFrame(index=range(len(faces))), {}
     known = known_sexes(faces)
@@ -67,9 +67,9 @@ def by_group(
     Parameters
     ----------
     values : DataFrame, n rows
-        A column for each measure, a row for each photo or person; NaN for failures.
+        One column per measure, one row per photo or person; NaN for failures.
     groups : DataFrame, n rows
-        A column for each grouping, see `people_groups`.
+        One column per grouping, see `people_groups`.
     people : ndarray of str, shape (n,)
         The person of each row.
     random_state : int, default 0
@@ -77,9 +77,9 @@ def by_group(
     Returns
     -------
     DataFrame
-        A row for each measure and group, and one for everyone: ``measure grouping group value low high n_people n
+        One row per measure and group, and one for everyone: ``measure grouping group value low high n_people n
         n_failed few``. Intervals are 95 % bootstrap intervals over people. ``few`` marks groups of fewer than 5
-        people, whose numbers say little.
+        people, whose numbers are unreliable.
 
     Raises
     ------
@@ -113,9 +113,9 @@ def by_group(
 def cluster_homogeneity(
     labels: np.ndarray, groups: np.ndarray, identities: np.ndarray, *, n_random: int = 1000, random_state=0
 ) -> pd.DataFrame:
-    """Compare how uniform clusters are with random clusters of the same sizes.
+    """Compare the homogeneity of clusters with random clusters of the same sizes.
 
-    A surrogate gives away what all people of its cluster have in common.
+    A surrogate reveals what all people in its cluster have in common.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def cluster_homogeneity(
     identities : ndarray of str, shape (n,)
         People count once, however many photos they have.
     n_random : int, default 1000
-        Random clusterings.
+        Number of random clusterings.
     random_state : int, RandomState or None, default 0
 
     Returns

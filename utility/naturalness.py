@@ -1,4 +1,4 @@
-"""Distances between the distributions of released images and of clear photos."""
+"""Distances between the distributions of released images and of original photos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import utils
 from datasets import Faces
 from utility.scene import N_DEALS, Measure, UtilityResult, UtilityScene
 
-#: No distance is estimated from fewer images.
+#: Minimum number of images for estimating a distance.
 _FEWEST_IMAGES = 4
 
 #: Kernels are computed between at most this many images and photos.
@@ -30,7 +30,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
     Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017,
     equation 6; with Ledoit and Wolf's shrinkage of the covariances ("A well-conditioned estimator for large-dimensional
-    covariance matrices", Journal of Multivariate Analysis 88, 2004), as there are often fewer images than values.
+    covariance matrices", Journal of Multivariate Analysis 88, 2004), because there are often fewer images than values.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     Returns
     -------
     float
-        Biased upward for few rows: compare only numbers from sets of equal size.
+        Biased upward for few rows: compare only results from sets of equal size.
     """
     d, gap = first.shape[1], first.mean(axis=0) - second.mean(axis=0)
     parts = [part - part.mean(axis=0) for part in (first, second)]
@@ -88,17 +88,17 @@ def kernel_distance(
     ----------
     first, second : ndarray, shapes (m, d) and (n, d)
     first_people, second_people : ndarray of bool, shapes (m, p) and (n, p), optional
-        The people behind each row. Pairs with a person in common are left out, as they are alike for that reason
-        alone. By default only the pairs of a row with itself are left out.
+        The people behind each row. Pairs with a person in common are left out because they are similar for that reason
+        alone. By default only pairs of a row with itself are left out.
 
     Returns
     -------
     float
-        Expected value 0 for sets of one distribution, however small; may be negative. NaN if no pair is left.
+        Expected value 0 for sets from one distribution, however small; can be negative. NaN if no pairs are left.
     """
     scale = (second**2).sum(axis=1).mean()
     if first_people is None or second_people is None:
-        everyone = np.eye(len(first) + len(second), dtype=bool)  # a person of its own for each row
+        everyone = np.eye(len(first) + len(second), dtype=bool)  # a separate person for each row
         first_people, second_people = everyone[: len(first)], everyone[len(first) :]
 
     def mean_kernel(a, b, a_people, b_people) -> float:
@@ -121,17 +121,17 @@ def _take(part: _Described, places: np.ndarray) -> _Described:
 def _describe(
     faces: Faces | Sequence[np.ndarray], found: np.ndarray, people: np.ndarray, name: str
 ) -> _Described:
-    """Describe those with a face by the embedding `name`."""
+    """Describe the images with a face by the embedding `name`."""
     if not found.any():
         return np.empty((0, 1)), people[found]
     shown = faces.select(found) if isinstance(faces, Faces) else [faces[i] for i in np.flatnonzero(found)]
-    # Compare features of other networks as they are, not scaled to unit length.
+    # Compare features of other networks unchanged, not scaled to unit length.
     options = {"normalise": False} if name.startswith("onnx:") else {}
     return embedding.embed(shown, name, **options).astype(float), people[found]
 
 
 def _describe_scene(scene: UtilityScene) -> tuple[_Described, _Described, _Described]:
-    """The distinct images, the photos, and the clear photos to compare with; those with a face."""
+    """The distinct images, the photos, and the original photos to compare with, all with a face."""
     release, faces, name = scene.release, scene.faces, scene.embedding
     own = faces.identities[:, None] == faces.people  # (n, p)
     members = np.stack([own[release.labels == label].any(axis=0) for label in range(len(release.images))])
@@ -146,7 +146,7 @@ def _describe_scene(scene: UtilityScene) -> tuple[_Described, _Described, _Descr
 def _measure_naturalness(
     distance: Callable[..., float], notes: Sequence[str], scene: UtilityScene
 ) -> UtilityResult:
-    """Distance between the descriptors of the distinct images and those of clear photos of the people."""
+    """Distance between the descriptors of the distinct images and of original photos of the people."""
     random = utils.check_random_state(scene.seed)
 
     def draw(part: _Described, size: int) -> _Described:
@@ -158,7 +158,7 @@ def _measure_naturalness(
         raise checks.NotApplicableError(
             f"at least {_FEWEST_IMAGES} distinct images must show a face, got {n_drawn}"
         )
-    # Draw as many images as photos.
+    # Draw equal numbers of images and photos.
     size = min(n_drawn, n_photos, _MOST_IMAGES)
     drawn = draw(drawn, size) if n_drawn > size else drawn
     reference = draw(reference, _MOST_IMAGES) if len(reference[0]) > _MOST_IMAGES else reference
@@ -166,14 +166,19 @@ def _measure_naturalness(
     def to_reference(part: _Described) -> float:
         return distance(part[0], reference[0], part[1], reference[1])
 
-    # Estimate the standard error by the jackknife, and the baseline from as many clear photos.
+    # Estimate the standard error by the jackknife, and the baseline from the same number of original photos.
     value = to_reference(drawn)
     left_out = [np.delete(np.arange(size), i) for i in range(min(size, _MOST_LEFT_OUT))]
     error = np.sqrt((size - 1) * np.var([to_reference(_take(drawn, rest)) for rest in left_out]))
     clear = [to_reference(draw(photos, size)) for _ in range(N_DEALS)]
     name = f"{scene.embedding} descriptors, not Inception's" if scene.embedding == "dlib" else scene.embedding
     bias, overlap = notes
-    note = [name, bias, "baseline: as many clear photos", overlap if scene.faces.others is None else ""]
+    note = [
+        name,
+        bias,
+        "baseline: the same number of original photos",
+        overlap if scene.faces.others is None else "",
+    ]
     note.append("n counts distinct images; interval by jackknife")
     return UtilityResult(
         value,

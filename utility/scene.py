@@ -1,4 +1,4 @@
-"""What the measures read of one release, and what they return."""
+"""Inputs and results of the measures of one release."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import utils
 from datasets import Faces
 from utility.appearance import FaceReadings
 
-#: How often a measure is repeated with images of others, and with other photos of the person.
+#: Number of repetitions of a measure with other people's images, and with other photos of the person.
 N_DEALS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedImages:
-    """Photos beside the images that replace them.
+    """Photos and the images that replace them.
 
     Attributes
     ----------
@@ -45,20 +45,20 @@ class ComparedImages:
 
 @dataclass(frozen=True, eq=False)
 class UtilityScene:
-    """Everything that the measures of one release read.
+    """The inputs of the measures of one release.
 
     Attributes
     ----------
     faces : Faces
     release : ComparedImages
     dealt : tuple of ComparedImages
-        Photos with random images of others.
+        Photos with random images of other people.
     clear : tuple of ComparedImages
-        Photos with another clear photo of the person instead of the image.
+        Photos with another original photo of the person instead of the image.
     clear_note : str
-        Describes these.
+        Describes `clear`.
     embedding : str
-        By which naturalness is measured.
+        The embedding that measures naturalness.
     seed : int
     """
 
@@ -72,11 +72,11 @@ class UtilityScene:
 
     @classmethod
     def of(cls, faces: Faces, images: Faces, labels: np.ndarray, embedding: str, seed: int) -> UtilityScene:
-        """Choose images of others and other photos for each photo."""
+        """Choose other people's images, and other photos of the person, for each photo."""
         release = ComparedImages(FaceReadings(faces), FaceReadings(images), labels)
         photos, random = release.photos, utils.check_random_state(seed)
         dealt = [ComparedImages(photos, release.images, _deal(labels, random)) for _ in range(N_DEALS)]
-        # Read only the chosen ones of the other photos; they are the same for each release.
+        # Read only the chosen other photos; they are the same for each release.
         pool = faces.others if faces.others is not None else faces
         partners = _partners(faces, pool, utils.check_random_state(seed))  # (N_DEALS, n)
         rows, places = np.unique(partners, return_inverse=True)
@@ -84,12 +84,12 @@ class UtilityScene:
         clear = [ComparedImages(photos, others, chosen) for chosen in places.reshape(partners.shape)]
         note = "baseline: another photo of the person"
         if pool is faces and (partners[0] == np.arange(len(faces))).all():
-            note = "baseline: the photos themselves, as there are no others of these people"
+            note = "baseline: the photos themselves, because there are no other photos of these people"
         return cls(faces, release, tuple(dealt), tuple(clear), note, embedding, seed)
 
 
 def _deal(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """Give each photo the image of a random photo that has another image: (n,). A single image stays."""
+    """Give each photo the image of a random photo with a different image: (n,). A single image stays."""
     if len(np.unique(labels)) == 1:
         return labels
     return np.array([random.choice(labels[labels != label]) for label in labels])
@@ -98,7 +98,7 @@ def _deal(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
 def _partners(faces: Faces, pool: Faces, random: np.random.RandomState) -> np.ndarray:
     """Rows of `pool` with other photos of each person: (N_DEALS, n).
 
-    If `pool` is `faces`, a person's only photo is its own partner. People who are not in the pool get anyone's photo.
+    If `pool` is `faces`, a person's only photo is its own partner. People who are not in the pool get a random photo.
     """
     result = np.empty((N_DEALS, len(faces)), dtype=np.int64)
     for row, person in enumerate(faces.identities):

@@ -1,4 +1,4 @@
-"""Tasks learned from the images: how well a classifier trained on them does on clear photos of other people."""
+"""Tasks learned from the images: the accuracy on other people's original photos of a classifier trained on images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from utility.scene import ComparedImages, Measure, UtilityResult, UtilityScene
 _N_FOLDS = 5
 _HAPPY = EXPRESSIONS.index("happy")
 
-#: With fewer photos of one class than this, the note says that they are too few to learn from.
+#: With fewer photos of one class than this, the note reports that there are too few to learn from.
 _FEW_PHOTOS = 5
 
 
@@ -37,10 +37,10 @@ def _predict_disjoint(
     test_units: np.ndarray,
     random_state=0,
 ) -> np.ndarray:
-    """Predict a property of test photos by classifiers that never saw anything of their unit.
+    """Predict a property of test photos with classifiers that are not trained on their unit.
 
-    A unit is a person and everyone they share an image with, so that no test person went into a training image. Each
-    fifth of the units is tested in turn; a logistic regression with balanced classes learns from the others.
+    A unit is a person and everyone they share an image with, so no test person is part of a training image. Five-fold
+    cross-validation over units, with a class-balanced logistic regression.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def _predict_disjoint(
     """
     n_units = len(np.unique(test_units))
     if n_units < 2:
-        raise checks.NotApplicableError("all people share one image, so there is nobody else to test on")
+        raise checks.NotApplicableError("all people share one image, so there are no other people to test on")
     if len(np.unique(train_targets)) < 2:
         raise checks.NotApplicableError("all photos have the same label")
     random = utils.check_random_state(random_state)
@@ -90,25 +90,25 @@ def _balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, weights: np.nda
     return intervals.mean(shares)
 
 
-# ---- what is learned ----
+# ---- tasks ----
 
 
 def _sex_targets(scene: UtilityScene, readings: FaceReadings) -> tuple[np.ndarray, str]:
     known, female = known_sexes(readings.faces), SEXES.index("female")
     if (known >= 0).all():
-        return known, "labels: the data set's"
+        return known, "labels: from the data set"
     share = pd.Series(readings.sexes == female).groupby(readings.faces.identities).transform("mean")
-    note = "labels: the network's on clear photos, by majority for each person"
+    note = "labels: from the network on original photos, by majority per person"
     return np.where(share > 0.5, female, SEXES.index("male")), note
 
 
 def _smile_targets(scene: UtilityScene, readings: FaceReadings) -> tuple[np.ndarray, str]:
     known, attributes = known_expressions(readings.faces), readings.faces.attributes
     if "Smiling" in attributes:
-        return attributes["Smiling"].to_numpy(dtype=np.int64), "labels: the data set's"
+        return attributes["Smiling"].to_numpy(dtype=np.int64), "labels: from the data set"
     if (known >= 0).all():
-        return (known == _HAPPY).astype(np.int64), "labels: the data set's"
-    return (readings.expressions == _HAPPY).astype(np.int64), "labels: the network's on the clear photos"
+        return (known == _HAPPY).astype(np.int64), "labels: from the data set"
+    return (readings.expressions == _HAPPY).astype(np.int64), "labels: from the network on original photos"
 
 
 def _turn_targets(scene: UtilityScene, readings: FaceReadings) -> tuple[np.ndarray, str]:
@@ -117,9 +117,9 @@ def _turn_targets(scene: UtilityScene, readings: FaceReadings) -> tuple[np.ndarr
     return turned, f"labels: heads turned by more than {middle:.0f} degrees"
 
 
-#: What is learned, and from which features: dlib's descriptors tell sex but hardly expressions, gradients the reverse.
-#: On the ORL faces (one clear photo of each person to learn from) sex only reaches chance, as four of forty are women,
-#: and smiles 0.57; the direction of the head reaches 0.82. Older than the median, which is left out, reached 0.57.
+#: Tasks and their features: dlib's descriptors predict sex but hardly expressions, gradients the reverse. On the ORL
+#: faces (with one original photo per person for training) sex reaches only chance, because four of forty are women, and
+#: smiles 0.57; the direction of the head reaches 0.82. "Older than the median" reached 0.57 and is left out.
 _TASKS: dict[str, tuple[Callable, Callable]] = {
     "sex": (_sex_targets, lambda readings: embedding.embed(readings.faces, "dlib")),
     "smile": (_smile_targets, attrgetter("gradients")),
@@ -128,9 +128,9 @@ _TASKS: dict[str, tuple[Callable, Callable]] = {
 
 
 def _measure_task(task: str, scene: UtilityScene) -> UtilityResult:
-    """Balanced accuracy on clear photos of a classifier that learned from the images."""
+    """Balanced accuracy on original photos of a classifier that was trained on the images."""
     (read_targets, describe), release, faces = _TASKS[task], scene.release, scene.faces
-    # Choose what to learn, and the clear photos to test.
+    # Choose the task, and the original photos for testing.
     targets, _ = read_targets(scene, release.photos)
     readings = FaceReadings(faces.others) if faces.others is not None else release.photos
     tested = readings.faces
@@ -146,7 +146,7 @@ def _measure_task(task: str, scene: UtilityScene) -> UtilityResult:
         learned = describe(pairs.images)[pairs.labels[used]]
         return _predict_disjoint(learned, targets[used], units[used], features, test_units, scene.seed)
 
-    # Learn from the images, and for comparison from the photos.
+    # Train on the images, and for comparison on the photos.
     predicted = predictions(release)
     clear = predictions(ComparedImages(release.photos, release.photos, np.arange(len(faces))))
     counts = np.unique(targets, return_counts=True)[1]
@@ -159,12 +159,12 @@ def _measure_task(task: str, scene: UtilityScene) -> UtilityResult:
         baseline=_balanced_accuracy(truth, clear),
         chance=1 / len(np.unique(truth)),
         note=f"balanced accuracy; {note} ({' and '.join(map(str, counts))} photos to learn from); baseline: learned "
-        f"from clear photos; nobody tested went into the images learned from; n counts test photos{few}",
+        f"from clear photos; test people are not in the training images; n counts test photos{few}",
     )
 
 
 def _shared_units(labels: np.ndarray, identities: np.ndarray) -> pd.Series:
-    """Number of each person's unit, by person: those who share an image are in one unit."""
+    """Number of each person's unit, by person: people who share an image are in one unit."""
     people, person = np.unique(identities, return_inverse=True)
     size = len(people) + int(labels.max()) + 1
     graph = csr_array((np.ones(len(labels)), (person, len(people) + labels)), shape=(size, size))
