@@ -30,6 +30,9 @@ from detection import Images
 
 MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "models"
 
+#: The distance below which the paper matches two dlib descriptors to one person (section 4.2); it is not calibrated.
+PAPER_THRESHOLD = 0.6
+
 #: Padding around the face in dlib's chips, as in the training of its network.
 CHIP_PADDING = 0.25
 

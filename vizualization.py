@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster import hierarchy
 
+from embedding import PAPER_THRESHOLD
 from labels import BASELINE_GREY, COLOURS, MARKERS, REFERENCE_LINE, STYLE, label, line_style
 from pictures import clusters_with_surrogates, contact_sheet, image_grid, people_and_surrogates, style_mixing
 
@@ -316,7 +317,7 @@ def _clear_photos(axis: Axes, table: pd.DataFrame, measure: str) -> None:
 
 
 def distance_histogram(
-    same: np.ndarray, different: np.ndarray, threshold: float = 0.6, title: str = ""
+    same: np.ndarray, different: np.ndarray, threshold: float = PAPER_THRESHOLD, title: str = ""
 ) -> Figure:
     """Draw the distances between photos of one person and of two people.
 
@@ -342,7 +343,10 @@ def distance_histogram(
 
 
 def pairwise_page(
-    distances: pd.DataFrame, threshold: float = 0.6, title: str = "", published: pd.DataFrame | None = None
+    distances: pd.DataFrame,
+    threshold: float = PAPER_THRESHOLD,
+    title: str = "",
+    published: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw the paper's page of pair-wise distances: the distances between each surrogate and its members.
 

@@ -26,8 +26,6 @@ from anonymizer.base import Surrogates
 from checks import Number, check, check_array, check_known, check_number
 from datasets import Faces
 
-#: The paper's threshold for dlib's descriptors (section 4.2), which the adjustments use.
-_THRESHOLD = 0.6
 #: Factor by which each round of adjustment shrinks codes, as in the released code.
 _FACTOR = 0.8
 #: Maximum number of rounds of an adjustment; codes are then at 7 % of their distance from the average.
@@ -119,7 +117,7 @@ class StyleMixing(Surrogates):
         as_published: bool = False,
         strength: float = 1.0,
         photo_layers: Sequence[int] | None = None,
-        threshold: float = _THRESHOLD,
+        threshold: float = embedding.PAPER_THRESHOLD,
         random_state=0,
     ):
         super().__init__(faces)

@@ -53,7 +53,6 @@ from attacks.network import reversal_network
 from attacks.running import Attack, AttackScene, Published, clear_threshold, practise, scene_rows
 from attacks.search import blind_chance, closed_set, identification, posterior
 from attacks.thresholds import (
-    PAPER_THRESHOLD,
     Curve,
     Threshold,
     acceptance,
@@ -64,6 +63,7 @@ from attacks.thresholds import (
     verification_across,
 )
 from datasets import Faces
+from embedding import PAPER_THRESHOLD
 from recognisers import MissingRecogniserError, UnfitGalleryError, grey_crops, prepare
 
 __all__ = [

@@ -13,9 +13,6 @@ import intervals
 import utils
 from attacks.cases import AttackResult, DescribedRelease, Gallery, distances, members_of
 
-#: The distance below which the paper matches two dlib descriptors to one person; it is not calibrated.
-PAPER_THRESHOLD = 0.6
-
 #: A false accept rate is not estimated if it corresponds to fewer impostor pairs than this.
 _PAIRS_PER_RATE = 10
 

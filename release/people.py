@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from checks import ParameterError, check_number
+from embedding import PAPER_THRESHOLD
 
 #: Faces whose dlib descriptors are closer than this count as one person. Photos of one person are rarely further apart.
 #: Two people are sometimes this close; they then count as one person, which cannot make a cluster too small.
@@ -69,7 +70,7 @@ def group_people(
     return np.array([f"person {i}" for i in number[person]])
 
 
-def doubtful_pairs(descriptors: np.ndarray, people: np.ndarray, doubt: float = 0.6) -> int:
+def doubtful_pairs(descriptors: np.ndarray, people: np.ndarray, doubt: float = PAPER_THRESHOLD) -> int:
     """Count the pairs of people who are closer than `doubt` and so may be one person.
 
     Parameters
