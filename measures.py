@@ -22,8 +22,9 @@ import utils
 from attacks.cases import DescribedRelease, Gallery, distances, gallery_faces, members_of
 from attacks.running import Published, clear_threshold
 from attacks.search import blind_chance, closed_set
-from attacks.thresholds import PAPER_THRESHOLD, Threshold, stranger_share
+from attacks.thresholds import Threshold, stranger_share
 from datasets import Faces
+from embedding import PAPER_THRESHOLD
 
 if TYPE_CHECKING:  # a model has its own cache key
     from anonymizer import Anonymizer
