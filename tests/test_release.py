@@ -340,14 +340,14 @@ METADATA = {
     "time": (lambda image: insert(image, b"tIME", b"\x07\xe8\1\1\0\0\0"), "a time"),
     "resolution": (lambda image: png(image, dpi=(300, 300)), "data other than pixels"),
     "own chunk": (lambda image: insert(image, b"prVt", b"s1/1.pgm"), "data other than pixels"),
-    "bytes behind": (lambda image: png(image) + b"s1/1.pgm", "further bytes"),
-    "bytes behind the pixels": (lambda image: with_stream(image, zlib.compress(rows(image)) + b"s1"), "of pixels"),
-    "more pixels": (lambda image: with_stream(image, zlib.compress(rows(image) + b"s1")), "of pixels"),
-    "fewer pixels": (lambda image: with_stream(image, zlib.compress(rows(image)[:-1])), "of pixels"),
+    "bytes behind": (lambda image: png(image) + b"s1/1.pgm", "extra bytes"),
+    "bytes after pixels": (lambda image: with_stream(image, zlib.compress(rows(image)) + b"s1"), "number of bytes"),
+    "more pixels": (lambda image: with_stream(image, zlib.compress(rows(image) + b"s1")), "number of bytes"),
+    "fewer pixels": (lambda image: with_stream(image, zlib.compress(rows(image)[:-1])), "number of bytes"),
     "palette": (lambda image: png(np.array(Image.fromarray(image).convert("P"))), "8-bit RGB"),
     "alpha": (lambda image: png(np.dstack([image, image[..., :1]])), "8-bit RGB"),
     "broken filter": (lambda image: with_stream(image, zlib.compress(b"\x09" + rows(image)[1:])), "damaged"),
-    "cut short": (lambda image: png(image)[:-20], "cut short"),
+    "cut short": (lambda image: png(image)[:-20], "truncated"),
     "JPEG": (lambda image: cv2.imencode(".jpg", image)[1].tobytes(), "not a PNG"),
     "nothing": (lambda image: b"", "not a PNG"),
 }  # fmt: skip
@@ -393,7 +393,7 @@ def test_small_header_over_much_data_is_refused(written):
     image = np.zeros((20, 20, 3), np.uint8)
     put(written, [with_stream(image, zlib.compress(bytes(10**7), 9))] * 4)
     report = release.audit_release(written)
-    assert "the number of pixels" in report["images"].detail
+    assert "number of bytes" in report["images"].detail
 
 
 def test_large_files_are_not_read(written, monkeypatch):
