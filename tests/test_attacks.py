@@ -813,7 +813,7 @@ def test_attacks_that_cannot_be_made_say_why(faces, pixel_release):
         ({"labels": np.zeros(12, int)}, ValueError, "every integer from 0 to 3"),
         ({"random_state": None}, TypeError, "an integer"),
         ({"recognisers": ["nobody"]}, ValueError, "unknown recogniser 'nobody'"),
-        ({"recognisers": ["pca"]}, ValueError, "would not compare"),
+        ({"recognisers": ["pca"]}, ValueError, "would not be comparable"),
     ],
 )
 def test_what_does_not_fit_is_refused(faces, pixel_release, changed, error, message):

@@ -345,7 +345,7 @@ def test_codes_have_calm_defaults():
         ({"identity": np.eye(4)}, "shape"),
         ({"identity": np.full((1, 3), np.nan)}, "NaN"),
         ({"identity": np.eye(3), "emotion": np.eye(8)}, "no emotion"),
-        ({"identity": np.eye(3), "nuisance": np.zeros((2, 3))}, "one row, or 3 as identity has"),
+        ({"identity": np.eye(3), "nuisance": np.zeros((2, 3))}, "one row, or 3 like identity"),
         ({"identity": None}, "needs identity"),
     ],
 )

@@ -116,7 +116,7 @@ def test_a_missed_face_is_described_from_the_whole_frame(few):
     assert X.shape == (2, 128)
     assert np.isfinite(X).all()
     assert X[0].tobytes() == embed(few, "dlib")[0].tobytes()
-    with pytest.raises(ValueError, match="no face was found on 1 of 2 photos"):
+    with pytest.raises(ValueError, match="no face was found in 1 of 2 photos"):
         embed(photos, "dlib", strict=True)
 
 

@@ -373,7 +373,7 @@ def test_rules_hold_without_numba(without_numba):
 
 def test_rules_that_cannot_hold_are_refused():
     X = spread(people=40)
-    with pytest.raises(ValueError, match="keeps the rules"):
+    with pytest.raises(ValueError, match="satisfies the rules"):
         partition("balanced", X, 4, attributes={"sex": [1] * 3 + [0] * 37}, diversity=2)
     with pytest.raises(ValueError, match="fewer than diversity=3"):
         partition("balanced", X, 4, attributes={"sex": [1] * 3 + [0] * 37}, diversity=3)

@@ -414,7 +414,7 @@ def test_not_two_dimensions_or_nothing_in_them(tmp_path, suffix, shape):
         ([{"imagePath": "a"}], ["row 0"]),
         ([{"encoding": [1.0]}], ["row 0"]),
         ([{"imagePath": 3, "encoding": [1.0]}], ["row 0", "int"]),
-        ([{"imagePath": "a" * 5000, "encoding": [1.0]}], ["5000 letters"]),
+        ([{"imagePath": "a" * 5000, "encoding": [1.0]}], ["5000 characters"]),
         (faces([[1.0, 2.0], [1.0]], NAMES[:2]), ["row 1", "1 values", "row 0 has 2"]),
         (faces([np.zeros(3), np.zeros(2)], NAMES[:2]), ["row 1"]),
         (faces([np.zeros((2, 2))], NAMES[:1]), ["row 0", "vector"]),
@@ -969,7 +969,7 @@ def test_one_long_name_among_many(tmp_path, monkeypatch):
     names = ["a" * 4000] + ["b"] * 99
     utils.save_encodings(tmp_path / "x.npz", ["a"] * 100, np.zeros((100, 1)))
     monkeypatch.setattr(reading, "MAX_BYTES", 4 * 4000 * 100 - 1)
-    with pytest.raises(ValueError, match="4000 letters"):
+    with pytest.raises(ValueError, match="4000 characters"):
         utils.save_encodings(tmp_path / "x.npz", names, np.zeros((100, 1)))
 
 

@@ -77,7 +77,7 @@ def test_cut_files_are_refused(tmp_path, share):
     data = FILE.read_bytes()
     path = tmp_path / "cut.dat"
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         features.read_weights(path)
 
 

@@ -556,8 +556,8 @@ def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp
         (["a/1.jpg", "a/1.png"], "would share the file"),
         (["A.jpg", "a.jpg"], "would share the file"),
         (["same.jpg", "same.jpg"], "would share the file"),
-        (["../a.jpg"], "leads out"),
-        (["/etc/a.jpg"], "leads out"),
+        (["../a.jpg"], "points outside"),
+        (["/etc/a.jpg"], "points outside"),
     ],
 )
 def test_names_that_cannot_have_files_are_refused(names, message):
@@ -647,12 +647,12 @@ def test_command_projects_a_folder_of_loose_photos(network, faces, tmp_path, cap
     options = ["--network", weights, "--steps", 3, "--descriptors", 0]
     run(photos, out, *options, "--trace", tmp_path / "trace.csv")
     printed = capsys.readouterr().out
-    assert "3 codes written, 0 already there" in printed and "no face was found" in printed
+    assert "3 codes written, 0 already present" in printed and "no face was found" in printed
     assert "2.png" in printed
     assert code_folder.read_codes(out, ["0.png", "1.png", "3.png"], network).shape == (3, 6, 8)
     assert (tmp_path / "trace.csv").read_text().startswith("photo,step,loss")
     run(photos, out, *options)
-    assert "0 codes written, 3 already there" in capsys.readouterr().out
+    assert "0 codes written, 3 already present" in capsys.readouterr().out
 
 
 def test_command_refuses_what_it_cannot_do(network, tmp_path):
