@@ -271,9 +271,9 @@ def test_a_truncated_file_is_refused(weights, tmp_path, share):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
         CNN.load_model(tmp_path / "missing.keras")
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
         CNN.load_model(tmp_path / "missing.h5")
     with pytest.raises(ValueError, match=r"\.keras file"):
         CNN.load_model(tmp_path / "weights.pickle")
@@ -344,7 +344,7 @@ def test_codes_have_calm_defaults():
         ({"identity": [1.0, 0, 0]}, "shape"),
         ({"identity": np.eye(4)}, "shape"),
         ({"identity": np.full((1, 3), np.nan)}, "NaN"),
-        ({"identity": np.eye(3), "emotion": np.eye(8)}, "no emotion"),
+        ({"identity": np.eye(3), "emotion": np.eye(8)}, "not emotion"),
         ({"identity": np.eye(3), "nuisance": np.zeros((2, 3))}, "one row, or 3 like identity"),
         ({"identity": None}, "needs identity"),
     ],
@@ -722,7 +722,7 @@ def test_series_from_the_command_line(weights, tmp_path, options, n_frames):
     ("options", "message"),
     [
         (["--id", "s1", "s2"], "one value for --mode single"),
-        (["--mode", "interpolate", "--id", "s1", "s2", "--nu", "0", "0", "0"], "keyframes: 3"),
+        (["--mode", "interpolate", "--id", "s1", "s2", "--nu", "0", "0", "0"], "one per keyframe, i.e. 3"),
         (["--mode", "interpolate"], "keyframes must be an integer of at least 2"),
         (["--em", "happy"], "unknown code 'em'"),
     ],
