@@ -332,7 +332,7 @@ def test_celeba_tables_tell_who_and_what(tmp_path, photos):
         (
             "identity_CelebA.txt",
             "000001.jpg 1\n000002.jpg\n000003.jpg 1\n",
-            "every line must have 2 entries, but 1 do not",
+            "every line must have 2 entries, 1 do not",
         ),
         (
             "identity_CelebA.txt",
@@ -346,7 +346,7 @@ def test_celeba_tables_tell_who_and_what(tmp_path, photos):
             r"lists 1 photos more than once \(first: 000001.jpg",
         ),
         ("list_attr_celeba.txt", "", "truncated"),
-        ("list_attr_celeba.txt", ATTRIBUTES[:-9], "every line must have 4 entries, but 1 do not"),
+        ("list_attr_celeba.txt", ATTRIBUTES[:-9], "every line must have 4 entries, 1 do not"),
         ("list_attr_celeba.txt", "1\nMale\n000001.jpg 1\n", "does not list 2 of the 3 photos.*000002.jpg"),
         ("list_attr_celeba.txt", ATTRIBUTES + "000001.jpg 1 1 1\n", "lists 1 photos more than once"),
         ("list_attr_celeba.txt", ATTRIBUTES.replace(" 1", " ?"), "values must be -1 or 1"),

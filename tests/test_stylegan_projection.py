@@ -163,7 +163,7 @@ def test_large_photos_are_shrunk_first(texture):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (np.zeros((68, 2)), "show a face"),
+        (np.zeros((68, 2)), "form a face"),
         (np.full((68, 2), np.inf), "finite"),
         (np.zeros((5, 2)), "68"),
         (synthetic_landmarks((9000, 200)), "lie inside the photo"),
