@@ -117,6 +117,8 @@ class CacheStore:
         """Return ``work(connection)``; replace a damaged file by a new one."""
         try:
             return self._attempt(work)
+        except UnicodeDecodeError:
+            pass  # SQLite quotes damaged bytes in its message, which Python cannot decode
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
                 raise  # locked or not writable: the content is intact

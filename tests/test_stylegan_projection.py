@@ -462,7 +462,7 @@ QUICK = {"n_steps": 4, "descriptors": 0.0}
 
 
 def test_photos_without_a_face_have_no_code(network, faces):
-    with pytest.warns(UserWarning, match=r"no face was found on 1 of 4 photos.*" + faces.names[2]):
+    with pytest.warns(UserWarning, match=r"no face was found in 1 of 4 photos.*" + faces.names[2]):
         result = projection.project(network, faces, batch=2, **QUICK)
     np.testing.assert_array_equal(result.found, [True, True, False, True])
     assert result.codes.shape == (4, 6, 8)
