@@ -1085,9 +1085,9 @@ def test_named_combinations_fit_or_are_left_out(tiny):
 
 def test_an_embedding_fitted_anew_is_no_recogniser(tiny):
     model = anonymizer.load("blur", tiny)
-    with pytest.raises(ValueError, match="fitted to the photos|not be comparable"):
+    with pytest.raises(ValueError, match="fitted to its input photos"):
         evaluation.evaluate(tiny, model, recogniser="pca")
-    with pytest.raises(ValueError, match="fitted to the photos|not be comparable"):
+    with pytest.raises(ValueError, match="fitted to its input photos"):
         evaluation.sweep(tiny, ["dlib"], ["ward"], ["pixel"], [6], recogniser="pca")
 
 
