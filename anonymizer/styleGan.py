@@ -386,10 +386,6 @@ def _random_as_published(model: StyleMixing, members: np.ndarray, weights: np.nd
     return Mixture(code, model.draw(code), float(_SCALE * drawn.sum()))
 
 
-def _adjusted_alone_as_published(model: StyleMixing, members: np.ndarray, weights: np.ndarray) -> Mixture:
-    return _adjust_as_published(model, [(members, weights)])[0]
-
-
 def _adjust_as_published(
     model: StyleMixing, clusters: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> list[Mixture]:

@@ -1,11 +1,28 @@
-"""Fixtures that several test modules share."""
+"""Fixtures and strategies that several test modules share."""
 
 import pytest
+from hypothesis import strategies as st
 
 import datasets
 
 #: What takes longest is begun first, so that no process is left with it alone at the end.
 LONGEST = ("test_notebooks.py", "test_evaluation.py", "test_stylegan_training.py", "test_stylegan.py")
+
+#: Plain values, nested: what content keys and pickles are made of.
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=12,
+)
 
 
 def pytest_collection_modifyitems(items):

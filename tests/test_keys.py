@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import plain
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import anonymizer
 import storage
@@ -17,21 +17,6 @@ import utils
 from storage import keys
 
 X64 = np.array([[0.1, -2.5, 3e-300, 4.0], [1e300, 0.0, -0.0, 7.25], [1 / 3, 2 / 3, 1.0, 2.0]])
-
-plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text(max_size=5)
-    | st.binary(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=3), inner, max_size=4)
-        | st.tuples(inner, inner)
-    ),
-    max_leaves=12,
-)
 
 
 def test_content_key_tells_parts_apart():

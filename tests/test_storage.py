@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -599,22 +600,6 @@ def test_load_pickle_agrees_with_python(tmp_path, value, protocol):
         np.testing.assert_array_equal(loaded, expected)
     else:
         assert loaded == expected
-
-
-plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text(max_size=5)
-    | st.binary(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=3), inner, max_size=4)
-        | st.tuples(inner, inner)
-    ),
-    max_leaves=12,
-)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
