@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from storage.arrays import load_array, load_arrays, save_arrays
 from storage.cache import CacheStore, cache_folder, cached_arrays, cached_batches, cached_json, cached_rows
+from storage.descriptions import parse_json
 from storage.encodings import load_encodings, save_encodings
 from storage.keys import content_key, source_key
 from storage.packages import find_dlib_model, find_package_file, package_files
@@ -28,7 +29,7 @@ from storage.saving import save_atomic
 __all__ = [
     "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json", "cached_rows",
     "check_random_state", "content_key", "find_dlib_model", "find_package_file", "import_quietly", "load_array",
-    "load_arrays", "load_encodings", "load_pickle", "one_thread", "package_files", "per_thread", "progress",
+    "load_arrays", "load_encodings", "load_pickle", "one_thread", "package_files", "parse_json", "per_thread", "progress",
     "save_arrays", "save_atomic", "save_encodings", "source_key",
 ]  # fmt: skip
 

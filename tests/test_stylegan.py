@@ -18,8 +18,8 @@ import tensorflow as tf
 
 import stylegan
 import utils
+from storage.pickles import build_dictionary
 from stylegan import network as networks
-from stylegan import official
 from stylegan.__main__ import main
 from stylegan.architecture import Architecture, Mapping, Synthesis, _blur, he_factor
 from stylegan.network import StyleNetwork, mix_styles, to_uint8
@@ -316,9 +316,9 @@ def test_tolerated_forms(path):
 
 def test_ordered_dict_of_python_2(path):
     pairs = utils.PickledObject("collections.OrderedDict", ([["a", 1], ["b", 2]],), entries={"b": 3})
-    assert official._dictionary(pairs) == {"a": 1, "b": 3}
+    assert build_dictionary(pairs) == {"a": 1, "b": 3}
     with pytest.raises(ValueError):
-        official._dictionary(utils.PickledObject("collections.OrderedDict", ([[("deep",), 1]],)))
+        build_dictionary(utils.PickledObject("collections.OrderedDict", ([[("deep",), 1]],)))
 
 
 @pytest.mark.parametrize(("fused", "fused_from"), [(True, 4), (False, 2048), ("auto", 128)])
