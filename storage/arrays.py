@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from storage.kinds import check_kind
-from storage.reading import Budget, RefusedError, _naming, _read_file
+from storage.reading import Budget, RefusedError, naming, read_file
 from storage.saving import save_atomic
 
 # numpy's kinds of plain values: bool, integers, floats, complex, bytes, text; never objects, records or dates.
@@ -42,16 +42,16 @@ def load_array(path: str | Path) -> np.ndarray:
     ValueError
         If the file is damaged, holds objects or records, or its length does not match its header.
     """
-    data = _read_file(path)
-    with _naming(path):
+    data = read_file(path)
+    with naming(path):
         check_kind(data, "npy")
         return _parse_npy(io.BytesIO(data), len(data))
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read all plain arrays in a ``.npz`` file into a dict by name; raises the errors of `load_array`."""
-    data = _read_file(path)
-    with _naming(path):
+    data = read_file(path)
+    with naming(path):
         return _parse_npz(data, Budget(len(data)))
 
 

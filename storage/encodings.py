@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from storage.arrays import _parse_npy, _parse_npz, save_arrays
 from storage.pickles import PYTHON_BUILDERS, _parse_pickle
 from storage.kinds import check_kind
-from storage.reading import OBJECT_BYTES, Budget, RefusedError, _naming, _read_file
+from storage.reading import OBJECT_BYTES, Budget, RefusedError, naming, read_file
 
 # Limits on the length of a photo's name and on the number of values of a face.
 _MAX_NAME_LENGTH, MAX_COLUMNS = 4096, 100_000
@@ -55,11 +55,11 @@ def load_encodings(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     UserWarning
         If a ``.csv`` file may be truncated (no newline at its end) or its header looks like numbers.
     """
-    data = _read_file(path)
+    data = read_file(path)
     suffix = Path(path).suffix.lower()
     if suffix not in _READERS:
         raise ValueError(f"{path}: unknown suffix {suffix!r}; convert it to one of {', '.join(_READERS)}")
-    with _naming(path):
+    with naming(path):
         budget = Budget(len(data))
         names, X = _READERS[suffix](data, path, budget)
         return _checked_encodings(names, X, budget)

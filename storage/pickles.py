@@ -18,7 +18,7 @@ import numpy as np
 
 from storage.arrays import _array_from_bytes
 from storage.kinds import check_kind
-from storage.reading import OBJECT_BYTES, VALUE_BYTES, Budget, RefusedError, _naming, _read_file
+from storage.reading import OBJECT_BYTES, VALUE_BYTES, Budget, RefusedError, naming, read_file
 
 # Limits on the structure of a pickle.
 _MAX_OPCODES = 20_000_000
@@ -31,7 +31,7 @@ _CHECK_INTERVAL = 1024
 # which these make their objects. Any other name has no reason to be in a file of data.
 _UNREAD = re.compile(
     r"((collections|datetime|pathlib|decimal|fractions|uuid|pandas|scipy|sklearn|torch|torch_utils|keras|PIL)(\.\w+)*"
-    r"\.([A-Z]\w*|deque|defaultdict|date|datetime|time|timedelta|timezone|_\w*(unpickle|rebuild|reconstruct|new|load)_\w+)"
+    r"\.([A-Z]\w*|deque|defaultdict|date|datetime|time|timedelta|timezone|_\w*(unpickle|rebuild|reconstruct|new|load)\w*)"
     r"|(builtins|__builtin__)\.(set|frozenset|complex|slice|range|xrange|list|dict|tuple|int|float|bool|str|bytearray))"
 )
 
@@ -101,8 +101,8 @@ def load_pickle(path: str | Path, allowed: _Builders | None = None):
     -----
     The opcodes are decoded by CPython's ``pickletools``. The time is linear in the file's size.
     """
-    data = _read_file(path)
-    with _naming(path):
+    data = read_file(path)
+    with naming(path):
         return _parse_pickle(data, allowed or {}, Budget(len(data)))
 
 
@@ -116,7 +116,7 @@ def _parse_pickle(data: bytes, allowed: _Builders, budget: Budget):
         raise
     except RefusedError as error:
         reason = str(error)
-    except Exception as error:  # as in _naming, never pass on a message that may quote the file
+    except Exception as error:  # as in naming, never pass on a message that may quote the file
         reason = f"it is damaged or truncated ({type(error).__name__}), replace it"
         if not data.startswith(b"\x80"):  # the first byte from protocol 2 on
             reason = "it is no pickle, or one of protocol 0 or 1, write it again with protocol 2"
@@ -283,7 +283,8 @@ class _PickleMachine:
     def push_name(self, module, attribute):
         name = f"{module}.{attribute}"
         if name not in self.names and _UNREAD.fullmatch(name):
-            raise RefusedError(f"it holds {name[:80]}, which is not read; save plain numbers and text")
+            advice = "save the table as .csv" if name.startswith("pandas") else "save plain numbers and text"
+            raise RefusedError(f"it holds {name[:80]}, which is not read; {advice}")
         if "." in attribute or name not in self.names:
             raise RefusedError(f"such data does not need {ascii(name[:80])}, do not trust it")
         self.stack.append(_Global(name))

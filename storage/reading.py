@@ -54,7 +54,7 @@ class Budget:
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Convert every error about the content of a file to a ValueError that names the file.
 
     A damaged or hostile file can make a parser raise almost any error (zlib.error, struct.error, RecursionError,
@@ -73,7 +73,7 @@ def _naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path}: the file is damaged or truncated ({kind}); replace it") from None
 
 
-def _read_file(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """Read a file that exists, is not empty and has at most `MAX_BYTES`."""
     path = Path(path)
     if not path.is_file():
