@@ -7,17 +7,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import dlib
-import h5py
 import numpy as np
 from sklearn.decomposition import PCA
 
@@ -27,6 +22,7 @@ import utils
 from checks import Choice, Number, ParameterError, check_fields, check_number
 from datasets import Faces
 from detection import Images
+from recogniser_files import open_recogniser
 
 MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "models"
 
@@ -41,9 +37,6 @@ _CHIP_LANDMARKS = 300
 
 #: Number of photos per batch of a network.
 _BATCH = 64
-
-#: Runs a recogniser: float32 (b, size, size, 3) -> (b, d).
-_Run = Callable[[np.ndarray], np.ndarray]
 
 
 def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **options) -> np.ndarray:
@@ -237,7 +230,7 @@ def _preparation(path: Path, default: _Preparation, options: dict) -> _Preparati
     stored = {}
     if beside.is_file():
         try:
-            stored = json.loads(beside.read_text(encoding="utf-8"))
+            stored = utils.parse_json(beside.read_bytes())
         except ValueError as error:
             raise ValueError(f"{beside}: is not valid JSON ({error})") from error
         if not isinstance(stored, dict) or not stored.keys() <= set(known):
@@ -249,8 +242,7 @@ def _preparation(path: Path, default: _Preparation, options: dict) -> _Preparati
 
 
 def _embed_onnx(faces: Images, path: str, **options) -> np.ndarray:
-    path = Path(path)
-    return _embed_network(faces, path, *_open_onnx(path), _preparation(path, _Preparation(), options))
+    return _embed_network(faces, Path(path), _preparation(Path(path), _Preparation(), options))
 
 
 def _embed_facenet(faces: Images, **options) -> np.ndarray:
@@ -265,8 +257,8 @@ def _embed_facenet(faces: Images, **options) -> np.ndarray:
         names = ", ".join(path.name for path in found)
         raise ValueError(f"{MODELS}: holds several FaceNet files ({names}); keep one of them")
     path = found[0]
-    opener, default = (_open_onnx, _FACENET) if path.suffix == ".onnx" else (_open_keras, _FACENET_KERAS)
-    return _embed_network(faces, path, *opener(path), _preparation(path, default, options))
+    default = _FACENET if path.suffix == ".onnx" else _FACENET_KERAS
+    return _embed_network(faces, path, _preparation(path, default, options))
 
 
 def _facenet_files() -> list[Path]:
@@ -274,10 +266,10 @@ def _facenet_files() -> list[Path]:
     return sorted(path for path in files if "facenet" in path.name.lower())
 
 
-def _embed_network(
-    faces: Images, path: Path, run: _Run, size: int | None, preparation: _Preparation
-) -> np.ndarray:
-    """Run a recogniser on all photos; `size` is the input size that the model prescribes."""
+def _embed_network(faces: Images, path: Path, preparation: _Preparation) -> np.ndarray:
+    """Run a recogniser on all photos."""
+    recogniser = open_recogniser(path)
+    size = recogniser.side
     if preparation.input_size and size and preparation.input_size != size:
         raise ValueError(f"{path}: takes {size}x{size} pixels, got input_size={preparation.input_size}")
     side = preparation.input_size or size or 160
@@ -286,13 +278,9 @@ def _embed_network(
 
     def describe(pixels: np.ndarray) -> np.ndarray:
         try:
-            rows = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
-        except Exception as error:  # each runtime raises classes of its own
-            reason = _first_line(error)
-            raise ValueError(f"{path}: cannot run on {side}x{side} RGB photos ({reason})") from error
-        if rows.ndim != 2 or len(rows) != len(pixels):
-            raise ValueError(f"{path}: must return one row per photo, got shape {rows.shape}")
-        return rows
+            return recogniser.run(preparation.apply(pixels))
+        except ValueError as error:
+            raise ValueError(f"{path}: cannot run on {side}x{side} RGB photos ({error})") from None
 
     title = f"embedding ({path.stem})"
     descriptors = describe_crops(faces, place, describe, side, preparation.zoom, title, _BATCH)
@@ -300,7 +288,7 @@ def _embed_network(
 
 
 def describe_crops(
-    faces: Images, place: str, describe: _Run, size: int, zoom: float, title: str, batch: int
+    faces: Images, place: str, describe: Callable[[np.ndarray], np.ndarray], size: int, zoom: float, title: str, batch: int
 ) -> np.ndarray:
     """Describe all aligned crops in batches, with a cache.
 
@@ -335,130 +323,6 @@ def describe_crops(
 def unit_rows(descriptors: np.ndarray) -> np.ndarray:
     """Scale descriptors (n, d) to unit length; zeros stay zeros."""
     return descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-12)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _side(path: Path, height, width) -> int | None:
-    """Side of a recogniser's square input; None if the model accepts any."""
-    fixed = {side for side in (height, width) if isinstance(side, int)}
-    if len(fixed) > 1:
-        raise ValueError(f"{path}: takes {height}x{width} pixels; only square inputs are supported")
-    return fixed.pop() if fixed else None
-
-
-def _open_onnx(path: Path) -> tuple[_Run, int | None]:
-    """Open an ONNX recogniser: a function to run it, and the input size that it prescribes."""
-    import onnxruntime  # slow to import, and only needed here
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ONNX file")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
-    except Exception as error:  # onnxruntime raises classes of its own for every way a file can be broken
-        raise ValueError(f"{path}: is not a complete ONNX model ({_first_line(error)})") from error
-    inputs = session.get_inputs()
-    shape = inputs[0].shape if len(inputs) == 1 else []
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        shapes = [each.shape for each in inputs]
-        raise ValueError(f"{path}: takes {shapes}; a face recogniser must take one batch of RGB images")
-    channels_first = shape[1] == 3
-    size = _side(path, *(shape[2:] if channels_first else shape[1:3]))
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        ordered = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if channels_first else pixels)
-        if shape[0] == 1:  # exported for single photos
-            return np.concatenate([session.run(None, {inputs[0].name: one[None]})[0] for one in ordered])
-        return session.run(None, {inputs[0].name: ordered})[0]
-
-    return run, size
-
-
-def _open_keras(path: Path) -> tuple[_Run, int | None]:
-    """Open a Keras recogniser without running any code that its file contains."""
-    utils.import_quietly("keras")  # slow to import, and only needed here
-    import keras
-
-    class Scaling(keras.layers.Layer):
-        """Replacement for the Lambda layers of facenet_keras.h5: ``x * scale`` or ``a + b * scale``."""
-
-        def __init__(self, scale: float, **kwargs):
-            super().__init__(**kwargs)
-            self.scale = scale
-
-        def call(self, inputs):
-            if isinstance(inputs, list | tuple):
-                return inputs[0] + inputs[1] * self.scale
-            return inputs * self.scale
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(float(config["arguments"]["scale"]), name=config["name"], trainable=False)
-
-    _check_keras_file(path)
-    try:
-        layers = {"Lambda": Scaling}
-        model = keras.models.load_model(path, custom_objects=layers, compile=False, safe_mode=True)
-    except Exception as error:  # keras raises many classes for a broken file
-        raise ValueError(f"{path}: is not a complete Keras model ({_first_line(error)})") from error
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(f"{path}: takes {shape}; a face recogniser must take one batch of RGB images")
-    return lambda pixels: model.predict_on_batch(pixels), _side(path, *shape[1:3])
-
-
-#: The modules of Keras that a plain network consists of; other modules read files or fetch them.
-_KERAS_MODULES = re.compile(
-    r"keras(\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers"
-    r"|regularizers)|\.(src\.)?(engine|models)\.(functional|sequential))?"
-)
-
-#: Layers that wrap another framework's saved code.
-_FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
-
-
-def _check_keras_file(path: Path) -> None:
-    """Reject a Keras file with a layer that would execute code from the file.
-
-    The only Lambda layers accepted are those of facenet_keras.h5, which carry a number called ``scale``;
-    their code is not read, the layer is rebuilt.
-    """
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read("config.json")
-        else:
-            with h5py.File(path, "r") as file:
-                text = file.attrs["model_config"]
-        config = json.loads(text)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is not a complete Keras model ({error})") from error
-    for part in _dictionaries(config):
-        kind = str(part.get("class_name", ""))
-        module = str(part.get("module") or "keras")
-        registered = part.get("registered_name") or kind
-        foreign = kind in _FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
-        if foreign or not _KERAS_MODULES.fullmatch(module):
-            asked = f"{registered} of {module}, which is not a plain part of Keras"
-            raise ValueError(f"{path}: asks for {asked}; it was not loaded")
-        if "lambda" in kind.lower():
-            layer = part["config"] if isinstance(part.get("config"), dict) else {}
-            known = isinstance(layer.get("arguments"), dict) and set(layer["arguments"]) == {"scale"}
-            if not known or kind != "Lambda" or path.suffix == ".keras":
-                raise ValueError(
-                    f"{path}: has a Lambda layer ({layer.get('name')}), which would run code from the file; "
-                    "it was not loaded. Convert the model to ONNX"
-                )
-
-
-def _dictionaries(value):
-    """All dictionaries inside nested JSON values."""
-    if isinstance(value, dict):
-        yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _dictionaries(inner)
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def load_array(path: str | Path) -> np.ndarray:
     data = read_file(path)
     with naming(path):
         check_kind(data, "npy")
-        return _parse_npy(io.BytesIO(data), len(data))
+        return parse_npy(io.BytesIO(data), len(data))
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -86,7 +86,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     save_atomic(path, write)
 
 
-def _parse_npy(stream: BinaryIO, size: int) -> np.ndarray:
+def parse_npy(stream: BinaryIO, size: int) -> np.ndarray:
     """Read the array in a .npy stream of `size` bytes, after checking the size that its header claims."""
     version = np.lib.format.read_magic(stream)
     if version not in _NPY_HEADERS:
@@ -121,7 +121,7 @@ def _parse_npz(data: bytes, budget: Budget, names: Sequence[str] | None = None) 
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise RefusedError("its compression method is not supported; save it again with numpy.savez")
             with archive.open(info) as member:
-                arrays[name] = _parse_npy(member, info.file_size)
+                arrays[name] = parse_npy(member, info.file_size)
     return arrays
 
 

@@ -14,7 +14,7 @@ _MAX_DIGITS = 300
 
 
 def parse_json(text: str | bytes):
-    """Parse JSON whose numbers are all finite.
+    """Parse JSON without infinite numbers.
 
     Parameters
     ----------
@@ -23,27 +23,27 @@ def parse_json(text: str | bytes):
     Raises
     ------
     ValueError
-        If the text is not JSON, is too long or nested too deeply, or holds a number that is not finite.
+        If the text is not JSON, is too long or nested too deeply, or holds an infinite number.
     """
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"its JSON is longer than {_MAX_LENGTH} characters")
     try:
-        return json.loads(text, parse_float=_real, parse_int=_integer, parse_constant=_refuse_constant)
+        return json.loads(text, parse_float=_real, parse_int=_integer, parse_constant=_real)
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
 
 
 def _real(digits: str) -> float:
     value = float(digits)
-    return value if math.isfinite(value) else _refuse_constant(digits)
+    return _refuse(digits) if math.isinf(value) else value
 
 
 def _integer(digits: str) -> int:
-    return int(digits) if len(digits) <= _MAX_DIGITS else _refuse_constant(digits)
+    return int(digits) if len(digits) <= _MAX_DIGITS else _refuse(digits)
 
 
-def _refuse_constant(digits: str):
-    raise ValueError(f"its JSON holds {digits[:20]}, which is not a finite number")
+def _refuse(digits: str):
+    raise ValueError(f"its JSON holds {digits[:20]}, which is no finite number")
 
 
 def dictionaries(value) -> Iterator[dict]:

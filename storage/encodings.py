@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storage.arrays import _parse_npy, _parse_npz, save_arrays
+from storage.arrays import parse_npy, _parse_npz, save_arrays
 from storage.pickles import PYTHON_BUILDERS, _parse_pickle
 from storage.kinds import check_kind
 from storage.reading import OBJECT_BYTES, Budget, RefusedError, naming, read_file
@@ -127,7 +127,7 @@ def _text_array(names: Sequence[str], budget: Budget) -> np.ndarray:
 
 def _read_npy_encodings(data: bytes, path, budget: Budget) -> tuple[list[str], np.ndarray]:
     check_kind(data, "npy")
-    X = _parse_npy(io.BytesIO(data), len(data))
+    X = parse_npy(io.BytesIO(data), len(data))
     rows = len(X) if X.ndim and X.size else 0  # an empty array can claim any number of rows
     budget.take(rows * OBJECT_BYTES)
     return [str(row) for row in range(rows)], X

@@ -340,7 +340,7 @@ def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
     [
         ("hidden_units", [65_536, 65_536], "its network is too large for a file of"),
         ("filters", [65_536] * 3, "its network is too large for a file of"),
-        ("height", 1e999, "not a finite number"),
+        ("height", 1e999, "no finite number"),
     ],
 )
 def test_a_small_file_cannot_ask_for_a_huge_network(weights, tmp_path, name, value, message):
