@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import dlib
@@ -56,8 +57,8 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
         - ``"facenet"``: a FaceNet file (.onnx, .h5, .keras) in ``datasets/encoding_data/models/``.
         - ``"onnx:PATH"``: any recogniser in an ONNX file. Its options are the fields of `_Preparation`; they may
           also be stored in a JSON file of the same name beside it.
-        - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, looked up by the
-          photos' names (with or without folder and suffix).
+        - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, looked up by the longest
+          common end of the photos' names; suffix, kind of slash and form of Unicode do not matter.
     strict : bool, default False
         Raise an error if a photo does not show exactly one face.
 
@@ -331,24 +332,87 @@ def unit_rows(descriptors: np.ndarray) -> np.ndarray:
 
 
 def _embed_stored(faces: Images, path: str) -> np.ndarray:
-    """Look up descriptors by the photos' names, then by file name, then without suffix."""
+    """Look up descriptors by the photos' names, see `_match_names`."""
     if not isinstance(faces, Faces):
         raise TypeError("stored descriptors are looked up by the photos' names; pass a Faces, not images")
     names, descriptors = utils.load_encodings(path)
-    for shorten in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
-        rows = {shorten(name): i for i, name in enumerate(names)}
-        wanted = [shorten(name) for name in faces.names]
-        distinct = len(rows) == len(names) and len(set(wanted)) == len(set(faces.names))
-        if distinct and all(name in rows for name in wanted):
-            return descriptors[[rows[name] for name in wanted]]
-    stems = {Path(name).stem for name in names}
-    missing = sum(Path(name).stem not in stems for name in faces.names)
-    problem = (
-        f"{missing} of {len(faces)} photos have no stored descriptor"
-        if missing
-        else "several rows or photos share a name"
-    )
-    raise ValueError(f"{path}: {problem}; embed with 'dlib', or store one row per photo under its name")
+    try:
+        return descriptors[_match_names([str(name) for name in faces.names], names)]
+    except ValueError as error:
+        advice = "embed with 'dlib', or store one row per photo under its name"
+        raise ValueError(f"{path}: {error}; {advice}") from None
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A photo's name, of which neither the form of Unicode nor the kind of slash matters.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Folders and file name without suffix, from the end.
+    suffix : str
+    """
+
+    parts: tuple[str, ...]
+    suffix: str
+
+    @classmethod
+    def of(cls, text: str) -> _Name:
+        path = PurePosixPath(unicodedata.normalize("NFC", text).replace("\\", "/"))
+        folders = [part for part in path.parts[:-1] if part not in ("/", "//", ".")]
+        return cls((path.stem, *reversed(folders)), path.suffix)
+
+
+def _match_names(photos: Sequence[str], stored: Sequence[str]) -> list[int]:
+    """Find the row of each photo, by the longest common end of both names, in whole parts and without suffix.
+
+    Folders may be missing on either side. Names whose folders differ match only if no photo's folders agree with a
+    row's, as when the photos were described in another place. Of equally long ends, the same suffix wins, then the
+    same number of folders.
+
+    Raises
+    ------
+    ValueError
+        If a photo has no row or several, or two photos share one.
+    """
+    rows: dict[tuple[str, ...], list[int]] = {}
+    stored_names = [_Name.of(str(name)) for name in stored]
+    for row, name in enumerate(stored_names):
+        for length in range(1, len(name.parts) + 1):
+            rows.setdefault(name.parts[:length], []).append(row)
+    wanted = {photo: _Name.of(photo) for photo in photos}
+    found = {photo: _best_rows(name, stored_names, rows) for photo, name in wanted.items()}
+    agreeing = {
+        photo: [row for row in found[photo] if _agree(name, stored_names[row])] for photo, name in wanted.items()
+    }
+    if any(agreeing.values()):
+        found = agreeing
+    n_missing = sum(not found[photo] for photo in photos)
+    if n_missing:
+        raise ValueError(f"{n_missing} of {len(photos)} photos have no stored descriptor")
+    chosen = [candidates[0] for candidates in found.values()]
+    if any(len(candidates) > 1 for candidates in found.values()) or len(set(chosen)) < len(chosen):
+        raise ValueError("several rows or photos share a name")
+    return [found[photo][0] for photo in photos]
+
+
+def _best_rows(name: _Name, stored: Sequence[_Name], rows: dict[tuple[str, ...], list[int]]) -> list[int]:
+    """Return the rows with the longest common end; several only if they fit equally well."""
+    lengths = range(len(name.parts), 0, -1)
+    candidates = next((rows[name.parts[:n]] for n in lengths if name.parts[:n] in rows), [])
+    for same in (
+        lambda row: stored[row].suffix == name.suffix,
+        lambda row: len(stored[row].parts) == len(name.parts),
+    ):
+        candidates = list(filter(same, candidates)) or candidates
+    return candidates
+
+
+def _agree(a: _Name, b: _Name) -> bool:
+    """Whether one name is the end of the other."""
+    length = min(len(a.parts), len(b.parts))
+    return a.parts[:length] == b.parts[:length]
 
 
 EMBEDDINGS = {

@@ -16,6 +16,7 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 import weakref
 import zipfile
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class Recogniser:
         command = [sys.executable, __file__, str(path.absolute())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._lock = threading.Lock()
         self._finish = weakref.finalize(self, self._process.kill)
         try:
             side = int(self._receive(reading.MAX_SECONDS))
@@ -88,11 +90,12 @@ class Recogniser:
             If the recogniser cannot run on them, or takes too much memory or time.
         """
         seconds = FIRST_PHOTO_SECONDS + PHOTO_SECONDS * (len(pixels) - 1)
-        try:
-            _send(self._process.stdin, pixels)
-        except BrokenPipeError:
-            self._explain_end()
-        return self._receive(seconds)
+        with self._lock:
+            try:
+                _send(self._process.stdin, pixels)
+            except BrokenPipeError:
+                self._explain_end()
+            return self._receive(seconds)
 
     def _receive(self, seconds: float) -> np.ndarray:
         """Wait for an answer; raise ValueError if it is the reason of an error, or does not come."""

@@ -5,6 +5,7 @@ import json
 import marshal
 import pickle
 import resource
+import unicodedata
 import zipfile
 
 import h5py
@@ -840,6 +841,38 @@ def test_names_that_fit_twice_are_an_error(few, tmp_path, stored, names):
     np.savez(path, names=np.array(stored), encodings=X)
     with pytest.raises(ValueError, match=r"share a name|names|twice|more than once"):
         embed(named(few.images[: len(names)], names), f"stored:{path}")
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: "/home/me/photos/" + name,
+        lambda name: "./photos/" + name.replace(".png", ".JPG"),
+        lambda name: "C:\\photos\\" + name.replace("/", "\\"),
+        lambda name: unicodedata.normalize("NFD", name),
+        lambda name: "photos//" + name.removesuffix(".png"),
+        lambda name: name.partition("/")[2] if name.startswith("a/") else name,
+    ],
+)
+def test_stored_names_as_other_tools_write_them(few, tmp_path, rename):
+    names = ["a/Jörg.png", "b/Zoë.png", "c/1.png", "d/1.png"]
+    where = store(tmp_path / "x.npz", [rename(name) for name in names] + ["somebody/1 else.png"], np.eye(5))
+    np.testing.assert_array_equal(embed(named(few.images, names), where), np.eye(5)[:4])
+
+
+def test_a_missing_photo_is_not_replaced_by_another_persons(few, tmp_path):
+    names = [f"s{i}/1.png" for i in range(4)]
+    for stored in (names[1:], [*names[1:], "s9/1.png"], ["x/" + name for name in [*names[1:], "s9/1.png"]]):
+        where = store(tmp_path / "x.npz", stored, np.eye(len(stored)))
+        with pytest.raises(ValueError, match="1 of 4 photos have no stored descriptor"):
+            embed(named(few.images, names), where)
+
+
+def test_suffixes_tell_names_apart_that_are_else_equal(few, tmp_path):
+    where = store(tmp_path / "x.npz", ["a/1.png", "a/1.jpg"], np.eye(2))
+    np.testing.assert_array_equal(embed(named(few.images[:2], ["1.jpg", "1.png"]), where), np.eye(2)[::-1])
+    with pytest.raises(ValueError, match="share a name"):
+        embed(named(few.images[:1], ["1.webp"]), where)
 
 
 def test_full_names_win_over_short_ones(few, tmp_path):
