@@ -78,6 +78,15 @@ def is_grey(image: np.ndarray) -> bool:
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
 
 
+def _texts(what: str, values) -> np.ndarray:
+    """Return names as a str array (n,); bytes of a file name that are no text become ``\\\\udc..``."""
+    missing = np.flatnonzero(pd.isna(np.asarray(values, dtype=object)))
+    if len(missing):
+        raise checks.ParameterError(f"{what} must be names, but {len(missing)} are missing, first in row {missing[0]}")
+    texts = [text.encode("utf-8", "backslashreplace").decode() for text in np.asarray(values, dtype=str).tolist()]
+    return np.array(texts, dtype=str)
+
+
 class ImageFiles(Sequence):
     """A sequence of photos that are read on demand.
 
@@ -140,7 +149,7 @@ class Faces:
     Raises
     ------
     ValueError
-        If there are no photos, or the parts differ in length.
+        If there are no photos, the parts differ in length, or a name is missing.
     """
 
     images: Sequence[np.ndarray]
@@ -161,7 +170,7 @@ class Faces:
             if found != n:
                 raise ValueError(f"{part} must have one entry per photo, got {found} for {n}")
         for part in ("identities", "names"):
-            object.__setattr__(self, part, np.asarray(getattr(self, part), dtype=str))
+            object.__setattr__(self, part, _texts(part, getattr(self, part)))
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray], identities=None, names=None, source: str = "faces") -> Faces:
