@@ -512,18 +512,18 @@ def test_files_with_several_images_are_counted_once(tmp_path):
     frames = [Image.fromarray(picture(i)) for i in range(3)]
     for name in ("ann/loop.gif", "bob/scan.tif"):
         save(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match=r"2 of 8 files hold several images \(first: loop.gif\)") as warned:
         datasets.load_faces(tmp_path, per_identity=1)
-    texts = [str(warning.message) for warning in warned]
-    assert len(texts) == 1
-    assert "2 of 8 files hold several images (first: loop.gif); the first" in texts[0]
+    assert len(warned) == 1
 
 
 def test_videos_and_raw_files_in_a_folder_are_counted_once(tmp_path):
     people_folder(tmp_path)
     for name in ("ann/clip.mov", "ann/1.CR2", "bob/notes.txt"):
         (tmp_path / name).write_bytes(b"content")
-    with pytest.warns(UserWarning, match=r"2 files are left out \(first: .*1.CR2: raw camera files") as warned:
+    with pytest.warns(
+        UserWarning, match=r"2 files are left out \(first: .*1.CR2: raw camera files"
+    ) as warned:
         assert len(datasets.load_faces(tmp_path)) == 6
     assert len(warned) == 1
     (tmp_path / "videos").mkdir()
@@ -686,7 +686,8 @@ def wrong_file(kind):
 
 
 WRONG_FILES = [
-    *(f"cut {ending} {share}" for ending in ("jpg", "png", "gif", "bmp", "webp", "avif", "heic") for share in (0.5, 0.99)),
+    *(f"cut {ending} 0.5" for ending in ("jpg", "png", "gif", "bmp", "webp", "avif", "heic")),
+    *(f"cut {ending} 0.99" for ending in ("jpg", "png", "gif", "bmp", "webp", "avif", "heic")),
     "tiny", "narrow", "text", "empty", "bomb", "promise",
 ]  # fmt: skip
 
