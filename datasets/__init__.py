@@ -11,6 +11,6 @@
 """
 
 from datasets.faces import Faces, ImageFiles, is_grey
-from datasets.sources import DATASETS, PEOPLE, load_faces
+from datasets.sources import DATASETS, PEOPLE, add_people_option, load_faces
 
-__all__ = ["DATASETS", "PEOPLE", "Faces", "ImageFiles", "is_grey", "load_faces"]
+__all__ = ["DATASETS", "PEOPLE", "Faces", "ImageFiles", "add_people_option", "is_grey", "load_faces"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import warnings
 from collections.abc import Callable
@@ -165,8 +166,8 @@ def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFra
         raise ValueError(
             f"{folder}: {len(loose)} of {len(paths)} photos lie outside a person's sub-folder, and "
             f"{len(paths) - sum(map(bool, rafd))} have no RaFD name, so people are unknown; make one sub-folder per "
-            f"person, or add {_CELEBA_IDENTITIES} (one line per photo: name, identity), or use people='photos' "
-            "(--people photos; for make, PEOPLE=photos) if every photo shows a different person"
+            f"person, add {_CELEBA_IDENTITIES} (one line per photo: name, identity), or, if every photo shows a "
+            "different person, use people='photos' (--people photos; for make, PEOPLE=photos)"
         )
     empty = {path for path in folder.glob("[!.]*") if path.is_dir()} - {path.parent for path in paths}
     if empty:
@@ -187,6 +188,16 @@ def _one_photo_per_person(folder: Path, paths: list[Path]) -> tuple[list[str], p
 
 #: What tells people apart in a folder, by name.
 PEOPLE: dict[str, ReadPeople] = {"folders": _read_layout, "photos": _one_photo_per_person}
+
+
+def add_people_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--people`` to a command that loads photos."""
+    parser.add_argument(
+        "--people",
+        choices=PEOPLE,
+        default="folders",
+        help="sub-folders name the people (folders, the default), or each photo shows a different person (photos)",
+    )
 
 
 def _celeba_layout(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:

@@ -266,7 +266,7 @@ def test_one_sub_folder_for_each_person(tmp_path):
 def test_each_photo_of_a_flat_folder_may_be_a_person(tmp_path):
     for i, name in enumerate(("ann.png", "ann.jpg", "bob.png")):
         save(tmp_path / name, picture(i))
-    with pytest.raises(ValueError, match="people are unknown.*or use people='photos'.*PEOPLE=photos"):
+    with pytest.raises(ValueError, match="people are unknown.*use people='photos'.*PEOPLE=photos"):
         datasets.load_faces(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
