@@ -36,7 +36,7 @@ class FolderOptions:
     options : dict
         Options of the anonymizer.
     thorough : bool
-        Whether to use both face detectors.
+        Whether to search each photo at two scales and rotated.
     """
 
     source: Path
