@@ -55,7 +55,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help="tell people apart by their faces, or name the largest face of each photo after its sub-folder")
     add("--same-person", type=float, default=SAME_PERSON, metavar="DISTANCE",
         help=f"faces closer than this are one person ({SAME_PERSON}, for dlib)")
-    add("--quick", dest="thorough", action="store_false", help="search each photo once; may miss small or rotated faces")
+    add("--quick", dest="thorough", action="store_false",
+        help="search each photo once; may miss small or rotated faces")
     add("--keep-faceless", action="store_true", help="keep photos in which no face was found, without metadata")
     add("--ledger", type=Path, metavar="PATH", help="who is who (OUT-private/ledger.json); never inside OUT")
     add("--largest-side", type=int, default=LARGEST_SIDE, metavar="PIXELS",
