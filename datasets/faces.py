@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 import checks
 import utils
-from datasets.formats import READ_ERRORS, explain_damage
+from datasets.formats import READ_ERRORS, explain_damage, open_image, upright
 
 #: Smallest side of a photo in pixels; no detector finds a face in a smaller photo.
 SMALLEST_SIDE = 16
@@ -55,15 +55,15 @@ def read_image(path: str | Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
+        with open_image(path) as file:
+            image = upright(file)
     except READ_ERRORS as error:
         raise ValueError(explain_damage(path, error)) from error
-    if min(upright.size) < SMALLEST_SIDE:
-        size = f"{upright.height}x{upright.width}"
+    if min(image.size) < SMALLEST_SIDE:
+        size = f"{image.height}x{image.width}"
         raise ValueError(f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {size}")
-    return _to_rgb(upright)
+    del file  # its pixels, if they were turned
+    return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -75,7 +75,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def is_grey(image: np.ndarray) -> bool:

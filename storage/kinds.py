@@ -58,7 +58,7 @@ _KINDS = (
     Kind("npy", rb"\x93NUMPY", "a .npy file", "end its name in .npy"),
     Kind("pickle", rb"\x80[\x02-\x05]", "a pickle", "end its name in .pkl"),
     Kind("image", rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", "an image", "give the path of the right file"),
-    Kind("document", rb"%PDF|%!PS|\{\\rtf|\xd0\xcf\x11\xe0", "a document", "give the path of the right file"),
+    Kind("document", rb"%PDF|%!PS|\{\\rtf|\xd0\xcf\x11\xe0", "a document", "save it as an image or a table"),
     Kind("database", rb"SQLite format 3|PAR1", "a database", "save its table as .csv"),
     Kind("zeros", rb"\0{64}", "nothing but zeros", "its copy was interrupted; copy it again"),
 )  # fmt: skip
