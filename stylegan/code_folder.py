@@ -203,7 +203,9 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
     folder, names = Path(folder), [str(name) for name in names]
     advice = f"make them with: python -m stylegan project PHOTOS {folder}"
     if folder.is_file():
-        raise ValueError(f"{folder}: is a file; give the folder that holds the codes, one .npy file per photo")
+        raise ValueError(
+            f"{folder}: is a file; give the folder that holds the codes, one .npy file per photo"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of codes; {advice}")
     if not names:

@@ -266,9 +266,9 @@ def test_shapes_that_ask_for_a_huge_network_are_refused_before_it_is_built(tmp_p
 @pytest.mark.parametrize("setting", ["[" * 100_000, '{"epsilon": 1e999}', '{"epsilon": 1' + "0" * 400 + "}"])
 def test_a_configuration_that_cannot_be_parsed_is_refused(tmp_path, setting):
     path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
-    text = '[{"class_name": "BatchNormalization", "name": "b", "inbound_nodes": [], "config": %s}]' % setting
+    text = '[{"class_name": "BatchNormalization", "name": "b", "inbound_nodes": [], "config": SETTING}]'
     with h5py.File(path, "a", libver="latest") as file:
-        file.attrs["model_config"] = text
+        file.attrs["model_config"] = text.replace("SETTING", setting)
     with pytest.raises(ValueError, match=r"FaceGen.RaFD.h5: not a complete FaceGen network \(its JSON"):
         CNN.load_model(path)
 
