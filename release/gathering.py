@@ -13,7 +13,8 @@ import utils
 from datasets import Faces
 from datasets.faces import read_image
 from datasets.sources import IMAGE_SUFFIXES
-from detection import Spot, find_faces
+from detection import Spot
+from release.searching import SearchError, search
 
 #: Unsupported phone and camera formats: brands of an ISO container (HEIC), and suffixes of raw files.
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
@@ -31,11 +32,14 @@ class Photo:
         The faces, from left to right.
     damage : str
         Why the file cannot be read; empty if it can.
+    failure : str
+        Why its faces could not be searched; empty if they were.
     """
 
     path: Path
     spots: tuple[Spot, ...] = ()
     damage: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +108,7 @@ def unread_kind(path: Path) -> str:
 
 
 def _open_photo(path: Path, thorough: bool = True) -> Photo:
-    """Read one photo and find its faces. For an unreadable file, set `damage` instead of raising.
+    """Read one photo and find its faces; an unreadable file gets `damage`, and a failed search `failure`.
 
     The faces are cached, so that a resumed run does not detect them again.
     """
@@ -112,7 +116,10 @@ def _open_photo(path: Path, thorough: bool = True) -> Photo:
         image = read_image(path)
     except (ValueError, OSError) as error:
         return Photo(path, damage=unread_kind(path) or str(error))
-    return Photo(path, find_faces(image, thorough))
+    try:
+        return Photo(path, search(image, thorough))
+    except SearchError as error:
+        return Photo(path, failure=str(error))
 
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
