@@ -1,27 +1,27 @@
 """Find faces in photos: boxes, 68 landmarks, and aligned crops.
 
-Use `detect` for photos that show one face. It runs dlib's frontal face detector (histograms of oriented gradients); the
-landmarks come from dlib's 68-point shape predictor (Kazemi and Sullivan, "One millisecond face alignment with an
-ensemble of regression trees", CVPR 2014). A face that the detector misses is never dropped: its box is the whole
+CenterFace (`centerface`) finds the faces of a photo with five points each. dlib's 68-point shape predictor (Kazemi and
+Sullivan, "One millisecond face alignment with an ensemble of regression trees", CVPR 2014) then finds the landmarks in
+an upright crop that the five points define; the crop is mirrored past the border of the photo.
+
+Use `detect` for photos that show one face. A face that the detector misses is never dropped: its box is the whole
 photo, its landmarks are predicted there, and its `found` flag is False.
 
-Use `find_faces` for ordinary photos, with any number of faces of any size and tilt. A missed face would be released
-unchanged, so the photo is searched twice: with the same detector at several scales and rotations, and with dlib's
-convolutional detector (King, "Max-margin object detection", arXiv 1502.00046), which also finds profile faces. Each
-face is then rotated upright into a crop and detected again there. It can be replaced only if the landmarks agree; any
-other face has a `reason`.
+Use `find_faces` for ordinary photos, with any number of faces of any size and rotation. A face can be replaced only if
+the detector's points and the landmarks agree; any other face has a `reason`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import dlib
 import numpy as np
 
+import centerface
 import utils
 from datasets import Faces
 
@@ -35,17 +35,109 @@ LEFT_EYE = slice(36, 42)  # on the left of the photo
 RIGHT_EYE = slice(42, 48)
 MOUTH_CORNERS = (48, 54)
 
-#: dlib's landmarks have integer coordinates: faces narrower than this are enlarged first, up to 4 times.
-LANDMARK_BOX = 300
-
-#: `detect` shrinks photos to at most this many pixels on the longer side.
-_SEARCH_SIDE = 1280
-
 #: Eyes, nose tip and mouth corners in a crop, as shares of its side: the five-point template that ArcFace
 #: recognisers are trained on (Deng et al., CVPR 2019), which is given for 112 x 112 pixels.
 _FIVE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 ) / 112.0  # fmt: skip
+
+#: Landmarks are predicted in upright crops of this many pixels, in which the template has this zoom ...
+_LANDMARK_CROP, _LANDMARK_ZOOM = 384, 0.5
+#: ... within this square: centre and side as shares of the template, as dlib's own detector draws it on the ORL photos.
+_SQUARE_CENTRE, _SQUARE_SIDE = (0.5, 0.632), 0.823
+#: The first crop follows the detector's points, the second one the landmarks.
+_LANDMARK_ROUNDS = 2
+
+# ----------------------------------------------------------------------------------------------------------
+# Search
+# ----------------------------------------------------------------------------------------------------------
+
+#: Lowest score of a face, and of one that only a rotated photo shows.
+_THRESHOLD, _ROTATED_THRESHOLD = 0.4, 0.5
+
+#: Photos are searched at this many pixels on the longer side, also rotated by quarter turns ...
+_COARSE_SIDE, _QUARTER_TURNS = 640, (1, 2, 3)
+#: ... and at up to this many for faces narrower than this, because large faces fall apart at a fine scale.
+_FINE_SIDE, _FINE_FACE = 2560, 200
+#: A quick search uses one size.
+_QUICK_SIDE = 1280
+
+#: Two boxes show one face if the other one covers more than this share of the smaller one.
+_SAME_FACE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A face found by one search: box (4,), score, and five points (5, 2), in pixels of the photo."""
+
+    box: np.ndarray
+    score: float
+    points: np.ndarray
+
+
+def _search(image: np.ndarray, thorough: bool = True) -> list[_Candidate]:
+    """Find every face in a photo once, the highest score first."""
+    largest = max(image.shape[:2])
+    if not thorough:
+        return _one_each(_search_at(image, min(1.0, _QUICK_SIDE / largest)))
+    coarse, fine = (min(1.0, side / largest) for side in (_COARSE_SIDE, _FINE_SIDE))
+    candidates = _search_at(image, coarse)
+    if fine > coarse:
+        candidates += [c for c in _search_at(image, fine) if c.box[2] - c.box[0] < _FINE_FACE / fine]
+    upright = _one_each(candidates)
+    rotated = [c for turns in _QUARTER_TURNS for c in _search_rotated(image, coarse, turns)]
+    return upright + _one_each([c for c in rotated if not any(_overlap(c, other) for other in upright)])
+
+
+def _search_at(image: np.ndarray, scale: float) -> list[_Candidate]:
+    """Search a photo at one scale."""
+    found = centerface.search(resize(image, scale), _THRESHOLD)
+    return [
+        _Candidate(box / scale, float(score), move_points(points, _unscale(scale)))
+        for box, score, points in zip(*found, strict=True)
+    ]
+
+
+def _search_rotated(image: np.ndarray, scale: float, turns: int) -> list[_Candidate]:
+    """Search a photo at one scale, rotated by quarter turns, for faces that are far from upright."""
+    small = resize(image, scale)
+    height, width = small.shape[:2]
+    # Pixel centres of the rotated photo -> of the photo. (2, 3)
+    back = np.array([
+        [[1, 0, 0], [0, 1, 0]],
+        [[0, -1, width - 1], [1, 0, 0]],
+        [[-1, 0, width - 1], [0, -1, height - 1]],
+        [[0, 1, 0], [-1, 0, height - 1]],
+    ], dtype=float)[turns]  # fmt: skip
+    back = _chain(back, _unscale(scale))
+    candidates = []
+    for box, score, points in zip(
+        *centerface.search(np.rot90(small, turns), _ROTATED_THRESHOLD), strict=True
+    ):
+        corners = move_points(box.reshape(2, 2) - 0.5, back) + 0.5  # boxes count from pixel edges
+        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+        candidates.append(_Candidate(box, float(score), move_points(points, back)))
+    return candidates
+
+
+def _one_each(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    """Keep the best candidate of each face."""
+    kept: list[_Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: -c.score):
+        if not any(_overlap(candidate, other) for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _overlap(a: _Candidate, b: _Candidate) -> bool:
+    """Whether two boxes show one face."""
+    shared = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
+    return bool((shared > 0).all()) and shared.prod() > _SAME_FACE * min(_area(a.box), _area(b.box))
+
+
+def _area(box: np.ndarray) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
 
 # ----------------------------------------------------------------------------------------------------------
 # Photos of one face
@@ -132,10 +224,15 @@ def check_image(image: np.ndarray) -> np.ndarray:
 
 def _detect_row(image: np.ndarray) -> np.ndarray:
     """Box, landmarks and number of faces of one photo as one row, (141,), for the cache."""
-    boxes = _find_boxes(image)
-    height, width = image.shape[:2]
-    box = boxes[0] if len(boxes) else np.array([0, 0, width, height], dtype=float)
-    return np.concatenate([box, _predict_landmarks(image, box).ravel(), [len(boxes)]]).astype(np.float32)
+    candidates = _search(check_image(image))
+    if candidates:
+        largest = max(candidates, key=lambda c: _area(c.box))
+        box, points = largest.box, largest.points
+    else:
+        box = np.array([0, 0, image.shape[1], image.shape[0]], dtype=float)
+        points = _FIVE_POINTS * box[2:] - 0.5
+    landmarks = _predict_landmarks(image, points)
+    return np.concatenate([box, landmarks.ravel(), [len(candidates)]]).astype(np.float32)
 
 
 def _report_counts(n_faces: np.ndarray, names: Sequence[str], strict: bool) -> None:
@@ -153,24 +250,6 @@ def _report_counts(n_faces: np.ndarray, names: Sequence[str], strict: bool) -> N
         warnings.warn(f"{problem}; the largest face in each is used", stacklevel=3)
 
 
-def _find_boxes(image: np.ndarray) -> np.ndarray:
-    """Find all faces in one photo: (m, 4), the largest first; left, top, right, bottom in pixels.
-
-    The photo is searched at its own scale (large photos are shrunk to 1280 pixels). If nothing is found, it is searched
-    again at twice that scale and with its border extended, for small and cropped faces.
-    """
-    check_image(image)
-    scale = min(1.0, _SEARCH_SIDE / max(image.shape[:2]))
-    searched = resize(image, scale)
-    boxes = _boxes_and_scores(searched)[0] / scale
-    if len(boxes) == 0:
-        margin = max(searched.shape[:2]) // 4
-        wider = cv2.copyMakeBorder(searched, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
-        boxes = (_boxes_and_scores(resize(wider, 2.0))[0] / 2.0 - margin) / scale
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return boxes[np.argsort(-areas, kind="stable")]
-
-
 def resize(image: np.ndarray, scale: float) -> np.ndarray:
     """Scale an image (h, w, 3) by a factor, without aliasing when it shrinks."""
     if scale == 1.0:
@@ -179,60 +258,47 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
 
 
-def _boxes_and_scores(image: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Boxes (m, 4) and scores that the first detector finds in an image."""
-    boxes, scores, _ = _detector().run(np.ascontiguousarray(image), 0, 0.0)
-    return np.array([_corners(box) for box in boxes], dtype=float).reshape(-1, 4), scores
-
-
-def _corners(box) -> tuple[int, int, int, int]:
-    return box.left(), box.top(), box.right() + 1, box.bottom() + 1
-
-
-@utils.per_thread
-def _detector():
-    return dlib.get_frontal_face_detector()
-
-
 @utils.per_thread
 def _predictor():
     return dlib.shape_predictor(str(utils.find_dlib_model("shape_predictor_68_face_landmarks.dat")))
 
 
-def _predict_landmarks(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Predict the 68 landmarks of the face in a box, to about a quarter of a pixel.
+def _predict_landmarks(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Predict the 68 landmarks of the face with these five points.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (h, w, 3)
-    box : ndarray, shape (4,)
-        left, top, right, bottom in pixels, as dlib's detector draws it: from the brows to the chin.
+    points : ndarray, shape (5, 2)
+        Approximate eye centres, nose tip and mouth corners in pixels.
 
     Returns
     -------
     ndarray of float64, shape (68, 2)
         x, y in pixels; points may lie outside the photo.
     """
-    # Cut out the box with a margin, and enlarge it if it is small.
-    left, top, right, bottom = (float(side) for side in box)
-    margin = 0.5 * max(right - left, bottom - top)
-    x0, y0 = int(max(0, left - margin)), int(max(0, top - margin))
-    part = image[y0 : int(bottom + margin) + 1, x0 : int(right + margin) + 1]
-    scale = float(np.clip(np.ceil(LANDMARK_BOX / (right - left)), 1, 4))
-    # Predict integer landmarks on the part, and map them back to the photo. (68, 2)
-    edges = [
-        round((side - offset) * scale)
-        for side, offset in zip((left, top, right, bottom), (x0, y0) * 2, strict=True)
-    ]
-    region = dlib.rectangle(edges[0], edges[1], edges[2] - 1, edges[3] - 1)
-    points = _predictor()(resize(part, scale), region).parts()
-    found = np.array([(point.x, point.y) for point in points], dtype=float)
-    return (found + 0.5) / scale - 0.5 + np.array([x0, y0])
+    target = _template(_LANDMARK_CROP, _LANDMARK_ZOOM)  # (5, 2)
+    centre = ((np.array(_SQUARE_CENTRE) - 0.5) * _LANDMARK_ZOOM + 0.5) * _LANDMARK_CROP
+    half = _SQUARE_SIDE * _LANDMARK_ZOOM * _LANDMARK_CROP / 2
+    square = dlib.rectangle(*np.rint([*(centre - half), *(centre + half - 1)]).astype(int).tolist())
+    for _ in range(_LANDMARK_ROUNDS):
+        # Crop the face upright, predict integer landmarks there, and map them back to the photo. (68, 2)
+        transform = similarity(points, target)
+        crop = cut(image, transform, _LANDMARK_CROP, _LANDMARK_CROP)
+        found = np.array([(point.x, point.y) for point in _predictor()(crop, square).parts()], dtype=float)
+        landmarks = move_points(found, cv2.invertAffineTransform(transform))
+        points = _five_points(landmarks)
+    return landmarks
 
 
 # ----------------------------------------------------------------------------------------------------------
 # Landmarks and transforms
 # ----------------------------------------------------------------------------------------------------------
+
+
+def _template(size: int, zoom: float) -> np.ndarray:
+    """The five points in an aligned crop: (5, 2)."""
+    return ((_FIVE_POINTS - 0.5) * zoom + 0.5) * size - 0.5
 
 
 def _five_points(landmarks: np.ndarray) -> np.ndarray:
@@ -319,7 +385,7 @@ def aligned_crop(image: np.ndarray, landmarks: np.ndarray, size: int = 112, zoom
     ndarray of uint8, shape (size, size, 3)
         Edge pixels continue past the photo's border.
     """
-    target = ((_FIVE_POINTS - 0.5) * zoom + 0.5) * size - 0.5
+    target = _template(size, zoom)
     points = _five_points(landmarks)
     transform = similarity(points, target)
     scale = _zoom_of(transform)
@@ -328,6 +394,10 @@ def aligned_crop(image: np.ndarray, landmarks: np.ndarray, size: int = 112, zoom
         image = resize(image, 2 * scale)
         transform = similarity((points + 0.5) * 2 * scale - 0.5, target)
     return cv2.warpAffine(image, transform, (size, size), flags=method, borderMode=cv2.BORDER_REPLICATE)
+
+
+#: Crops that reach further beyond the photo than this many times its smaller side are not mirrored.
+_MOST_REFLECTIONS = 20
 
 
 def cut(image: np.ndarray, transform: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -349,27 +419,17 @@ def cut(image: np.ndarray, transform: np.ndarray, height: int, width: int) -> np
     if scale < 0.5:  # a plain warp would skip pixels: shrink the photo first
         image, transform = resize(image, 2 * scale), _chain(_unscale(2 * scale), transform)
     method = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
-    return cv2.warpAffine(image, transform, (width, height), flags=method, borderMode=cv2.BORDER_REFLECT_101)
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+    reach = np.abs(move_points(corners, cv2.invertAffineTransform(transform))).max()
+    side = min(image.shape[:2])
+    # OpenCV reflects step by step, which takes forever on a photo that is much smaller than the crop.
+    border = cv2.BORDER_REFLECT_101 if side > 1 and reach < _MOST_REFLECTIONS * side else cv2.BORDER_REPLICATE
+    return cv2.warpAffine(image, transform, (width, height), flags=method, borderMode=border)
 
 
 # ----------------------------------------------------------------------------------------------------------
 # Photos of any number of faces
 # ----------------------------------------------------------------------------------------------------------
-
-#: (enlargement, longer side in pixels at most): an ordinary search finds faces from 40 pixels on ...
-_SCALES = ((1.0, 2560), (2.0, 2560))
-#: ... a thorough one from 20 pixels on ...
-_THOROUGH_SCALES = (*_SCALES, (4.0, 4096))
-#: ... rotated photos are searched at this size (dlib's detector itself tolerates about 25 degrees) ...
-_ROTATED_SIDE, _ANGLES = 1280, (-135, -90, -45, 45, 90, 135, 180)
-#: ... and the second detector, which takes seconds per megapixel, at this one.
-_SECOND_LOOK_SIDE = 1000
-
-#: A spot with a lower score counts as a face only if the second detector also finds it.
-_SURE_SCORE = 0.5
-
-#: Two spots are one face if their centres are closer than this share of the larger one's size.
-_SAME_SPOT = 0.4
 
 #: Crops hold the head: this many eye distances wide and high, with the eyes on this line (a share of the height).
 _CROP_WIDTH, _CROP_HEIGHT, _CROP_EYE_LINE = 3.6, 4.4, 0.46
@@ -378,13 +438,13 @@ _SMALLEST_CROP, _LARGEST_CROP = 48, 130
 
 #: A face with a smaller eye distance (pixels) has too little detail to tell people apart.
 _SMALLEST_EYES = 12.0
-#: Landmarks in the photo and the crop must agree to this share of the eye distance (median over the 68).
-_AGREEMENT = 0.12
+#: The detector's five points and the landmarks must agree to this share of the eye distance (median over the five).
+_AGREEMENT = 0.25
 #: On a frontal face the nose bridge lies between the ends of the jaw line, at least this share of the way from each.
 _SIDEWAYS = 0.2
 
 _TOO_SMALL = "too small"
-_AT_BORDER = "at the border of the photo"
+_AT_BORDER = "cut by the border of the photo"
 _NO_LANDMARKS = "turned away or covered: landmarks are uncertain"
 _REASONS = ("", _TOO_SMALL, _AT_BORDER, _NO_LANDMARKS)
 
@@ -400,7 +460,7 @@ class Spot:
     landmarks : ndarray, shape (68, 2)
         In pixels of the photo; unreliable if `reason` is not empty.
     score : float
-        Confidence of the detector; 0 is the threshold for a face.
+        Confidence of the detector, from 0.4 to 1.
     reason : str
         Why the face cannot be replaced; empty if it can.
     crop : ndarray of uint8, shape (h, w, 3), or None
@@ -417,21 +477,6 @@ class Spot:
     transform: np.ndarray | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A face found by one search: landmarks (68, 2), box (4,), score, and whether the second detector found it."""
-
-    landmarks: np.ndarray
-    box: np.ndarray
-    score: float
-    second: bool = False
-
-
-@utils.per_thread
-def _second_detector():
-    return dlib.cnn_face_detection_model_v1(str(utils.find_dlib_model("mmod_human_face_detector.dat")))
-
-
 def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     """Find all faces in a photo, and crop those that can be replaced; cached by the photo's content.
 
@@ -439,8 +484,8 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     ----------
     image : ndarray of uint8, shape (h, w, 3)
     thorough : bool, default True
-        Also search with the second detector and for smaller faces, which takes seconds per photo. Without it, most
-        faces seen from the side or under 40 pixels are overlooked.
+        Search at two scales and rotated by quarter turns. Otherwise the photo is searched once, and small or rotated
+        faces may be overlooked.
 
     Returns
     -------
@@ -456,120 +501,27 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     store = utils.CacheStore("faces-" + utils.source_key(__file__)[:16])
     known = store.get([key])
     if key not in known:
-        known[key] = _pack(_find_all(image, thorough))
+        spots = [_inspect(image, candidate) for candidate in _search(image, thorough)]
+        known[key] = _pack(sorted(spots, key=lambda spot: tuple(spot.box)))
         store.put({key: known[key]})
     return _unpack(image, known[key])
 
 
-def _find_all(image: np.ndarray, thorough: bool) -> list[Spot]:
-    candidates = [*_upright(image, thorough), *_rotated(image), *(_second_look(image) if thorough else ())]
-    spots = []
-    for group in _same_face(candidates):
-        best = max(group, key=lambda c: (not c.second, c.score))
-        if _is_face(image, best, any(c.second for c in group)):
-            spots.append(_inspect(image, best))
-    return sorted(_one_each(spots), key=lambda spot: tuple(spot.box))
-
-
-def _upright(image: np.ndarray, thorough: bool) -> Iterator[_Candidate]:
-    """Search a photo at its own size and enlarged."""
-    largest = max(image.shape[:2])
-    sizes = _THOROUGH_SCALES if thorough else _SCALES
-    for scale in sorted({min(enlarged, side / largest) for enlarged, side in sizes}):
-        searched = resize(image, scale)
-        for box, score in zip(*_boxes_and_scores(searched), strict=True):
-            yield _candidate(searched, box, score, _unscale(scale))
-
-
-def _rotated(image: np.ndarray) -> Iterator[_Candidate]:
-    """Search a photo rotated by each of `_ANGLES`."""
-    scale = min(1.0, _ROTATED_SIDE / max(image.shape[:2]))
-    small = resize(image, scale)
-    height, width = small.shape[:2]
-    for angle in _ANGLES:
-        # Rotate, with enough room for all of the photo.
-        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
-        extent = np.abs(turn[:, :2]) @ [width, height]
-        turn[:, 2] += (extent - [width, height]) / 2
-        size = tuple(int(np.ceil(side)) for side in extent)
-        turned = cv2.warpAffine(small, turn, size, borderMode=cv2.BORDER_REPLICATE)
-        # Search, and keep faces that lie inside the photo.
-        back = _chain(cv2.invertAffineTransform(turn), _unscale(scale))
-        for box, score in zip(*_boxes_and_scores(turned), strict=True):
-            candidate = _candidate(turned, box, score, back)
-            centre = (candidate.box[:2] + candidate.box[2:]) / 2
-            if ((centre >= 0) & (centre < image.shape[1::-1])).all():
-                yield candidate
-
-
-def _second_look(image: np.ndarray) -> Iterator[_Candidate]:
-    """Search a photo with the second detector."""
-    scale = min(1.0, _SECOND_LOOK_SIDE / max(image.shape[:2]))
-    searched = resize(image, scale)
-    for found in _second_detector()(searched, 0):
-        box = np.array(_corners(found.rect), dtype=float)
-        yield _candidate(searched, box, found.confidence, _unscale(scale), second=True)
-
-
-def _candidate(image: np.ndarray, box: np.ndarray, score: float, back: np.ndarray, second=False):
-    """Predict landmarks in a box, and map both from the searched image to the photo by `back` (2, 3)."""
-    landmarks = move_points(_predict_landmarks(image, box), back)
-    corners = box[[[0, 1], [2, 1], [2, 3], [0, 3]]]
-    centre = move_points(corners, back).mean(axis=0)
-    half = _zoom_of(back) * (box[2:] - box[:2]) / 2
-    return _Candidate(landmarks, np.concatenate([centre - half, centre + half]), score, second)
-
-
-def _same_face(candidates: list[_Candidate]) -> list[list[_Candidate]]:
-    """Group the candidates that show one face, the best score first."""
-    groups: list[list[_Candidate]] = []
-    for candidate in sorted(candidates, key=lambda c: -c.score):
-        group = next((group for group in groups if _overlap(candidate, group[0])), None)
-        if group is None:
-            groups.append([candidate])
-        else:
-            group.append(candidate)
-    return groups
-
-
-def _overlap(a: Spot | _Candidate, b: Spot | _Candidate) -> bool:
-    """Whether two boxes show the same face: close to each other and of similar size."""
-    size_a, size_b = (float((s.box[2:] - s.box[:2]).mean()) for s in (a, b))
-    apart = np.linalg.norm((a.box[:2] + a.box[2:] - b.box[:2] - b.box[2:]) / 2)
-    return apart < _SAME_SPOT * max(size_a, size_b) and max(size_a, size_b) < 2.2 * min(size_a, size_b)
-
-
-def _is_face(image: np.ndarray, best: _Candidate, seen_twice: bool) -> bool:
-    """Whether the first detector is confident, or the second agrees, in the photo or in a close-up."""
-    if seen_twice or best.score >= _SURE_SCORE:
-        return True
-    eyes = np.array([[80.0, 100.0], [160.0, 100.0]])  # in a closeup of 240 x 280
-    transform = similarity(eye_centres(best.landmarks), eyes)
-    closeup = cv2.warpAffine(image, transform, (240, 280), borderMode=cv2.BORDER_REPLICATE)
-    return len(_second_detector()(closeup, 0)) > 0
-
-
 def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:
     """Crop a face, or say why it cannot be replaced."""
-    spot = Spot(candidate.box, candidate.landmarks, candidate.score)
-    eyes = eye_centres(candidate.landmarks)
+    landmarks = _predict_landmarks(image, candidate.points)
+    spot = Spot(candidate.box, landmarks, candidate.score)
+    eyes, points = eye_centres(landmarks), _five_points(landmarks)
     distance = float(np.linalg.norm(eyes[1] - eyes[0]))
+    error = np.median(np.linalg.norm(candidate.points - points, axis=1))
     if distance < _SMALLEST_EYES:
         return replace(spot, reason=_TOO_SMALL)
-    # Detect the face again in its upright crop, and compare the landmarks.
-    crop, transform = _upright_crop(image, eyes, distance)
-    found = detect([crop])
-    moved = move_points(candidate.landmarks, transform)
-    crop_distance = np.linalg.norm(np.subtract(*eye_centres(moved)))
-    error = np.median(np.linalg.norm(found.landmarks[0] - moved, axis=1))
-    if not found.found[0] or error > _AGREEMENT * crop_distance or _sideways(found.landmarks[0]):
+    if error > _AGREEMENT * distance or _sideways(landmarks):
         return replace(spot, reason=_NO_LANDMARKS)
-    # Map the landmarks of the crop, which are more precise, to the photo.
-    landmarks = move_points(found.landmarks[0], cv2.invertAffineTransform(transform))
-    outline = add_forehead(landmarks)
-    if (outline < 0).any() or (outline > np.array(image.shape[1::-1]) - 1).any():
-        return replace(spot, landmarks=landmarks, reason=_AT_BORDER)
-    return replace(spot, landmarks=landmarks, crop=crop, transform=transform)
+    if (points < 0).any() or (points > np.array(image.shape[1::-1]) - 1).any():
+        return replace(spot, reason=_AT_BORDER)
+    crop, transform = _upright_crop(image, eyes, distance)
+    return replace(spot, crop=crop, transform=transform)
 
 
 def _upright_crop(image: np.ndarray, eyes: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -587,15 +539,6 @@ def _sideways(landmarks: np.ndarray) -> bool:
     along = (right - left) / max(float(((right - left) ** 2).sum()), 1e-12)
     share = float((landmarks[28] - left) @ along)
     return not _SIDEWAYS <= share <= 1 - _SIDEWAYS
-
-
-def _one_each(spots: list[Spot]) -> list[Spot]:
-    """Keep one spot of each face; those with a crop take precedence."""
-    kept: list[Spot] = []
-    for spot in sorted(spots, key=lambda s: bool(s.reason)):
-        if not any(_overlap(spot, other) for other in kept):
-            kept.append(spot)
-    return kept
 
 
 def _pack(spots: Sequence[Spot]) -> bytes:

@@ -36,6 +36,9 @@ PAPER_THRESHOLD = 0.6
 #: Padding around the face in dlib's chips, as in the training of its network.
 CHIP_PADDING = 0.25
 
+#: Faces whose landmarks extend over fewer pixels are enlarged for dlib's chips, up to 4 times.
+_CHIP_LANDMARKS = 300
+
 #: Number of photos per batch of a network.
 _BATCH = 64
 
@@ -150,7 +153,7 @@ def face_chip(
     dlib takes integer landmarks, so a small face is enlarged first to keep them precise.
     """
     spread = np.ptp(landmarks, axis=0).max()
-    scale = float(np.clip(np.ceil(detection.LANDMARK_BOX / max(spread, 1.0)), 1, 4))
+    scale = float(np.clip(np.ceil(_CHIP_LANDMARKS / max(spread, 1.0)), 1, 4))
     points = [dlib.point(*(int(v) for v in np.rint(p))) for p in (landmarks + 0.5) * scale - 0.5]
     box = dlib.rectangle(0, 0, image.shape[1], image.shape[0])  # no effect: the points place the chip
     shape = dlib.full_object_detection(box, points)

