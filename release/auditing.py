@@ -1,8 +1,8 @@
 """Audit a release: the list of checks, and the report.
 
 `CHECKS`, `LEDGER_CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (checks of the
-files alone), `release.visible` (faces that are visible on the images), `release.originals` (comparison with the original
-photos) and `release.copies` (detection of changed copies).
+files alone), `release.visible` (faces on the images), `release.originals` (comparison with the original photos) and
+`release.copies` (detection of changed copies).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHECKS: dict[str, Callable[[files.Contents], tuple[bool | None, str]]] = {
     "k-anonymity": files.check_anonymity,
 }
 
-#: Checks that compare the images with the ledger, if it is given: name -> function (contents, ledger) -> passed, detail.
+#: Checks that compare the images with the ledger, if given: name -> function (contents, ledger) -> passed, detail.
 LEDGER_CHECKS: dict[str, Callable[[files.Contents, Ledger | None], tuple[bool | None, str]]] = {
     "faces": check_faces,
 }

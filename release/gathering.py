@@ -58,6 +58,10 @@ class FoundFaces:
     photo: np.ndarray
     place: np.ndarray
 
+    def select(self, rows: np.ndarray) -> FoundFaces:
+        """Return some of the faces."""
+        return FoundFaces(self.faces.select(rows), self.photo[rows], self.place[rows])
+
 
 def list_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
     """List the files in a folder and its sub-folders, without hidden files.

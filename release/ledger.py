@@ -20,8 +20,8 @@ class Ledger:
     people : dict of str to set of str
         The people behind each file.
     faces : dict of str to list of dict, or None
-        The faces on each file, each with ``box`` (left, top, right, bottom in pixels of the image) and ``outcome``. None
-        if the ledger does not record them.
+        The faces on each file, each with ``box`` (left, top, right, bottom in pixels of the image) and ``outcome``.
+        None if the ledger does not record them.
     """
 
     people: dict[str, set[str]]

@@ -102,7 +102,9 @@ def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 def check_copies(compared: Comparison) -> tuple[bool | None, str]:
     """No image is an original photo or a changed copy of one, kept faces aside."""
-    kept = f"; {compared.n_kept_whole} images show only faces kept on request" if compared.n_kept_whole else ""
+    kept = (
+        f"; {compared.n_kept_whole} images show only faces kept on request" if compared.n_kept_whole else ""
+    )
     if not compared.images:
         return None, f"not compared{kept}"
     landmarks = np.concatenate([detection.detect(part).landmarks for part in compared.parts])

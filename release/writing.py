@@ -60,8 +60,8 @@ def write_release(
     suppressed, failed : mapping of int to str, optional
         Row -> reason. Every photo without an image must be in exactly one of the two.
     shown : mapping of int to sequence of mappings, optional
-        Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the image)
-        and ``outcome``. With them, the audit finds faces that the run missed.
+        Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the
+        image) and ``outcome``. With them, the audit finds faces that the run missed.
 
     Returns
     -------
