@@ -47,6 +47,8 @@ _LANDMARK_CROP, _LANDMARK_ZOOM = 384, 0.5
 _SQUARE_CENTRE, _SQUARE_SIDE = (0.5, 0.632), 0.823
 #: The first crop follows the detector's points, the second one the landmarks.
 _LANDMARK_ROUNDS = 2
+#: If the points agree with the landmarks to this share of the eye distance, no points of other searches are tried.
+_GOOD_AGREEMENT = 0.12
 
 # ----------------------------------------------------------------------------------------------------------
 # Search
@@ -68,11 +70,11 @@ _SAME_FACE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A face found by one search: box (4,), score, and five points (5, 2), in pixels of the photo."""
+    """A possible face: box (4,), score, and its five points (5, 2) by one or several searches, in pixels."""
 
     box: np.ndarray
     score: float
-    points: np.ndarray
+    points: tuple[np.ndarray, ...]
 
 
 def _search(image: np.ndarray, thorough: bool = True) -> list[_Candidate]:
@@ -84,16 +86,21 @@ def _search(image: np.ndarray, thorough: bool = True) -> list[_Candidate]:
     candidates = _search_at(image, coarse)
     if fine > coarse:
         candidates += [c for c in _search_at(image, fine) if c.box[2] - c.box[0] < _FINE_FACE / fine]
-    upright = _one_each(candidates)
     rotated = [c for turns in _QUARTER_TURNS for c in _search_rotated(image, coarse, turns)]
-    return upright + _one_each([c for c in rotated if not any(_overlap(c, other) for other in upright)])
+    faces = _one_each(candidates)
+    faces += _one_each([c for c in rotated if not any(_overlap(c, face) for face in faces)])
+    # A rotated face is often found upright, too, but with wrong points: keep those of all searches.
+    return [
+        replace(face, points=face.points + tuple(c.points[0] for c in rotated if _overlap(c, face)))
+        for face in faces
+    ]
 
 
 def _search_at(image: np.ndarray, scale: float) -> list[_Candidate]:
     """Search a photo at one scale."""
     found = centerface.search(resize(image, scale), _THRESHOLD)
     return [
-        _Candidate(box / scale, float(score), move_points(points, _unscale(scale)))
+        _Candidate(box / scale, float(score), (move_points(points, _unscale(scale)),))
         for box, score, points in zip(*found, strict=True)
     ]
 
@@ -116,7 +123,7 @@ def _search_rotated(image: np.ndarray, scale: float, turns: int) -> list[_Candid
     ):
         corners = move_points(box.reshape(2, 2) - 0.5, back) + 0.5  # boxes count from pixel edges
         box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-        candidates.append(_Candidate(box, float(score), move_points(points, back)))
+        candidates.append(_Candidate(box, float(score), (move_points(points, back),)))
     return candidates
 
 
@@ -227,11 +234,10 @@ def _detect_row(image: np.ndarray) -> np.ndarray:
     candidates = _search(check_image(image))
     if candidates:
         largest = max(candidates, key=lambda c: _area(c.box))
-        box, points = largest.box, largest.points
+        box, landmarks = largest.box, _fit_landmarks(image, largest)[0]
     else:
         box = np.array([0, 0, image.shape[1], image.shape[0]], dtype=float)
-        points = _FIVE_POINTS * box[2:] - 0.5
-    landmarks = _predict_landmarks(image, points)
+        landmarks = _predict_landmarks(image, _FIVE_POINTS * box[2:] - 0.5)
     return np.concatenate([box, landmarks.ravel(), [len(candidates)]]).astype(np.float32)
 
 
@@ -261,6 +267,23 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
 @utils.per_thread
 def _predictor():
     return dlib.shape_predictor(str(utils.find_dlib_model("shape_predictor_68_face_landmarks.dat")))
+
+
+def _fit_landmarks(image: np.ndarray, candidate: _Candidate) -> tuple[np.ndarray, float]:
+    """Predict landmarks (68, 2) from the points that agree with them best.
+
+    Also returns the disagreement: the median distance of the five points, as a share of the eye distance.
+    """
+    best, least = None, np.inf
+    for points in candidate.points:
+        landmarks = _predict_landmarks(image, points)
+        distance = max(_eye_distance(landmarks), 1e-6)
+        error = float(np.median(np.linalg.norm(points - _five_points(landmarks), axis=1))) / distance
+        if best is None or error < least:
+            best, least = landmarks, error
+        if least < _GOOD_AGREEMENT:
+            break
+    return best, least
 
 
 def _predict_landmarks(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -310,6 +333,10 @@ def eye_centres(landmarks: np.ndarray) -> np.ndarray:
     """Centres of both eyes, with the left eye in the photo first: (..., 68, 2) -> (..., 2, 2)."""
     eyes = [landmarks[..., side, :].mean(axis=-2) for side in (LEFT_EYE, RIGHT_EYE)]
     return np.stack(eyes, axis=-2)
+
+
+def _eye_distance(landmarks: np.ndarray) -> float:
+    return float(np.linalg.norm(np.subtract(*eye_centres(landmarks))))
 
 
 def add_forehead(landmarks: np.ndarray) -> np.ndarray:
@@ -440,6 +467,8 @@ _SMALLEST_CROP, _LARGEST_CROP = 48, 130
 _SMALLEST_EYES = 12.0
 #: The detector's five points and the landmarks must agree to this share of the eye distance (median over the five).
 _AGREEMENT = 0.25
+#: Eye centres, nose tip and mouth corners must lie inside the photo by this share of the eye distance.
+_INSIDE = 0.05
 #: On a frontal face the nose bridge lies between the ends of the jaw line, at least this share of the way from each.
 _SIDEWAYS = 0.2
 
@@ -509,27 +538,25 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
 
 def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:
     """Crop a face, or say why it cannot be replaced."""
-    landmarks = _predict_landmarks(image, candidate.points)
+    landmarks, disagreement = _fit_landmarks(image, candidate)
     spot = Spot(candidate.box, landmarks, candidate.score)
-    eyes, points = eye_centres(landmarks), _five_points(landmarks)
-    distance = float(np.linalg.norm(eyes[1] - eyes[0]))
-    error = np.median(np.linalg.norm(candidate.points - points, axis=1))
-    if distance < _SMALLEST_EYES:
+    if _eye_distance(landmarks) < _SMALLEST_EYES:
         return replace(spot, reason=_TOO_SMALL)
-    if error > _AGREEMENT * distance or _sideways(landmarks):
+    if disagreement > _AGREEMENT or _sideways(landmarks):
         return replace(spot, reason=_NO_LANDMARKS)
-    if (points < 0).any() or (points > np.array(image.shape[1::-1]) - 1).any():
+    points, margin = _five_points(landmarks), _INSIDE * _eye_distance(landmarks)
+    if (points < margin).any() or (points > np.array(image.shape[1::-1]) - 1 - margin).any():
         return replace(spot, reason=_AT_BORDER)
-    crop, transform = _upright_crop(image, eyes, distance)
+    crop, transform = _upright_crop(image, landmarks)
     return replace(spot, crop=crop, transform=transform)
 
 
-def _upright_crop(image: np.ndarray, eyes: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
+def _upright_crop(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Crop the head upright, (h, w, 3), and return the transform (2, 3) from the photo, too."""
-    unit = float(np.clip(distance, _SMALLEST_CROP, _LARGEST_CROP))
+    unit = float(np.clip(_eye_distance(landmarks), _SMALLEST_CROP, _LARGEST_CROP))
     width, height = round(_CROP_WIDTH * unit), round(_CROP_HEIGHT * unit)
     middle = np.array([(width - 1) / 2, _CROP_EYE_LINE * (height - 1)])
-    transform = similarity(eyes, np.stack([middle - [unit / 2, 0], middle + [unit / 2, 0]]))
+    transform = similarity(eye_centres(landmarks), np.stack([middle - [unit / 2, 0], middle + [unit / 2, 0]]))
     return cut(image, transform, height, width), transform
 
 

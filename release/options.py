@@ -41,7 +41,7 @@ class FolderOptions:
     keep, only : Path, optional
         Photos of the people to keep as they are, or to replace alone.
     thorough : bool
-        Whether to search photos at several scales and rotated.
+        Whether to search each photo at two scales and rotated.
     """
 
     source: Path

@@ -1,6 +1,8 @@
 """Boxes, landmarks and crops: the ORL faces are found, and geometry is checked against known motions."""
 
+import json
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 import datasets
 import detection
+from datasets.faces import read_image
 from detection import _FIVE_POINTS as FIVE_POINTS
 from detection import _five_points as five_points
 from detection import aligned_crop, detect, move_points, similarity
@@ -48,20 +51,19 @@ def rotation(angle, scale=1.0):
 # Detection on ORL
 
 
-def test_nearly_all_orl_faces_are_found(found):
+def test_every_orl_photo_shows_one_face(found):
+    assert (found.n_faces == 1).all() and found.found.all()
     assert len(found) == 400
-    assert found.found.sum() >= 397
     assert found.boxes.shape == (400, 4) and found.boxes.dtype == np.float32
     assert found.landmarks.shape == (400, 68, 2) and found.landmarks.dtype == np.float32
     assert found.found.dtype == bool
     assert found.n_faces.dtype == np.int64
-    np.testing.assert_array_equal(found.found, found.n_faces > 0)
 
 
 def test_boxes_and_landmarks_lie_where_faces_are(found):
-    boxes, landmarks = found.boxes[found.found], found.landmarks[found.found]
+    boxes, landmarks = found.boxes, found.landmarks
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    assert (np.minimum(width, height) > 50).all() and (np.maximum(width, height) < 130).all()
+    assert (np.minimum(width, height) > 30).all() and (np.maximum(width, height) < 130).all()
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     assert ((centres > 0) & (centres < [92, 112])).all()
     assert (landmarks > -20).all() and (landmarks < np.array([92, 112]) + 20).all()
@@ -72,12 +74,6 @@ def test_boxes_and_landmarks_lie_where_faces_are(found):
     assert (landmarks[:, CHIN, 1] > mouth[:, 1]).all()
     nose = landmarks[:, detection._NOSE_TIP, 1]
     assert ((nose > eyes[..., 1].mean(axis=1)) & (nose < mouth[:, 1] + 5)).all()
-
-
-def test_a_missed_face_has_the_whole_frame_and_finite_landmarks(found):
-    missed = ~found.found
-    assert (found.boxes[missed] == [0, 0, 92, 112]).all()
-    assert np.isfinite(found.landmarks).all()
 
 
 def test_the_same_result_fresh_and_from_the_cache(orl_people, own_cache):
@@ -106,24 +102,21 @@ def test_results_may_be_written_to_and_do_not_reach_the_cache(orl_people):
 def test_landmarks_follow_a_shift_of_the_photo(orl_people, row, right, down):
     padded = cv2.copyMakeBorder(orl_people.images[row], 40, 40, 40, 40, cv2.BORDER_REPLICATE)
     shifted = cv2.copyMakeBorder(padded, down, 60 - down, right, 60 - right, cv2.BORDER_REPLICATE)
-    box = np.array([53.0, 77.0, 126.0, 150.0])
-    before = detection._predict_landmarks(padded, box)
-    after = detection._predict_landmarks(shifted, box + [right, down, right, down])
-    np.testing.assert_allclose(after, before + [right, down], atol=0.51)
+    points = FIVE_POINTS * 92 + [40, 55]
+    before = detection._predict_landmarks(padded, points)
+    after = detection._predict_landmarks(shifted, points + [right, down])
+    np.testing.assert_allclose(after, before + [right, down], atol=1)
 
 
 @pytest.mark.parametrize(("right", "down"), [(8, 16), (40, 0), (24, 32)])
 def test_the_whole_detection_follows_a_shift(orl, found, right, down):
-    """The box may jump between the detector's steps, 8 pixels wide and 6/5 in scale; the face stays."""
     for row in (0, 105, 222):
         image = cv2.copyMakeBorder(orl.images[row], 40, 40, 40, 40, cv2.BORDER_REPLICATE)
         moved = cv2.copyMakeBorder(image, down, 0, right, 0, cv2.BORDER_REPLICATE)
         base, after = detect([image]), detect([moved])
         assert base.found[0] and after.found[0]
-        assert overlap(after.boxes[0], base.boxes[0] + [right, down, right, down]) > 0.5
-        np.testing.assert_allclose(
-            after.landmarks.mean(axis=1), base.landmarks.mean(axis=1) + [right, down], atol=4
-        )
+        assert overlap(after.boxes[0], base.boxes[0] + [right, down, right, down]) > 0.9
+        np.testing.assert_allclose(after.landmarks, base.landmarks + [right, down], atol=1.5)
 
 
 def test_landmarks_follow_a_mirror(orl, found):
@@ -139,7 +132,7 @@ def test_landmarks_follow_a_mirror(orl, found):
 def test_enlarged_photos_are_found_at_the_same_place(orl, found, factor):
     row = 0
     photo = cv2.resize(orl.images[row], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    assert factor < 12 or max(photo.shape) > detection._SEARCH_SIDE
+    assert factor < 12 or max(photo.shape) > 2 * detection._COARSE_SIDE
     large = detect([photo])
     assert large.found[0] and large.n_faces[0] == 1
     landmarks = (large.landmarks[0] + 0.5) / factor - 0.5
@@ -149,8 +142,7 @@ def test_enlarged_photos_are_found_at_the_same_place(orl, found, factor):
 
 
 def test_small_faces_are_found(orl):
-    """45 pixels wide is under the detector's 80: the second search enlarges."""
-    small = cv2.resize(orl.images[0], None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(orl.images[0], None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
     assert detect([small]).found[0]
 
 
@@ -166,9 +158,6 @@ def test_of_several_faces_the_largest_counts_with_one_warning(orl):
     assert result.found.all()
     assert 180 <= result.boxes[1, [0, 2]].mean() <= 364
     assert (result.landmarks[1, :, 0] > 170).all()
-    boxes = detection._find_boxes(photo)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    assert len(boxes) == 2 and areas[0] > areas[1]
 
 
 def test_strict_refuses_several_faces(orl):
@@ -199,7 +188,8 @@ def test_strict_lets_good_photos_pass(orl_people):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (300, 1, 3), (16, 16, 3)])
-def test_photos_too_small_for_a_face_are_not_found(shape):
+def test_no_face_is_found_in_photos_too_small_for_one(shape):
+    assert detection.find_faces(np.full(shape, 90, np.uint8)) == ()
     result = detect([np.full(shape, 90, np.uint8)])
     assert not result.found[0]
     np.testing.assert_array_equal(result.boxes[0], [0, 0, shape[1], shape[0]])
@@ -425,7 +415,7 @@ def test_the_forehead_is_half_an_ellipse_over_the_face():
 
 def test_every_face_of_a_photo_is_found_from_left_to_right(orl):
     photo = side_by_side(orl)
-    spots = detection.find_faces(photo, thorough=False)
+    spots = detection.find_faces(photo)
     assert [spot.box[0] < 150 for spot in spots] == [True, False]
     small, large = (float(np.ptp(spot.landmarks[:, 0])) for spot in spots)
     assert 1.5 < large / small < 2.5
@@ -436,13 +426,96 @@ def test_every_face_of_a_photo_is_found_from_left_to_right(orl):
             assert np.median(np.linalg.norm(drawn - moved, axis=1)) < 2
 
 
-def test_a_thorough_search_finds_faces_of_20_pixels(orl):
-    """They are too small to be replaced, but must not stay as they are."""
-    photo = np.full((300, 400, 3), 120, np.uint8)
-    photo[100:134, 150:178] = cv2.resize(orl.images[0], (28, 34), interpolation=cv2.INTER_AREA)
-    boxes = [candidate.box for candidate in detection._upright(photo, True)]
-    assert any(overlap(box, np.array([153, 110, 177, 134])) > 0.4 for box in boxes)
-    assert not list(detection._upright(photo, False))
+def on_grey(face, height, width, left, top):
+    """A face on a grey photo."""
+    photo = np.full((height, width, 3), 120, np.uint8)
+    photo[top : top + face.shape[0], left : left + face.shape[1]] = face
+    return photo
+
+
+@pytest.mark.parametrize("side", [400, 2400])
+def test_a_face_of_20_pixels_is_found_but_cannot_be_replaced(orl, side):
+    small = cv2.resize(orl.images[0], (28, 34), interpolation=cv2.INTER_AREA)
+    (spot,) = detection.find_faces(on_grey(small, side * 3 // 4, side, 150, 100))
+    assert (spot.box[:2] > [150, 100]).all() and (spot.box[2:] < [178, 134]).all()
+    assert spot.reason == "too small" and spot.crop is None
+
+
+@pytest.mark.parametrize("height", [300, 1200, 2400])
+def test_a_face_that_fills_the_photo_is_found_once(orl, height):
+    scale = height / 112
+    photo = cv2.resize(orl.images[0], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    (spot,) = detection.find_faces(photo)
+    assert spot.reason == ""
+    expected = detect([orl.images[0]]).landmarks[0]
+    assert np.abs((spot.landmarks + 0.5) / scale - 0.5 - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_photos_rotated_by_quarter_turns(orl, turns):
+    upright = cv2.resize(orl.images[0], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    photo = on_grey(upright, 300, 400, 60, 40)
+    expected = detection.find_faces(photo)[0].landmarks
+    (spot,) = detection.find_faces(np.ascontiguousarray(np.rot90(photo, turns)))
+    x, y = spot.landmarks.T
+    back = {1: (399 - y, x), 2: (399 - x, 299 - y), 3: (y, 299 - x)}[turns]
+    assert np.linalg.norm(np.column_stack(back) - expected, axis=1).mean() < 0.5
+    assert spot.reason == ""
+
+
+@pytest.mark.parametrize("angle", [-40, -20, 20, 40])
+def test_tilted_faces_are_found_once_and_cropped_upright(orl, angle):
+    upright = cv2.resize(orl.images[0], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    photo = on_grey(upright, 400, 400, 108, 88)
+    turn = cv2.getRotationMatrix2D((199.5, 199.5), angle, 1.0)
+    (spot,) = detection.find_faces(cv2.warpAffine(photo, turn, (400, 400), borderValue=(120,) * 3))
+    eyes = move_points(detection.eye_centres(spot.landmarks), spot.transform)
+    assert eyes[0, 1] == pytest.approx(eyes[1, 1], abs=1e-6)
+    expected = move_points(detection.find_faces(photo)[0].landmarks, turn)
+    assert np.linalg.norm(spot.landmarks - expected, axis=1).mean() < 5
+
+
+@pytest.mark.parametrize("missing", [10, 20])
+def test_a_face_cut_by_the_border_can_be_replaced_while_eyes_nose_and_mouth_are_inside(orl, missing):
+    whole = detection.find_faces(orl.images[0])[0]
+    (spot,) = detection.find_faces(np.ascontiguousarray(orl.images[0][:, missing:]))
+    assert spot.reason == "" and spot.crop is not None
+    error = five_points(spot.landmarks) + [missing, 0] - five_points(whole.landmarks)
+    assert np.linalg.norm(error, axis=1).max() < 4
+
+
+def test_a_face_whose_mouth_or_eyes_are_outside_cannot_be_replaced(orl):
+    large = cv2.resize(orl.images[0], None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    eyes, mouth = (five_points(detect([large]).landmarks[0])[rows, 1].mean() for rows in ([0, 1], [3, 4]))
+    for part in (large[: int(mouth) - 6], large[int(eyes) + 6 :]):
+        assert all(spot.reason for spot in detection.find_faces(np.ascontiguousarray(part)))
+
+
+def test_scores_lie_between_the_threshold_and_1(orl):
+    spots = detection.find_faces(side_by_side(orl))
+    assert len(spots) == 2 and all(0.4 <= spot.score <= 1 for spot in spots)
+
+
+def test_all_marked_faces_of_ordinary_photos_are_found_once():
+    folder = Path(__file__).parents[2] / "shared" / "reference" / "photos" / "scenes"
+    if not folder.is_dir():
+        pytest.skip("the photos with marked faces are not here")
+    marked = list(json.loads((folder / "faces.json").read_text()).items())[:8]  # the benchmark reads all
+    missed = doubles = false = 0
+    for name, photo in marked:
+        spots = detection.find_faces(read_image(folder / name))
+        centres = np.array([(spot.box[:2] + spot.box[2:]) / 2 for spot in spots]).reshape(-1, 2)
+        known = np.zeros(len(spots), dtype=bool)
+        for left, top, right, bottom, _, sure in photo["faces"]:
+            inside = ((centres >= [left, top]) & (centres <= [right, bottom])).all(axis=1)
+            known |= inside
+            missed += sure and not inside.any()
+            doubles += inside.sum() > 1
+        false += sum(
+            spot.box[2] - spot.box[0] >= 20 for spot, face in zip(spots, known, strict=True) if not face
+        )
+    assert (missed, doubles) == (0, 0)
+    assert false <= 1
 
 
 def test_no_face_is_found_where_there_is_none():

@@ -1172,7 +1172,7 @@ def test_detection_is_done_once(tiny, pixel, monkeypatch):
     def never(image):
         raise AssertionError("detected again")
 
-    monkeypatch.setattr(detection, "_find_boxes", never)
+    monkeypatch.setattr(detection, "_search", never)
     assert evaluation.evaluate(tiny, anonymizer.load("none", tiny))["information_loss"] == 0
 
 
