@@ -19,7 +19,7 @@ from release.gathering import list_files, open_photos
 from release.people import group_people
 
 #: A face is kept only if it is closer than this to a person's photos; people are joined up to 0.5.
-KEEP_DISTANCE = 0.4
+KEEP_DISTANCE = 0.45
 #: ... and if all other people, and all other faces on the photo, are further away by this much.
 _KEEP_MARGIN = 0.05
 #: A face is left as it is only if all its person's faces are further than this from the people to replace.
