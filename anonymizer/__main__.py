@@ -62,7 +62,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help="photos of the only people to replace, one face on each; doubtful faces are replaced or blurred out")
     add("--alike", type=_split, default=(), metavar="TRAITS",
         help="clusters of people who look alike in age, sex, or age,sex, as far as networks can guess")
-    add("--quick", dest="thorough", action="store_false", help="search each photo once; may miss small or rotated faces")
+    add("--quick", dest="thorough", action="store_false", help="search each photo once; may miss small or tilted faces")
     add("--keep-faceless", action="store_true", help="keep photos in which no face was found, without metadata")
     add("--ledger", type=Path, metavar="PATH", help="who is who (OUT-private/ledger.json); never inside OUT")
     add("--largest-side", type=int, default=LARGEST_SIDE, metavar="PIXELS",

@@ -71,11 +71,13 @@ def reference_distances(faces: Faces, references: Faces) -> np.ndarray:
 def _keep(distances: np.ndarray, people: np.ndarray, photo: np.ndarray) -> np.ndarray:
     """Which faces surely show a person to keep; see `RULES`."""
     kept = np.zeros(len(people), dtype=bool)
-    for near in distances.T:
+    for near in np.nan_to_num(distances, nan=np.inf).T:
         names, person = np.unique(people, return_inverse=True)
         nearest = np.full(len(names), np.inf)
         np.minimum.at(nearest, person, near)
         first, *others = np.argsort(nearest, kind="stable")
+        if nearest[first] >= KEEP_DISTANCE:
+            continue
         if len(others) and nearest[others[0]] - nearest[first] < _KEEP_MARGIN:
             continue  # two people are about as near
         for i in np.flatnonzero((person == first) & (near < KEEP_DISTANCE)):
