@@ -62,8 +62,8 @@ class Plan:
         Largest distance between two faces of each person.
     n_doubtful : int
         Number of pairs of people who may be one person.
-    note : str
-        What to say about the partition.
+    notes : tuple of str
+        What to say about the given people and the partition.
     """
 
     photos: Sequence[Photo]
@@ -76,7 +76,7 @@ class Plan:
     surrogates: list[Surrogate] = field(default_factory=list)
     spread: dict[str, float] = field(default_factory=dict)
     n_doubtful: int = 0
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def n_people(self) -> int:
@@ -125,48 +125,54 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
     people = group_people(descriptors, options.same_person, folders)
     faces = Faces.of(found.faces.images, people, found.faces.names, source="photos")
     found = FoundFaces(faces, found.photo, found.place)
-    kept, distances = _kept(options, found, given)
+    kept, distances, notes = _kept(options, found, given)
     members = ~np.isin(people, people[kept])
     plan = Plan(
         photos, found, kept, members, distances,
         spread=largest_distances(descriptors, people),
         n_doubtful=doubtful_pairs(descriptors, people, _DOUBT * options.same_person),
+        notes=notes,
     )  # fmt: skip
     if not options.k_anonymous:
         return replace(plan, model=anonymizer.load(options.method, faces, **options.method_options))
     if plan.n_people < options.k:
         return plan
     model = anonymizer.load(options.method, faces.select(members), **options.method_options)
-    labels, note = _partition(options, faces.select(members), descriptors[members])
+    labels, how = _partition(options, faces.select(members), descriptors[members])
     clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     images = [model.surrogate(rows) for rows in utils.progress(clusters, "making surrogates")]
     surrogates = [_with_landmarks(image) for image in images]
     every = _spread_labels(options.mode, labels, descriptors, members, kept)
-    return replace(plan, model=model, labels=every, surrogates=surrogates, note=note)
+    return replace(plan, model=model, labels=every, surrogates=surrogates, notes=notes + how)
 
 
 def _kept(
     options: FolderOptions, found: FoundFaces, given: Faces | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Which faces stay as they are, bool (n,), and their distances (n,) to the nearest given person."""
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Which faces stay as they are, bool (n,), their distances (n,) to the nearest given person, and what to say."""
     if given is None:
-        return np.zeros(len(found.faces), dtype=bool), None
+        return np.zeros(len(found.faces), dtype=bool), None, ()
     distances = references.reference_distances(found.faces, given)
     kept = references.RULES[options.given_by](distances, found.faces.identities, found.photo)
-    if options.given_by == "only" and kept.all():
+    n_missed = int((distances.min(axis=0) >= references.ONLY_DISTANCE).sum())
+    if options.given_by == "only" and n_missed == given.n_people:
         raise ParameterError(
             f"--only: none of these people was found; the nearest face is at distance {distances.min():.2f}, and "
             f"{references.ONLY_DISTANCE} is the limit. Choose photos that show their faces clearly"
         )
-    return kept, distances.min(axis=1)
+    missed = f"{n_missed} of {given.n_people} people of --{options.given_by} were not found."
+    return kept, distances.min(axis=1), (missed,) if n_missed else ()
 
 
-def _partition(options: FolderOptions, faces: Faces, descriptors: np.ndarray) -> tuple[np.ndarray, str]:
-    """Labels of the faces (n,), and what to say about the partition."""
+def _partition(
+    options: FolderOptions, faces: Faces, descriptors: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of the faces (n,), and what to say about them."""
     partition = partitioning.PARTITIONERS[options.partitioner]
     if options.alike:
-        return partition_alike(partition, descriptors, options.k, faces, options.alike, options.seed)
-    return partition(descriptors, options.k, identities=faces.identities, random_state=options.seed), ""
+        labels, note = partition_alike(partition, descriptors, options.k, faces, options.alike, options.seed)
+        return labels, (note,)
+    return partition(descriptors, options.k, identities=faces.identities, random_state=options.seed), ()
 
 
 def _spread_labels(

@@ -42,7 +42,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         first = f"{looked_at}; --k is not used, as {options.method!r} needs no clusters."
     return [
         first,
-        *filter(None, [plan.note]),
+        *plan.notes,
         *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
         *(_of_given(options, plan) if plan.distances is not None else ()),
         *_of_people(options, plan),

@@ -437,7 +437,9 @@ def test_people_who_are_not_there_are_an_error(album, orl, tmp_path, capsys):
     assert "none of these people was found" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert make(album, tmp_path / "out", "--keep", str(stranger)) == 0
-    assert "0 faces kept for --keep; the nearest face that is hidden" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 faces kept for --keep; the nearest face that is hidden" in printed
+    assert "1 of 1 people of --keep were not found." in printed
 
 
 def test_bad_references_are_named(album, orl, tmp_path, capsys):
