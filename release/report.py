@@ -83,7 +83,7 @@ def show_surrogates(plan: Plan) -> list[dict]:
 
 
 def show_people(plan: Plan, joined_below: float) -> list[dict]:
-    """List the people with all their faces; those who may be several people come first.
+    """List the people with all their faces: first those who may be several people, then those who are kept.
 
     Parameters
     ----------
@@ -105,7 +105,11 @@ def show_people(plan: Plan, joined_below: float) -> list[dict]:
             "name": name, "faces": faces, "n_photos": len(np.unique(plan.found.photo[rows])), "spread": spread,
             "chained": spread > joined_below, "n_kept": int(plan.kept[rows].sum()),
         })  # fmt: skip
-    return sorted(entries, key=lambda entry: (-entry["chained"] * entry["spread"], -len(entry["faces"])))
+
+    def urgency(entry: dict) -> tuple:
+        return entry["chained"], entry["chained"] * entry["spread"], entry["n_kept"] > 0, len(entry["faces"])
+
+    return sorted(entries, key=urgency, reverse=True)
 
 
 def _reduced(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
