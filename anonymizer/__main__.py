@@ -41,7 +41,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     # fmt: off
-    add("source", type=Path, metavar="PHOTOS", help="folder of photos, including sub-folders")
+    add("source", type=Path, metavar="PHOTOS", help="folder of photos, including sub-folders, or one photo")
     add("out", type=Path, metavar="OUT", help="folder for the result: new, empty, or from an interrupted run")
     add("--k", type=int, default=5, help="at least this many people share a surrogate (5)")
     add("--method", choices=METHODS, default="aam", metavar="NAME", help="anonymizer (aam): %(choices)s")
@@ -62,7 +62,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help="photos of the only people to replace, one face on each; doubtful faces are replaced or blurred out")
     add("--alike", type=_split, default=(), metavar="TRAITS",
         help="clusters of people who look alike in age, sex, or age,sex, as far as networks can guess")
-    add("--quick", dest="thorough", action="store_false", help="search each photo once; may miss small or tilted faces")
+    add("--quick", dest="thorough", action="store_false",
+        help="search each photo once; may miss small or rotated faces")
     add("--keep-faceless", action="store_true", help="keep photos in which no face was found, without metadata")
     add("--ledger", type=Path, metavar="PATH", help="who is who (OUT-private/ledger.json); never inside OUT")
     add("--largest-side", type=int, default=LARGEST_SIDE, metavar="PIXELS",

@@ -31,7 +31,7 @@ class FolderOptions:
     Attributes
     ----------
     source, out : Path
-        PHOTOS and OUT.
+        PHOTOS, a folder or a single photo, and OUT.
     ledger : Path, optional
         By default ``OUT-private/ledger.json``. All other private files are in the same folder.
     options : dict
@@ -95,6 +95,11 @@ class FolderOptions:
         return self.keep if self.keep is not None else self.only
 
     @property
+    def folder(self) -> Path:
+        """The folder of the photos: PHOTOS, or the folder of a single photo."""
+        return self.source.parent if self.source.is_file() else self.source
+
+    @property
     def report(self) -> Path:
         """The private HTML report."""
         return self._beside_ledger("-report.html")
@@ -114,7 +119,7 @@ class FolderOptions:
 
     def name_of(self, path: Path) -> str:
         """Return the name of a photo in the journal and ledger: its path in PHOTOS."""
-        return path.relative_to(self.source).as_posix()
+        return path.relative_to(self.folder).as_posix()
 
     def finished_file(self, number: int) -> Path:
         """Return the file that holds photo `number` until all are done."""
@@ -129,7 +134,7 @@ def check_request(options: FolderOptions) -> None:
     ValueError
         If options contradict each other, or OUT, PHOTOS and the ledger would mix originals and release.
     FileNotFoundError
-        If the folder of photos or a model does not exist.
+        If PHOTOS or a model does not exist.
     """
     _check_embedding(options)
     _check_given(options)
@@ -146,8 +151,8 @@ def check_request(options: FolderOptions) -> None:
             )
         alike.check_traits_known()
     source, out, ledger = (path.resolve() for path in (options.source, options.out, options.ledger))
-    if not source.is_dir():
-        raise FileNotFoundError(f"{options.source}: no such folder of photos")
+    if not source.exists():
+        raise FileNotFoundError(f"{options.source}: no such file or folder")
     if out.is_relative_to(source) or source.is_relative_to(out):
         inner, outer = ("OUT", "PHOTOS") if out.is_relative_to(source) else ("PHOTOS", "OUT")
         raise ParameterError(f"{inner} is inside {outer}: originals would be shared; choose another folder")

@@ -417,7 +417,7 @@ def test_only_given_people_are_replaced(album, orl, tmp_path, capsys):
 def test_too_few_people_to_replace_suppress_their_photos_alone(album, orl, tmp_path, capsys):
     beth = portraits(tmp_path / "beth", orl, 75)
     assert make(album, tmp_path / "out", "--only", str(beth)) == 0
-    assert "Only 1 people were told apart" in capsys.readouterr().out
+    assert "Only 1 person was told apart" in capsys.readouterr().out
     assert set(released(tmp_path / "out")) == {"dora-emil.jpg", "anna-emil.jpg", "1.png"}
     assert run(album, tmp_path / "mask", "--method", "mask", "--only", str(beth)) == 0
     assert outcomes(tmp_path / "mask")["anna-beth.jpg"] == ["kept", "filtered"]
