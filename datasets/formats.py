@@ -141,9 +141,8 @@ def _is_shorter_than_stated(path: Path) -> bool:
         if head[4:] != b"ftyp":
             return False
         end = 0
-        while (
-            end < size
-        ):  # a block starts with its length: 0 up to the end of the file, 1 before a longer number
+        # A block starts with its length: 0 up to the end of the file, 1 before a longer number.
+        while end < size:
             file.seek(end)
             block = file.read(16)
             length = int.from_bytes(block[:4], "big")
