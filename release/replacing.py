@@ -18,7 +18,7 @@ import numpy as np
 import detection
 import utils
 from datasets import Faces
-from datasets.faces import ImageFiles, read_image
+from datasets.faces import read_image
 from detection import Spot
 from release import pasting
 from release.gathering import Photo
@@ -122,31 +122,34 @@ def _make_photo(
         The record for the journal.
     """
     image, edits = read_image(path), list(decided)
-    for i, edit in enumerate(edits):
-        spot, surrogate = edit.spot, edit.surrogate
+    scale = min(1.0, largest_side / max(image.shape[:2]))
+    image = detection.resize(image, scale)
+    spots = [edit.spot.scaled(scale) for edit in edits]
+    for i, (edit, spot) in enumerate(zip(edits, spots, strict=True)):
         if edit.outcome == FILTERED:
             image = pasting.put_back(image, spot.landmarks, edit.filtered, spot.transform)
         elif edit.outcome == REPLACED:
-            others = [_extent(other) for other in decided if other is not edit]
+            others = [_extent(spots[j], decided[j].outcome) for j in range(len(spots)) if j != i]
             try:
-                image = pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
+                image = pasting.paste(
+                    image, spot.landmarks, edit.surrogate.image, edit.surrogate.landmarks, others
+                )
             except (cv2.error, ArithmeticError, ValueError):
                 edits[i] = replace(edit, outcome=BLURRED, reason=_NOT_PASTED)
-    for edit in edits:  # last, so that no other edit restores what they hide
+    for edit, spot in zip(edits, spots, strict=True):  # last, so that no other edit restores what they hide
         if edit.outcome == BLURRED:
-            image = pasting.blur_out(image, edit.spot.box, edit.spot.landmarks)
-    scale = min(1.0, largest_side / max(image.shape[:2]))
-    data = encode_png(detection.resize(image, scale))
+            image = pasting.blur_out(image, spot.box, spot.landmarks)
+    data = encode_png(image)
     utils.save_atomic(target, lambda file: file.write(data))
     faces, digest = [edit.record() for edit in edits], hashlib.sha256(data).hexdigest()
     return {"source": source, "status": WRITTEN, "reason": "", "faces": faces, "sha256": digest}
 
 
-def _extent(edit: _FaceEdit) -> np.ndarray:
+def _extent(spot: Spot, outcome: str) -> np.ndarray:
     """Points on a face that must not move when another face is pasted: (m, 2)."""
-    if edit.outcome == BLURRED:
-        return np.vstack([np.reshape(edit.spot.box, (2, 2)), edit.spot.landmarks])
-    return edit.spot.landmarks
+    if outcome == BLURRED:
+        return np.vstack([np.reshape(spot.box, (2, 2)), spot.landmarks])
+    return spot.landmarks
 
 
 def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
@@ -180,18 +183,18 @@ def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
     return path, options.finished_file(number), options.name_of(path), small, options.largest_side
 
 
-class _Originals(Sequence):
-    """The original photos, read on demand; a blank photo if one has no faces or cannot be read."""
+class _OnDemand(Sequence):
+    """Images that are read from their files whenever they are needed; a blank image where there is no file."""
 
-    def __init__(self, photos: Sequence[Photo]):
-        self.photos = photos
+    def __init__(self, paths: Sequence[Path | None]):
+        self.paths = paths
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        photo = self.photos[i]
-        return read_image(photo.path) if photo.spots else np.zeros((16, 16, 3), dtype=np.uint8)
+        path = self.paths[i]
+        return np.zeros((16, 16, 3), dtype=np.uint8) if path is None else read_image(path)
 
 
 def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
@@ -205,10 +208,11 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
     def reasons(status: str) -> dict[int, str]:
         return {i: record["reason"] for i, record in enumerate(records) if record["status"] == status}
 
+    originals = [photo.path if photo.spots else None for photo in plan.photos]
     write_release(
         options.out,
-        Faces(_Originals(plan.photos), [f"photo {i}" for i in range(len(names))], names),
-        ImageFiles([options.finished_file(i) for i in np.flatnonzero(written)]),
+        Faces(_OnDemand(originals), [f"photo {i}" for i in range(len(names))], names),
+        _OnDemand([options.finished_file(i) for i in np.flatnonzero(written)]),
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
         ledger=options.ledger,
