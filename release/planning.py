@@ -15,6 +15,7 @@ import partitioning
 import utils
 from datasets import Faces
 from detection import Spot
+from release import lending
 from release.gathering import FoundFaces, Photo, gather_faces
 from release.options import FolderOptions
 from release.people import doubtful_pairs, group_people
@@ -95,8 +96,11 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo]) -> Plan:
         return Plan(photos, found, model, n_doubtful=n_doubtful)
     partition = partitioning.PARTITIONERS[options.partitioner]
     labels = partition(descriptors, options.k, identities=identities, random_state=options.seed)
-    clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    images = [model.surrogate(rows) for rows in utils.progress(clusters, "making surrogates")]
+    if options.mode == "per_photo":
+        mixed = lending.lenders(labels, identities, descriptors, lending.clearness(faces), options.k)
+    else:
+        mixed = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    images = [model.surrogate(rows) for rows in utils.progress(mixed, "making surrogates")]
     surrogates = [_with_landmarks(image) for image in images]
     return Plan(photos, found, model, labels, surrogates, n_doubtful)
 
