@@ -36,6 +36,11 @@ _JAW_EDGE, _FOREHEAD_EDGE = 0.05, 0.12
 _SEAM = 18.0
 #: Limits on the contrast taken from the covered face.
 _CONTRAST = (0.75, 1.5)
+#: Limits on the change of colourfulness: in dim or overexposed light, skin and lips are pale.
+_COLOURFULNESS = (0.2, 1.2)
+#: Widths of the blurs (pixels) between which detail is compared with the photo's. Detail is lowered if it exceeds the
+#: photo's by this factor.
+_BLURS, _LEAST_BLURRED = (1.0, 2.0, 4.0), 1.25
 #: Largest amplification of the surrogate's finest detail, and largest amount of added grain in grey levels: only part
 #: of a sharp photo's detail is grain.
 _SHARPENING, _GRAIN = 1.6, 2.0
@@ -96,6 +101,7 @@ def paste(
     seen = np.where(known, alpha, 0)  # where the photo shows the face
     matched = _match_tone(texture, part, target, alpha, seen)
     matched = _close_seam(matched, part, seen)
+    matched = _match_sharpness(matched, part, seen)
     matched = _add_grain(matched, part, seen, np.random.default_rng(random_state))
     # Blend it into the photo.
     result = photo.copy()
@@ -288,8 +294,9 @@ def _match_tone(
     if colour[0] < _GREY:
         result[..., 1:] = 0
         return _to_rgb(result)
+    result[..., 1:] *= np.clip(colour[0] / max(colour[1], 1e-3), *_COLOURFULNESS)
     for channel in (1, 2):
-        difference = (photo[..., channel] - surrogate[..., channel])[skin]
+        difference = (photo[..., channel] - result[..., channel])[skin]
         result[..., channel] += _surface(skin, difference, degree=1)
     _colour_features(result, target, float(np.clip(1 - colour[1] / colour[0], 0, 1)))
     return _to_rgb(result)
@@ -312,7 +319,7 @@ def _clean_forehead(lab: np.ndarray, target: np.ndarray, skin: np.ndarray) -> np
 
     Members' hairlines differ, so that mixtures have shreds of hair there; on another head they look like dirt.
     """
-    smooth = np.dstack([_surface(skin, lab[..., channel][skin], degree=2) for channel in range(3)])
+    smooth = np.dstack([_surface(skin, lab[..., channel][skin], degree=1) for channel in range(3)])
     unlike = np.linalg.norm(lab - smooth, axis=2) / _UNLIKE_SKIN
     height, width = skin.shape
     features = _fill(cv2.convexHull(target[17:].astype(np.float32))[:, 0], height, width)
@@ -391,6 +398,21 @@ def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.
     if weight.max() < 0.05:
         return matched
     return matched + frame.continue_outward(difference.astype(np.float32), np.clip(weight, 0, 1))
+
+
+def _match_sharpness(matched: np.ndarray, part: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Blur the surrogate where the photo is blurred: lower its detail, band by band, to the level of the covered face."""
+    inside = seen > 0.9
+    if inside.sum() < 16:
+        return matched
+    result, own, other = matched, matched, part
+    for blur in _BLURS:
+        coarse, other_coarse = (cv2.GaussianBlur(image, (0, 0), blur) for image in (own, other))
+        band = own - coarse
+        level, wanted = (float(np.abs(one[inside]).mean()) for one in (band, other - other_coarse))
+        result = result - (1 - min(1.0, _LEAST_BLURRED * wanted / max(level, 1e-3))) * band
+        own, other = coarse, other_coarse
+    return result
 
 
 def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random) -> np.ndarray:
