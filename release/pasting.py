@@ -34,6 +34,8 @@ _FOREHEAD = 0.72
 _JAW_EDGE, _FOREHEAD_EDGE = 0.05, 0.12
 #: A difference at the edge above about this (in grey levels) is not a seam but hair, glasses or a hand.
 _SEAM = 18.0
+#: Distance from the edge within which the correction of the seam fades, in face widths.
+_SEAM_REACH = 0.25
 #: Limits on the contrast taken from the covered face.
 _CONTRAST = (0.75, 1.5)
 #: Limits on the change of colourfulness: in dim or overexposed light, skin and lips are pale.
@@ -100,7 +102,7 @@ def paste(
     alpha = _soft_mask(target, *part.shape[:2])
     seen = np.where(known, alpha, 0)  # where the photo shows the face
     matched = _match_tone(texture, part, target, alpha, seen)
-    matched = _close_seam(matched, part, seen)
+    matched = _close_seam(matched, part, seen, _SEAM_REACH * _face_width(target))
     matched = _match_sharpness(matched, part, seen)
     matched = _add_grain(matched, part, seen, np.random.default_rng(random_state))
     # Blend it into the photo.
@@ -388,16 +390,18 @@ def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
     lab[..., 1:] *= (1 - share * (1 - _EYES) * eyes)[..., None]
 
 
-def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Diffuse the difference along the edge smoothly over the face: float32 (h, w, 3)."""
-    edge = 4 * alpha * (1 - alpha)
+def _close_seam(matched: np.ndarray, part: np.ndarray, seen: np.ndarray, reach: float) -> np.ndarray:
+    """Diffuse the difference along the edge over the face; it fades within `reach` pixels: float32 (h, w, 3)."""
+    edge = 4 * seen * (1 - seen)
     difference = part - matched
     largest = np.abs(difference).max(axis=2)
     believable = 1 / (1 + (largest / _SEAM) ** 4)
     weight = (edge * believable).astype(np.float32)
     if weight.max() < 0.05:
         return matched
-    return matched + frame.continue_outward(difference.astype(np.float32), np.clip(weight, 0, 1))
+    diffused = frame.continue_outward(difference.astype(np.float32), np.clip(weight, 0, 1))
+    depth = cv2.distanceTransform((seen > 0.9).astype(np.uint8), cv2.DIST_L2, 5)
+    return matched + diffused * np.clip(1 - depth / reach, 0, 1)[..., None]
 
 
 def _match_sharpness(matched: np.ndarray, part: np.ndarray, seen: np.ndarray) -> np.ndarray:
