@@ -49,8 +49,8 @@ _ROBUST_BANDS = 4
 _JUDGED_BANDS = 3
 #: Bands whose strength is restored, and the largest gain.
 _RESTORED_BANDS, _LARGEST_GAIN = 3, 2.0
-#: A photo that is enlarged more than this in a band's frame has no detail of its own in that band. A band needs this many
-#: members with detail; otherwise it shows the typical detail, since one or two people could be recognised by theirs.
+#: A photo that is enlarged more than this has no detail in the finest band, nor, if more than twice this, in the next.
+#: A band needs this many members with detail; otherwise it shows the typical detail, not that of one or two people.
 _ENLARGED, _DETAILED_MEMBERS = 1.4, 3
 #: Detail stands out if it differs from the typical detail by more than this many robust standard deviations.
 _OUTSTANDING = 2.0

@@ -97,20 +97,42 @@ def paste(
         target[detection.JAW] = points[detection.JAW]
     else:
         part = _make_room(part, points, target)
-    # Draw the surrogate there, and match its light, tone, edge and grain.
+    # Draw the surrogate there, match its light, tone, edge and sharpness, and blend it into the patch.
+    low, high = _outline(target).min(axis=0) - 2, _outline(target).max(axis=0) + 3
+    rows = slice(max(int(low[1]), 0), int(high[1]))
+    columns = slice(max(int(low[0]), 0), int(high[0]))
+    drawn = _draw(
+        surrogate, surrogate_landmarks, part[rows, columns], known[rows, columns],
+        target - [columns.start, rows.start], np.random.default_rng(random_state),
+    )  # fmt: skip
+    part[rows, columns] = drawn
+    # Put the patch back.
+    result = photo.copy()
+    inside = result[max(top, 0) : bottom, max(left, 0) : right]
+    inside[...] = np.clip(np.rint(part[known]), 0, 255).reshape(inside.shape)
+    return result
+
+
+def _draw(
+    surrogate: np.ndarray,
+    surrogate_landmarks: np.ndarray,
+    part: np.ndarray,
+    known: np.ndarray,
+    target: np.ndarray,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Draw a surrogate over a part of a photo, float32 (h, w, 3), with its landmarks at `target` (68, 2).
+
+    `known`, bool (h, w), is where the part lies in the photo.
+    """
     texture = _warp(surrogate, surrogate_landmarks, target, *part.shape[:2])
     alpha = _soft_mask(target, *part.shape[:2])
-    seen = np.where(known, alpha, 0)  # where the photo shows the face
+    seen = np.where(known, alpha, 0)
     matched = _match_tone(texture, part, target, alpha, seen)
     matched = _close_seam(matched, part, seen, _SEAM_REACH * _face_width(target))
     matched = _match_sharpness(matched, part, seen)
-    matched = _add_grain(matched, part, seen, np.random.default_rng(random_state))
-    # Blend it into the photo.
-    result = photo.copy()
-    mixed = matched * alpha[..., None] + part * (1 - alpha[..., None])
-    inside = result[max(top, 0) : bottom, max(left, 0) : right]
-    inside[...] = np.clip(np.rint(mixed[known]), 0, 255).reshape(inside.shape)
-    return result
+    matched = _add_grain(matched, part, seen, random)
+    return matched * alpha[..., None] + part * (1 - alpha[..., None])
 
 
 def _window(landmarks: np.ndarray) -> tuple[int, int, int, int]:
@@ -438,7 +460,7 @@ def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random)
 
 def _grain(image: np.ndarray) -> np.ndarray:
     """Return the finest detail of an image: (h, w, c) -> (h, w)."""
-    level = image.mean(axis=2).astype(np.float32)
+    level = cv2.transform(image.astype(np.float32), np.full((1, image.shape[2]), 1 / image.shape[2]))
     return level - cv2.GaussianBlur(level, (0, 0), 1.0)
 
 
