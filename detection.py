@@ -70,6 +70,9 @@ _LARGE_FACE = 0.05
 #: Two boxes show one face if the other one covers more than this share of the smaller one.
 _SAME_FACE = 0.5
 
+#: Number of photos that a warning names; the rest are only counted.
+_NAMED_PHOTOS = 3
+
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
@@ -188,7 +191,7 @@ def detect(faces: Images, strict: bool = False) -> Detections:
     faces : Faces or sequence of n uint8 arrays (h, w, 3)
     strict : bool, default False
         Raise an error if a photo does not show exactly one face. By default a photo without a face is
-        flagged, and of several faces the largest is used, with one warning for the whole set.
+        flagged, and of several faces the largest is used; `report_photos` warns of both.
 
     Returns
     -------
@@ -207,7 +210,8 @@ def detect(faces: Images, strict: bool = False) -> Detections:
         )
     )  # (n, 141)
     n_faces = rows[:, -1].astype(np.int64)
-    _report_counts(n_faces, faces.names, strict)
+    if strict:
+        _check_counts(n_faces, faces.names)
     return Detections(rows[:, :4], rows[:, 4:-1].reshape(-1, 68, 2), n_faces > 0, n_faces)
 
 
@@ -277,19 +281,46 @@ def remember(faces: Faces, landmarks: np.ndarray) -> None:
     utils.CacheStore(_place_of_rows()).put(dict(zip(faces.image_keys, rows, strict=True)))
 
 
-def _report_counts(n_faces: np.ndarray, names: Sequence[str], strict: bool) -> None:
-    """Raise an error, or warn, about photos that do not show exactly one face."""
+def _check_counts(n_faces: np.ndarray, names: Sequence[str]) -> None:
+    """Raise an error if a photo does not show exactly one face."""
     missed, several = np.flatnonzero(n_faces == 0), np.flatnonzero(n_faces > 1)
-    if strict and len(missed):
+    if len(missed):
         raise ValueError(
             f"no face was found in {len(missed)} of {len(n_faces)} photos (first: {names[missed[0]]}); "
             "remove them, or use strict=False to keep and flag them"
         )
     if len(several):
-        problem = f"{len(several)} of {len(n_faces)} photos show several faces (first: {names[several[0]]})"
-        if strict:
-            raise ValueError(f"{problem}; crop them to one face, or use strict=False to use the largest face")
-        warnings.warn(f"{problem}; the largest face in each is used", stacklevel=3)
+        raise ValueError(
+            f"{len(several)} of {len(n_faces)} photos show several faces (first: {names[several[0]]}); crop them to "
+            "one face, or use strict=False to use the largest face"
+        )
+
+
+def report_photos(faces: Faces) -> None:
+    """Warn of photos, gallery included, in which no face or several faces are found: one warning for each kind.
+
+    Experiments and trainings call this before they start. `detect` itself never warns, because all their parts call it.
+    """
+    parts = [faces] if faces.others is None else [faces, faces.others]
+    names = np.concatenate([part.names for part in parts])
+    n_faces = np.concatenate([detect(part).n_faces for part in parts])
+    missed, several = names[n_faces == 0], names[n_faces > 1]
+    if len(missed):
+        warnings.warn(
+            f"no face was found in {len(missed)} of {len(names)} photos ({_name_some(missed)}): the whole photo is "
+            "used as the face, which spoils surrogates and measures; remove these photos, or crop them to one face",
+            stacklevel=2,
+        )
+    if len(several):
+        warnings.warn(
+            f"{len(several)} of {len(names)} photos show several faces ({_name_some(several)}): the largest face in "
+            "each is used",
+            stacklevel=2,
+        )
+
+
+def _name_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED_PHOTOS]) + (", ..." if len(names) > _NAMED_PHOTOS else "")
 
 
 def resize(image: np.ndarray, scale: float) -> np.ndarray:

@@ -12,6 +12,7 @@ import pandas as pd
 
 import anonymizer
 import datasets
+import detection
 import embedding
 import evaluation
 import partitioning
@@ -121,7 +122,8 @@ def run_grid(
 ) -> pd.DataFrame:
     """Run all sweeps of a grid and return one table without duplicates.
 
-    Anonymizers that need further files for these faces are left out: see `Anonymizer.fits`.
+    Anonymizers that need further files for these faces are left out: see `Anonymizer.fits`. One warning each names the
+    photos in which no face or several faces are found.
 
     Parameters
     ----------
@@ -159,6 +161,7 @@ def run_grid(
             f"left out because they need further files or options for these faces: {', '.join(sorted(unfit))}",
             stacklevel=2,
         )
+    detection.report_photos(faces)
     fit = None if anonymizers is None else [name for name in anonymizers if name not in unfit]
     chosen = {"embeddings": embeddings, "partitioners": partitioners, "anonymizers": fit}
     tables = []
@@ -231,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a grid, attack selected releases and measure their utility, and write the tables to outputs/."""
     parser = make_parser("evaluation", main.__doc__)
     parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
+    datasets.add_people_option(parser)
     parser.add_argument("--grid", choices=GRIDS, default="quick")
     parser.add_argument(
         "--k", default="2:20", metavar="FROM:TO[:STEP]", help="cluster sizes, TO not included (2:20)"
@@ -251,7 +255,7 @@ def _run(chosen: argparse.Namespace) -> None:
         part: parse_names(getattr(chosen, part)) for part in ("embeddings", "partitioners", "anonymizers")
     }
     how = {"random_state": seeds[0], "n_jobs": chosen.jobs}  # of the photos, and of what is attacked
-    faces = datasets.load_faces(chosen.source, per_identity=1, random_state=seeds[0])
+    faces = datasets.load_faces(chosen.source, per_identity=1, random_state=seeds[0], people=chosen.people)
     print(faces)
     table = run_grid(faces, chosen.grid, **names, k_values=k_values, random_state=seeds, n_jobs=chosen.jobs)
     released = restrict(LOOKED_INTO[chosen.grid](faces, k_values), **names)

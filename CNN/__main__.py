@@ -22,7 +22,7 @@ def _train(options: argparse.Namespace) -> None:
     """Train a network on photos; Ctrl-C stops it, --resume continues."""
     settings = read_settings(options, UpConvolutionSettings)
     out = output_file(options, CNN.BUNDLED.parent, ".keras")
-    faces = datasets.load_faces(options.source)
+    faces = datasets.load_faces(options.source, people=options.people)
     conditions = conditions_of(faces) if options.attributes else {}
     photos = replace(prepare(faces, options.held_out, options.size, settings.seed), conditions=conditions)
     run_training(UpConvolutionTrainer(photos, settings, options.capacity), out, options)

@@ -40,7 +40,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     # fmt: off
-    add("source", type=Path, metavar="PHOTOS", help="folder of photos, including sub-folders")
+    add("source", type=Path, metavar="PHOTOS", help="folder of photos, including sub-folders, or one photo")
     add("out", type=Path, metavar="OUT", help="folder for the result: new, empty, or from an interrupted run")
     add("--k", type=int, default=5, help="at least this many people share a surrogate (5)")
     add("--method", choices=METHODS, default="aam", metavar="NAME", help="anonymizer (aam): %(choices)s")
@@ -55,7 +55,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help="tell people apart by their faces, or name the largest face of each photo after its sub-folder")
     add("--same-person", type=float, default=SAME_PERSON, metavar="DISTANCE",
         help=f"faces closer than this are one person ({SAME_PERSON}, for dlib)")
-    add("--quick", dest="thorough", action="store_false", help="search each photo once; may miss small or rotated faces")
+    add("--quick", dest="thorough", action="store_false",
+        help="search each photo once; may miss small or rotated faces")
     add("--keep-faceless", action="store_true", help="keep photos in which no face was found, without metadata")
     add("--ledger", type=Path, metavar="PATH", help="who is who (OUT-private/ledger.json); never inside OUT")
     add("--largest-side", type=int, default=LARGEST_SIDE, metavar="PIXELS",

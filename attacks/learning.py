@@ -228,6 +228,8 @@ def _fit_components(gallery: Gallery, practice: Practice) -> Callable[[np.ndarra
     """Fit principal components to photos and images: returns the projection (n, d) -> (n, r)."""
     both = np.concatenate([gallery.descriptors, practice.descriptors])
     mean, axes = recognisers.principal_axes(both, _PIXEL_COMPONENTS)
+    if axes.shape[1] == 0:
+        raise checks.NotApplicableError("the attacker needs photos and images that differ")
     return lambda descriptors: (descriptors - mean) @ axes
 
 

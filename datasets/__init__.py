@@ -1,5 +1,6 @@
 """Load faces: the built-in ORL faces, or a folder of photos.
 
+- ``formats``: which image files are read, and why others are not
 - ``faces``: the `Faces` container, and reading one image file
 - ``sources``: `load_faces`, the built-in data sets and the layouts of a folder
 
@@ -10,6 +11,6 @@
 """
 
 from datasets.faces import Faces, ImageFiles, is_grey
-from datasets.sources import DATASETS, load_faces
+from datasets.sources import DATASETS, PEOPLE, add_people_option, load_faces
 
-__all__ = ["DATASETS", "Faces", "ImageFiles", "is_grey", "load_faces"]
+__all__ = ["DATASETS", "PEOPLE", "Faces", "ImageFiles", "add_people_option", "is_grey", "load_faces"]

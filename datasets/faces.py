@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from sklearn.utils import check_random_state
 
 import checks
 import utils
+from datasets.formats import READ_ERRORS, explain_damage
 
 #: Smallest side of a photo in pixels; no detector finds a face in a smaller photo.
 SMALLEST_SIDE = 16
@@ -29,12 +30,14 @@ _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 def read_image(path: str | Path) -> np.ndarray:
     """Read one image file, upright and as 8-bit RGB.
 
-    The EXIF rotation is applied, 16-bit grey is scaled to 8 bits, and transparent pixels become white.
+    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, 16-bit grey is scaled to 8 bits, and transparent
+    pixels become white.
 
     Parameters
     ----------
     path : str or Path
-        An image file of any format that Pillow reads; the first frame of an animation.
+        An image file of any format that Pillow reads, or HEIC. Of several images in the file, the main one is read,
+        which is the first of an animation or a document; see `datasets.formats.count_frames`.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def read_image(path: str | Path) -> np.ndarray:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not an image, is truncated, or has a side below 16 pixels.
+        If the file is not an image, is cut short or damaged, or has a side below 16 pixels.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,8 +58,8 @@ def read_image(path: str | Path) -> np.ndarray:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             upright.load()
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
+    except READ_ERRORS as error:
+        raise ValueError(explain_damage(path, error)) from error
     if min(upright.size) < SMALLEST_SIDE:
         size = f"{upright.height}x{upright.width}"
         raise ValueError(f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {size}")
@@ -67,6 +70,8 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255 instead of scaling
         grey = np.clip(np.asarray(image, dtype=np.float64) / 257.0, 0, 255).round().astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)  # (h, w, 3)
+    if image.mode == "RGBa":  # colours multiplied by their opacity
+        image = image.convert("RGBA")
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import utils
+from checks import ParameterError, check_known
 from datasets.faces import Faces, ImageFiles, read_image
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
+from datasets.formats import IMAGE_SUFFIXES, count_frames, explain_unread
 
 # A RaFD file name encodes the labels of the photo (Langner et al. 2010, appendix).
 _RAFD_NAME = re.compile(
@@ -24,14 +26,19 @@ _RAFD_NAME = re.compile(
 _CELEBA_IDENTITIES = "identity_CelebA.txt"
 _CELEBA_ATTRIBUTES = "list_attr_celeba.txt"
 
+#: A folder and its photos -> the person in each photo, and attributes.
+ReadPeople = Callable[[Path, list[Path]], tuple[list[str], pd.DataFrame]]
+
 # Number of unreadable files that an error names; the rest are only counted.
 _NAMED_FILES = 5
 
 
-def load_faces(source: str | Path = "orl", per_identity: int | None = None, random_state=0) -> Faces:
+def load_faces(
+    source: str | Path = "orl", per_identity: int | None = None, random_state=0, people: str = "folders"
+) -> Faces:
     """Load a built-in data set by its name, or a folder of photos.
 
-    A folder has one of three layouts, tried in this order:
+    By default, a folder has one of three layouts, tried in this order:
 
     - **CelebA**: the file ``identity_CelebA.txt`` is in the folder, the photos next to it or in a sub-folder. If
       ``list_attr_celeba.txt`` is there too, its 40 attributes are read.
@@ -39,7 +46,10 @@ def load_faces(source: str | Path = "orl", per_identity: int | None = None, rand
       identity, ethnicity, sex, expression and gaze.
     - **One sub-folder per person**, named after the person.
 
-    Every photo is decoded once, to report damaged files immediately and not hours later.
+    With ``people="photos"``, every photo in the folder shows a different person, named after the file.
+
+    Every photo is decoded once, to report damaged files immediately and not hours later. One warning each counts the
+    files that hold several images, and the videos and raw files, which are left out.
 
     Parameters
     ----------
@@ -50,6 +60,8 @@ def load_faces(source: str | Path = "orl", per_identity: int | None = None, rand
         Keep this many photos of each person and put the rest in ``faces.others``. All photos by default.
     random_state : int, RandomState or None, default 0
         Chooses the photos to keep.
+    people : {"folders", "photos"}, default "folders"
+        What tells people apart: the layout of the folder, or each photo is a person of its own.
 
     Returns
     -------
@@ -61,7 +73,8 @@ def load_faces(source: str | Path = "orl", per_identity: int | None = None, rand
     FileNotFoundError
         If `source` is neither a known name nor a folder.
     ValueError
-        If the folder has no photos or an unreadable photo, or its layout does not identify the people.
+        If the folder has no photos or an unreadable photo, its layout does not identify the people, or `people` is
+        unknown or does not fit the source.
 
     Examples
     --------
@@ -69,8 +82,11 @@ def load_faces(source: str | Path = "orl", per_identity: int | None = None, rand
     >>> len(datasets.load_faces("orl"))
     400
     """
+    check_known("people", people, PEOPLE)
     loader = DATASETS.get(source) if isinstance(source, str) else None
-    faces = loader() if loader else _load_folder(Path(source))
+    if loader and people != "folders":
+        raise ParameterError(f"the people in {source!r} are known; omit people={people!r}")
+    faces = loader() if loader else _load_folder(Path(source), PEOPLE[people])
     return faces if per_identity is None else faces.split(per_identity, random_state)
 
 
@@ -101,23 +117,40 @@ def _load_orl() -> Faces:
 DATASETS = {"orl": _load_orl}
 
 
-def _load_folder(folder: Path) -> Faces:
+def _load_folder(folder: Path, read_people: ReadPeople) -> Faces:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder or data set; data sets are {', '.join(DATASETS)}")
-    # List the photos in the folder and its direct sub-folders, without hidden files.
-    files = [*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]
-    paths = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    # List the files in the folder and its direct sub-folders, without hidden files.
+    found = [*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]
+    files = sorted(path for path in found if path.is_file())
+    paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    left_out = list(filter(None, map(explain_unread, files)))
 
     if not paths:
+        hint = f". {left_out[0]}" if left_out else ""
         raise ValueError(
             f"{folder}: holds no photos; add one sub-folder of photos per person "
-            f"(files ending in {', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"(files ending in {', '.join(sorted(IMAGE_SUFFIXES))}){hint}"
         )
-    identities, attributes = _read_layout(folder, paths)
+    identities, attributes = read_people(folder, paths)
     images = ImageFiles(paths)
     _check_readable(images)
+    _warn_of_the_rest(folder, paths, left_out)
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Faces(images, identities, names, attributes, source=folder.name or str(folder))
+
+
+def _warn_of_the_rest(folder: Path, paths: list[Path], left_out: list[str]) -> None:
+    """Warn once of the files that were left out, and once of the photos that were not used as a whole."""
+    if left_out:
+        warnings.warn(f"{folder}: {len(left_out)} files are left out (first: {left_out[0]})", stacklevel=4)
+    several = [path for path in paths if count_frames(path) > 1]
+    if several:
+        warnings.warn(
+            f"{folder}: {len(several)} of {len(paths)} files hold several images (first: {several[0].name}); the "
+            "first or main image of each is used",
+            stacklevel=4,
+        )
 
 
 def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFrame]:
@@ -133,12 +166,38 @@ def _read_layout(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFra
         raise ValueError(
             f"{folder}: {len(loose)} of {len(paths)} photos lie outside a person's sub-folder, and "
             f"{len(paths) - sum(map(bool, rafd))} have no RaFD name, so people are unknown; make one sub-folder per "
-            f"person, or add {_CELEBA_IDENTITIES} (one line per photo: name, identity)"
+            f"person, add {_CELEBA_IDENTITIES} (one line per photo: name, identity), or, if every photo shows a "
+            "different person, use people='photos' (--people photos; for make, PEOPLE=photos)"
         )
     empty = {path for path in folder.glob("[!.]*") if path.is_dir()} - {path.parent for path in paths}
     if empty:
         warnings.warn(f"{folder}: {len(empty)} sub-folders have no photos and are ignored", stacklevel=4)
     return [path.parent.name for path in paths], pd.DataFrame()
+
+
+def _one_photo_per_person(folder: Path, paths: list[Path]) -> tuple[list[str], pd.DataFrame]:
+    """Return the name of each photo as its person. Sub-folders are refused: they may hold photos of one person."""
+    n_deeper = sum(path.parent != folder for path in paths)
+    if n_deeper:
+        raise ValueError(
+            f"{folder}: {n_deeper} of {len(paths)} photos lie in sub-folders, but people='photos' takes every photo "
+            "as a person of its own; put all photos into the folder itself, or omit people='photos'"
+        )
+    return [path.name for path in paths], pd.DataFrame()
+
+
+#: What tells people apart in a folder, by name.
+PEOPLE: dict[str, ReadPeople] = {"folders": _read_layout, "photos": _one_photo_per_person}
+
+
+def add_people_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--people`` to a command that loads photos."""
+    parser.add_argument(
+        "--people",
+        choices=PEOPLE,
+        default="folders",
+        help="sub-folders name the people (folders, the default), or each photo shows a different person (photos)",
+    )
 
 
 def _celeba_layout(folder: Path, names: list[str]) -> tuple[list[str], pd.DataFrame]:

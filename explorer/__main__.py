@@ -12,18 +12,20 @@ from pathlib import Path
 
 import commands
 import datasets
+import detection
 from explorer.exploration import Exploration
 
 _PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
 
-#: Environment variable that passes the location of the photos to the page's notebook.
-_SOURCE_VARIABLE = "ANONFACES_DATA"
+#: Environment variables that pass the location of the photos, and what tells people apart, to the page's notebook.
+_SOURCE_VARIABLE, _PEOPLE_VARIABLE = "ANONFACES_DATA", "ANONFACES_PEOPLE"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the explorer as a page on this machine, through Voilà; stop it with Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m explorer", description=main.__doc__)
     parser.add_argument("source", nargs="?", default="orl", help="orl, or a folder of photos (default: orl)")
+    datasets.add_people_option(parser)
     parser.add_argument("--port", type=int, default=8866, help="port of the page (default: 8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return commands.run_command(parser, arguments, _serve)
@@ -32,15 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     known = options.source in datasets.DATASETS
     source = options.source if known else str(Path(options.source).expanduser().resolve())
-    faces = datasets.load_faces(source, per_identity=1)
+    faces = datasets.load_faces(source, per_identity=1, people=options.people)
     print(faces)
+    detection.report_photos(faces)
     # Describe the photos here, with a progress bar; the page takes them from the cache.
     _ = Exploration(faces).gallery
     command = [sys.executable, "-m", "voila", str(_PAGE), f"--port={options.port}"]
     if options.no_browser:
         command.append("--no-browser")
     with contextlib.suppress(KeyboardInterrupt):
-        environment = {**os.environ, _SOURCE_VARIABLE: source}
+        environment = {**os.environ, _SOURCE_VARIABLE: source, _PEOPLE_VARIABLE: options.people}
         code = subprocess.run(command, cwd=_PAGE.parent, env=environment).returncode
         if code != 0:
             raise OSError(f"the server stopped with exit code {code}; see its messages above")

@@ -16,10 +16,10 @@ are over all pairs of 20 people to whom the recognisers were not fitted, average
 =========== ====== ===== ============
 recogniser  rank-1 EER   least - most
 =========== ====== ===== ============
-fisherfaces 1.000  0.116 0.082 - 0.148
-lbp         1.000  0.140 0.107 - 0.189
+fisherfaces 1.000  0.115 0.077 - 0.146
+lbp         1.000  0.133 0.103 - 0.191
 faceres     1.000  0.003 0.001 - 0.005
-dlib        1.000  0.008 0.001 - 0.011
+dlib        1.000  0.004 0.001 - 0.007
 =========== ====== ===== ============
 
 Files: `textures` (grey crops, local binary patterns), `discriminants` (linear maps fitted to named photos), `graph`

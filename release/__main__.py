@@ -19,13 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit = subparsers.add_parser("audit", help="check a release from its files", epilog=commands.EXIT_CODES)
     audit.add_argument("folder", type=Path)
     audit.add_argument("--originals", metavar="SOURCE", help="orl, or the folder of the original photos")
+    datasets.add_people_option(audit)
     audit.add_argument("--ledger", type=Path, help="the ledger, to measure the attack")
     audit.add_argument("--json", action="store_true", help="print JSON")
     return commands.run_command(parser, arguments, _audit)
 
 
 def _audit(options: argparse.Namespace) -> bool:
-    originals = datasets.load_faces(options.originals) if options.originals else None
+    originals = datasets.load_faces(options.originals, people=options.people) if options.originals else None
     report = audit_release(options.folder, originals, options.ledger)
     print(report.to_json() if options.json else report)
     return report.passed

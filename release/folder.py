@@ -88,7 +88,7 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
 
 def _check_sub_folders(options: FolderOptions, files: Sequence[Path]) -> None:
     """Raise if sub-folders name the people and a photo is not in any sub-folder."""
-    n_loose = sum(path.parent == options.source for path in files)
+    n_loose = sum(path.parent == options.folder for path in files)
     if options.people == "folders" and n_loose:
         raise ParameterError(
             f"{summary.count(n_loose, 'photo')} not in any sub-folder, so no name says who is on them; make one "

@@ -13,12 +13,8 @@ import detection
 import utils
 from datasets import Faces
 from datasets.faces import read_image
-from datasets.sources import IMAGE_SUFFIXES
+from datasets.formats import IMAGE_SUFFIXES, count_frames, explain_unread
 from detection import Spot, find_faces
-
-#: Unsupported phone and camera formats: brands of an ISO container (HEIC), and suffixes of raw files.
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-_RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +28,14 @@ class Photo:
         The faces, from left to right.
     damage : str
         Why the file cannot be read; empty if it can.
+    n_frames : int
+        Number of images in the file; the first or main one is used.
     """
 
     path: Path
     spots: tuple[Spot, ...] = ()
     damage: str = ""
+    n_frames: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +55,8 @@ class FoundFaces:
     place: np.ndarray
 
 
-def list_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """List the files in a folder and its sub-folders, without hidden files.
+def list_files(source: str | Path) -> tuple[list[Path], list[Path]]:
+    """List the files in a folder and its sub-folders, without hidden files; a single photo is a folder of one.
 
     Returns
     -------
@@ -67,41 +66,29 @@ def list_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
     Raises
     ------
     FileNotFoundError
-        If the folder does not exist.
+        If there is no such folder or file.
     ValueError
         If no file has an image suffix.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of photos")
-    files = sorted(
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file or folder")
+    files = [source] if source.is_file() else _visible_files(source)
+    photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if not photos:
+        reasons = [f"{source}: no photos (suffixes {', '.join(sorted(IMAGE_SUFFIXES))})"]
+        reasons += filter(None, map(explain_unread, files))
+        raise ValueError(reasons[-1] if source.is_file() else ". ".join(reasons[:2]))
+    return photos, others
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return sorted(
         path
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    others = [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
-    if not photos:
-        unread = next(filter(None, map(unread_kind, files)), "")
-        hint = f". {unread}" if unread else ""
-        raise ValueError(f"{folder}: no photos (suffixes {', '.join(sorted(IMAGE_SUFFIXES))}){hint}")
-    return photos, others
-
-
-def unread_kind(path: Path) -> str:
-    """Say why a file that is a photo, or named like one, cannot be read; empty for any other file."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError:
-        return ""
-    if not head:
-        return f"{path}: file is empty; remove it or copy it again"
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return f"{path}: HEIC is not supported; save the photo as JPEG or PNG first"
-    if path.suffix.lower() in _RAW_SUFFIXES:
-        return f"{path}: raw camera files are not supported; save the photo as JPEG or PNG first"
-    return ""
 
 
 def _open_photo(path: Path, thorough: bool = True) -> Photo:
@@ -112,8 +99,8 @@ def _open_photo(path: Path, thorough: bool = True) -> Photo:
     try:
         image = read_image(path)
     except (ValueError, OSError) as error:
-        return Photo(path, damage=unread_kind(path) or str(error))
-    return Photo(path, find_faces(image, thorough))
+        return Photo(path, damage=str(error))
+    return Photo(path, find_faces(image, thorough), n_frames=count_frames(path))
 
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:

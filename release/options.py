@@ -30,7 +30,7 @@ class FolderOptions:
     Attributes
     ----------
     source, out : Path
-        PHOTOS and OUT.
+        PHOTOS, a folder or a single photo, and OUT.
     ledger : Path, optional
         By default ``OUT-private/ledger.json``. All other private files are in the same folder.
     options : dict
@@ -77,6 +77,11 @@ class FolderOptions:
         return self.options or _OWN_PHOTOS.get(self.method, {})
 
     @property
+    def folder(self) -> Path:
+        """The folder of the photos: PHOTOS, or the folder of a single photo."""
+        return self.source.parent if self.source.is_file() else self.source
+
+    @property
     def report(self) -> Path:
         """The private HTML report."""
         return self._beside_ledger("-report.html")
@@ -96,7 +101,7 @@ class FolderOptions:
 
     def name_of(self, path: Path) -> str:
         """Return the name of a photo in the journal and ledger: its path in PHOTOS."""
-        return path.relative_to(self.source).as_posix()
+        return path.relative_to(self.folder).as_posix()
 
     def finished_file(self, number: int) -> Path:
         """Return the file that holds photo `number` until all are done."""
@@ -111,7 +116,7 @@ def check_request(options: FolderOptions) -> None:
     ValueError
         If options contradict each other, or OUT, PHOTOS and the ledger would mix originals and release.
     FileNotFoundError
-        If the folder of photos or a model does not exist.
+        If PHOTOS or a model does not exist.
     """
     _check_embedding(options)
     anonymizer.check_options(options.method, options.options)
@@ -121,8 +126,8 @@ def check_request(options: FolderOptions) -> None:
             "--mode per_photo, or a method like aam"
         )
     source, out, ledger = (path.resolve() for path in (options.source, options.out, options.ledger))
-    if not source.is_dir():
-        raise FileNotFoundError(f"{options.source}: no such folder of photos")
+    if not source.exists():
+        raise FileNotFoundError(f"{options.source}: no such file or folder")
     if out.is_relative_to(source) or source.is_relative_to(out):
         inner, outer = ("OUT", "PHOTOS") if out.is_relative_to(source) else ("PHOTOS", "OUT")
         raise ParameterError(f"{inner} is inside {outer}: originals would be shared; choose another folder")

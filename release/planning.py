@@ -115,6 +115,6 @@ def _folders(options: FolderOptions, photos: Sequence[Photo], found: FoundFaces)
     names = []
     for i, j in zip(found.photo, found.place, strict=True):
         heights = [spot.box[3] - spot.box[1] for spot in photos[i].spots]
-        folder = photos[i].path.relative_to(options.source).parts[0]
+        folder = photos[i].path.relative_to(options.folder).parts[0]
         names.append(folder if j == int(np.argmax(heights)) else None)
     return names

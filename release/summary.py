@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from release.gathering import unread_kind
+from datasets.formats import explain_unread, unread_kind
 from release.journal import SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan
@@ -76,8 +76,9 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
     """Report what was suppressed or left out, and what to check."""
     sentences = []
     if plan.found is not None and plan.model is None:
+        told_apart = "1 person was" if plan.n_people == 1 else f"{plan.n_people} people were"
         sentences.append(
-            f"Only {plan.n_people} people were told apart, fewer than k = {options.k}: all photos with faces are "
+            f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with faces are "
             "suppressed. Add photos, or choose a smaller --k."
         )
     n_faceless = sum(not photo.spots and not photo.damage for photo in plan.photos)
@@ -87,10 +88,15 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
         sentences.append(f"{count(n_faceless, 'photo')} without a detected face: {done}.")
     damaged = [photo.damage for photo in plan.photos if photo.damage]
     sentences += [f"Damaged: {damage}" for damage in damaged]
-    sentences += [unread_kind(path) or f"Not an image: {path}" for path in others]
-    if damaged or others:
-        left_out = f"{count(len(damaged), 'damaged file')}, {count(len(others), 'other file')}"
-        sentences.append(f"Left out: {left_out}.")
+    sentences += [explain_unread(path) or f"Not an image: {path}" for path in others]
+    kinds = Counter(["damaged file"] * len(damaged) + [unread_kind(path) or "other file" for path in others])
+    if kinds:
+        sentences.append(f"Left out: {', '.join(count(number, kind) for kind, number in kinds.items())}.")
+    n_several = sum(photo.n_frames > 1 for photo in plan.photos)
+    if n_several:
+        sentences.append(
+            f"{count(n_several, 'file')} with several images (frames, pages): the first or main one of each is used."
+        )
     if plan.n_doubtful:
         sentences.append(
             f"{count(plan.n_doubtful, 'pair')} of people look alike but count as different; if a pair is one "

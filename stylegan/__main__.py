@@ -41,7 +41,7 @@ def _train(options: argparse.Namespace) -> None:
     refining = read_settings(options, AutoDecoderSettings, "refine_")
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
     first = out.with_name(f"{out.stem}-unrefined.npz") if options.refine else out
-    faces = datasets.load_faces(options.source)
+    faces = datasets.load_faces(options.source, people=options.people)
     photos = prepare_squares(faces, options.resolution, options.held_out, settings.seed)
     trainer = AutoencoderTrainer(photos, settings, tuple(options.channels), options.w_dim)
     run_training(trainer, first, options)
@@ -62,7 +62,9 @@ def _refine(options: argparse.Namespace) -> None:
     """Refine a network with a free code per photo; Ctrl-C stops it, --resume continues."""
     settings = read_settings(options, AutoDecoderSettings)
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
-    _refine_network(datasets.load_faces(options.source), settings, options.start, out, options)
+    _refine_network(
+        datasets.load_faces(options.source, people=options.people), settings, options.start, out, options
+    )
 
 
 def _refine_network(

@@ -15,7 +15,7 @@ import datasets
 import utils
 from datasets import Faces
 from datasets.faces import ImageFiles
-from datasets.sources import IMAGE_SUFFIXES
+from datasets.formats import IMAGE_SUFFIXES
 from stylegan.encoder import load_encoder
 from stylegan.network import StyleNetwork
 from stylegan.projection import ProjectionSettings, Projector, detect_faces

@@ -3,7 +3,9 @@
 import io
 import pickle
 import struct
+import warnings
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +17,9 @@ import datasets
 import datasets.faces
 from datasets import Faces, ImageFiles, is_grey
 from datasets.faces import read_image
+from datasets.formats import count_frames
+
+HEIF = Path(__file__).parent / "heif"
 
 RAFD = "Rafd{pose}_{identity}_{ethnicity}_{sex}_{expression}_{gaze}.jpg"
 
@@ -258,6 +263,33 @@ def test_one_sub_folder_for_each_person(tmp_path):
     assert len(split) == len(split.others) == 3
 
 
+def test_each_photo_of_a_flat_folder_may_be_a_person(tmp_path):
+    for i, name in enumerate(("ann.png", "ann.jpg", "bob.png")):
+        save(tmp_path / name, picture(i))
+    with pytest.raises(ValueError, match="people are unknown.*use people='photos'.*PEOPLE=photos"):
+        datasets.load_faces(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        faces = datasets.load_faces(tmp_path, per_identity=1, people="photos")
+    assert list(faces.identities) == list(faces.names) == ["ann.jpg", "ann.png", "bob.png"]
+    assert faces.others is None
+
+
+@pytest.mark.parametrize(
+    ("source", "people", "message"),
+    [
+        ("orl", "photos", "the people in 'orl' are known; omit people='photos'"),
+        ("orl", "faces", "unknown people 'faces'; choose from 'folders', 'photos'"),
+        ("folder", "photos", "6 of 7 photos lie in sub-folders"),
+    ],
+)
+def test_people_that_do_not_fit_the_source_are_refused(tmp_path, source, people, message):
+    people_folder(tmp_path / "folder")
+    save(tmp_path / "folder" / "loose.png", picture())
+    with pytest.raises(ValueError, match=message):
+        datasets.load_faces("orl" if source == "orl" else tmp_path / source, people=people)
+
+
 def test_hidden_files_texts_and_empty_sub_folders_are_left_out(tmp_path):
     people_folder(tmp_path)
     save(tmp_path / "ann" / ".hidden.png", picture())
@@ -432,6 +464,74 @@ def test_the_exif_rotation_is_applied(tmp_path, orientation, undo):
     np.testing.assert_array_equal(read_image(path), upright)
 
 
+def ramps(height=64, width=40):
+    """The picture in tests/heif, which pillow-heif encoded: red across, green down, and blue in one corner."""
+    y, x = np.mgrid[:height, :width]
+    blue = np.where((x < width // 2) & (y < height // 2), 255, 0)
+    return np.dstack([x * 255 // (width - 1), y * 255 // (height - 1), blue]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["turned", "ten_bits_alpha", "premultiplied", "two"])
+def test_heic_is_read_upright_opaque_and_the_main_image(name):
+    """`turned` is stored rotated, and both its container and its EXIF say so; `two` holds another image first."""
+    image, expected = read_image(HEIF / f"{name}.heic").astype(int), ramps().astype(int)
+    assert image.shape == expected.shape
+    if name in ("ten_bits_alpha", "premultiplied"):
+        assert (image[:18] == 255).all()
+        image, expected = image[22:], expected[22:]
+    assert np.abs(image - expected).mean() < 5
+    assert count_frames(HEIF / f"{name}.heic") == (2 if name == "two" else 1)
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 1), (8, 3)])
+def test_the_rotation_of_avif_is_applied_once(tmp_path, orientation, turns):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(ramps(), turns)))
+    image = read_image(save(tmp_path / "a.avif", stored, exif=exif, quality=95)).astype(int)
+    assert image.shape == ramps().shape
+    assert np.abs(image - ramps()).mean() < 5
+
+
+SEVERAL_IMAGES = {"a.gif": {}, "b.webp": {"lossless": True}, "c.apng": {"format": "png"}, "d.tif": {},
+                  "e.mpo": {"quality": 95}, "f.avif": {"quality": 95}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEVERAL_IMAGES)
+def test_of_several_images_in_a_file_the_first_is_read(tmp_path, name):
+    first, *rest = (Image.fromarray(picture(i)) for i in range(3))
+    path = save(tmp_path / name, first, save_all=True, append_images=rest, **SEVERAL_IMAGES[name])
+    assert np.abs(read_image(path).astype(int) - picture(0)).mean() < 8
+    assert np.abs(read_image(path).astype(int) - picture(1)).mean() > 20
+    assert count_frames(path) == 3
+    assert count_frames(save(tmp_path / f"one{path.suffix}", first, **SEVERAL_IMAGES[name])) == 1
+
+
+def test_files_with_several_images_are_counted_once(tmp_path):
+    people_folder(tmp_path)
+    frames = [Image.fromarray(picture(i)) for i in range(3)]
+    for name in ("ann/loop.gif", "bob/scan.tif"):
+        save(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"2 of 8 files hold several images \(first: loop.gif\)") as warned:
+        datasets.load_faces(tmp_path, per_identity=1)
+    assert len(warned) == 1
+
+
+def test_videos_and_raw_files_in_a_folder_are_counted_once(tmp_path):
+    people_folder(tmp_path)
+    for name in ("ann/clip.mov", "ann/1.CR2", "bob/notes.txt"):
+        (tmp_path / name).write_bytes(b"content")
+    with pytest.warns(
+        UserWarning, match=r"2 files are left out \(first: .*1.CR2: raw camera files"
+    ) as warned:
+        assert len(datasets.load_faces(tmp_path)) == 6
+    assert len(warned) == 1
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "clip.mp4").write_bytes(b"content")
+    with pytest.raises(ValueError, match="holds no photos.*clip.mp4: videos are not supported yet"):
+        datasets.load_faces(tmp_path / "videos")
+
+
 def test_one_folder_may_hold_images_of_all_kinds_and_sizes(tmp_path):
     base = Image.fromarray(picture(height=120, width=90))
     kinds = {
@@ -566,6 +666,9 @@ def wrong_file(kind):
     buffer = io.BytesIO()
     if kind.startswith("cut"):
         _, ending, share = kind.split()
+        if ending == "heic":
+            content = (HEIF / "turned.heic").read_bytes()
+            return "wrong.heic", content[: int(len(content) * float(share))]
         Image.fromarray(noise()).save(buffer, {"jpg": "jpeg"}.get(ending, ending))
         return f"wrong.{ending}", buffer.getvalue()[: int(len(buffer.getvalue()) * float(share))]
     if kind == "tiny":
@@ -583,7 +686,8 @@ def wrong_file(kind):
 
 
 WRONG_FILES = [
-    *(f"cut {ending} {share}" for ending in ("jpg", "png", "gif", "bmp", "webp") for share in (0.5, 0.99)),
+    *(f"cut {ending} 0.5" for ending in ("jpg", "png", "gif", "bmp", "webp", "avif", "heic")),
+    *(f"cut {ending} 0.99" for ending in ("jpg", "png", "gif", "bmp", "webp", "avif", "heic")),
     "tiny", "narrow", "text", "empty", "bomb", "promise",
 ]  # fmt: skip
 
@@ -596,6 +700,7 @@ def test_a_wrong_photo_is_named(tmp_path, kind):
     with pytest.raises(ValueError, match="1 of 7 photos cannot be used") as error:
         datasets.load_faces(tmp_path)
     assert str(tmp_path / "bob" / name) in str(error.value)
+    assert ("is cut short; copy it again" in str(error.value)) == kind.startswith(("cut", "promise"))
 
 
 def test_of_many_wrong_photos_only_some_are_named(tmp_path):
@@ -619,11 +724,11 @@ def read_or_refuse(path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "tif", "bmp", "webp", "pgm"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "tif", "bmp", "webp", "pgm", "avif", "heic"])
 def test_damaged_bytes_give_an_image_or_are_refused(tmp_path, ending):
     random = np.random.default_rng(0)
-    path = save(tmp_path / f"a.{ending}", picture())
-    whole = path.read_bytes()
+    path = tmp_path / f"a.{ending}"
+    whole = (HEIF / "two.heic" if ending == "heic" else save(path, picture())).read_bytes()
     images = []
     for _ in range(100):
         damaged = bytearray(whole)
@@ -631,5 +736,6 @@ def test_damaged_bytes_give_an_image_or_are_refused(tmp_path, ending):
             damaged[random.integers(len(damaged))] = random.integers(256)
         path.write_bytes(damaged)
         images.append(read_or_refuse(path))
+        assert count_frames(path) >= 1
     for image in images:
         assert image is None or (image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3)

@@ -149,15 +149,39 @@ def test_small_faces_are_found(orl):
 # Several faces, no face
 
 
-def test_of_several_faces_the_largest_counts_with_one_warning(orl):
+def test_of_several_faces_the_largest_counts(orl):
     photo = side_by_side(orl)
-    with pytest.warns(UserWarning, match=r"1 of 2 photos show several faces \(first: number 1\)") as seen:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         result = detect([orl.images[0], photo])
-    assert len(seen) == 1
     assert list(result.n_faces) == [1, 2]
     assert result.found.all()
     assert 180 <= result.boxes[1, [0, 2]].mean() <= 364
     assert (result.landmarks[1, :, 0] > 170).all()
+
+
+def test_photos_without_a_face_or_with_several_are_reported_once_each(orl):
+    photos = [orl.images[0], *[noise()] * 4, side_by_side(orl)]
+    faces = datasets.Faces.of(photos, ["ann"] * 6, list("abcdef"))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        detection.report_photos(faces)
+    texts = [str(warning.message) for warning in seen]
+    assert len(texts) == 2
+    assert (
+        "no face was found in 4 of 6 photos (b, c, d, ...): the whole photo is used as the face" in texts[0]
+    )
+    assert "1 of 6 photos show several faces (f): the largest face" in texts[1]
+
+
+def test_photos_of_the_gallery_are_reported_with_the_others(orl):
+    photos = datasets.Faces.of([orl.images[0], noise()], ["ann", "ann"], ["a", "b"])
+    with pytest.warns(UserWarning, match=r"no face was found in 1 of 2 photos \(b\)") as seen:
+        detection.report_photos(photos.split(1, 0))
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detection.report_photos(photos.select([0]))
 
 
 def test_strict_refuses_several_faces(orl):
@@ -231,16 +255,14 @@ def test_no_photo_is_refused(empty):
 def test_images_are_not_changed(orl):
     photos = [orl.images[0].copy(), side_by_side(orl), noise()]
     before = [photo.copy() for photo in photos]
-    with pytest.warns(UserWarning, match="several faces"):
-        landmarks = detect(photos).landmarks
+    landmarks = detect(photos).landmarks
     for photo, points in zip(photos, landmarks, strict=True):
         aligned_crop(photo, points)
     for photo, copy in zip(photos, before, strict=True):
         np.testing.assert_array_equal(photo, copy)
     for photo in photos:
         photo.flags.writeable = False
-    with pytest.warns(UserWarning, match="several faces"):
-        np.testing.assert_array_equal(detect(photos).landmarks, landmarks)
+    np.testing.assert_array_equal(detect(photos).landmarks, landmarks)
 
 
 # Geometry

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -1106,6 +1107,27 @@ def no_sweep(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "sweep", never)
     monkeypatch.setattr(experiments, "_OUTPUTS", tmp_path)
     monkeypatch.setattr(evaluation, "save_table", never)
+
+
+def test_command_takes_each_photo_as_a_person_and_warns_once_of_each_kind(orl, tmp_path, monkeypatch):
+    photos = [*orl.images[:40:10], np.full((112, 92, 3), 90, np.uint8), np.hstack(orl.images[[50, 60]])]
+    (tmp_path / "flat").mkdir()
+    for i, photo in enumerate(photos):
+        Image.fromarray(photo).save(tmp_path / "flat" / f"{i}.png")
+    monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
+    looked_into = [evaluation.Combination("dlib", "ward", "pixel", 2)]
+    monkeypatch.setattr(experiments, "LOOKED_INTO", {"tiny": lambda faces, k_values: looked_into})
+    asked = [str(tmp_path / "flat"), "--grid", "tiny", "--k", "2:3", "--jobs", "1", "--output", str(tmp_path)]
+    assert experiments.main(asked) == 2
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert experiments.main([*asked, "--people", "photos"]) == 0
+    ours = [str(w.message) for w in warned if "photos" in str(w.message)]
+    assert [text.split(":")[0] for text in ours] == [
+        "no face was found in 1 of 6 photos (4.png)", "1 of 6 photos show several faces (5.png)"
+    ]  # fmt: skip
+    table = evaluation.load_table(tmp_path / "flat_tiny.csv")
+    assert (table["n_people"] == 6).all() and (table["n_missed"] == 1).all()
 
 
 @pytest.mark.usefixtures("no_sweep")

@@ -136,6 +136,7 @@ def test_visualizing_results_writes_its_figures(folder):
 def test_make_passes_on_what_is_chosen():
     chosen = [
         "DATA=my photos",
+        "PEOPLE=photos",
         "K=2:6",
         "EMBEDDING=pca,dlib",
         "PARTITIONER=ward",
@@ -144,8 +145,9 @@ def test_make_passes_on_what_is_chosen():
     ]
     make = ["make", "--dry-run", "--always-make", "experiments", *chosen]
     said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for part in ('-m evaluation "my photos" --grid quick --k "2:6" --seed "3,4"', '--embeddings "pca,dlib"',
-                 '-r embeddings "pca,dlib"', '-r partitioners "ward"', '-r seeds "3,4"', "-p seed 3\n"):  # fmt: skip
+    for part in ('-m evaluation "my photos" --people "photos" --grid quick --k "2:6" --seed "3,4"',
+                 '--embeddings "pca,dlib"', '-r people "photos"', '-r embeddings "pca,dlib"',
+                 '-r partitioners "ward"', '-r seeds "3,4"', "-p seed 3\n"):  # fmt: skip
         assert part in said
 
 

@@ -10,12 +10,14 @@ from typing import get_type_hints
 
 import numpy as np
 
+import datasets
 from training.loop import TrainingLoop, TrainingSettings
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[TrainingSettings], default: str) -> None:
     """Add the common arguments of a training command: photos, files (with a default for ``--out``), settings."""
-    parser.add_argument("source", help="'orl' or a folder of photos, with one sub-folder per person")
+    parser.add_argument("source", help="'orl' or a folder of photos")
+    datasets.add_people_option(parser)
     parser.add_argument("--out", type=Path, help=f"file for the weights (default {default})")
     parser.add_argument("--checkpoint", type=Path, help="file to resume from (default NAME.checkpoint.npz)")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")

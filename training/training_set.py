@@ -173,6 +173,7 @@ def prepare(
         rows = np.flatnonzero(people == person)
         apart[random.choice(rows, size=min(held_out, len(rows) - 1), replace=False)] = True
     # Learn the frame from the training photos, and align all photos to it. (n, h, w, c)
+    detection.report_photos(faces)
     landmarks = detection.detect(faces).landmarks
     training = faces.select(~apart)
     channels = 1 if training.grey else 3
