@@ -1,14 +1,12 @@
 """Choose the faces that surrogates are mixed from in ``per_photo`` mode: clear ones.
 
-Sunglasses, a mask, a hand or a head turned away spoil the surrogate of the whole cluster, and so every photo into which it
-is pasted. Such faces still get a surrogate, but others lend its looks. A surrogate is mixed from at least k people all
-the same: where a cluster has fewer people with clear faces, the most similar people of other clusters step in. This is
-for ``per_photo`` mode, which claims no k-anonymity; a shared surrogate is always mixed from all its members.
+Sunglasses, a mask, a hand or a head turned away spoil the surrogate of the whole cluster, and so every photo into which
+it is pasted. Such faces still get a surrogate, but others lend its looks. A surrogate is mixed from at least k people
+all the same: where a cluster has fewer people with clear faces, the most similar people of other clusters step in.
+This is for ``per_photo`` mode, which claims no k-anonymity; a shared surrogate is always mixed from all its members.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -18,13 +16,13 @@ import embedding
 from datasets import Faces
 from release.pose import Pose
 
-#: Side and zoom of the grey crops that are compared (see `detection.aligned_crop`), and the two parts of them that must
-#: look as usual, as rows and columns: eyes with brows, and mouth with nostrils.
+#: Side and zoom of the grey crops that are compared (see `detection.aligned_crop`), and two parts of them, as rows and
+#: columns: eyes with brows, and mouth with nostrils.
 _CROP, _ZOOM = 64, 0.85
 _EYES, _MOUTH = np.s_[18:34, 12:52], np.s_[36:58, 16:48]
 #: Lowest correlation of each part with the median face; sunglasses, hands and the shadows of caps are below it, and so
 #: are about a third of the other faces on photos of groups.
-_LEAST_EYES, _LEAST_MOUTH = 0.48, 0.3
+_LEAST_EYES, _LEAST_MOUTH = 0.48, 0.35
 #: Standard deviations, in pixels of the crop, that define local brightness and contrast, and the least contrast.
 _LOCAL, _CONTRAST, _LEAST_CONTRAST = 8, 12, 4.0
 #: Largest turn of a clear face to the side, and up or down, in degrees.

@@ -48,8 +48,8 @@ _BLURS, _LEAST_BLURRED = (1.0, 2.0, 4.0), 1.25
 _SHARPENING, _GRAIN = 1.6, 2.0
 #: Mean absolute a and b (Lab) below which an image counts as grey.
 _GREY = 2.5
-#: Difference from smooth skin (Lab) above which a surrogate's forehead shows hair, up to twice of which it is reduced; how
-#: soft the border of the cleaned area is at brows and eyes (face widths), and how far it reaches below the nose bridge.
+#: Difference from smooth skin (Lab) above which a surrogate's forehead shows hair; the width of the soft border of the
+#: cleaned area at brows and eyes, in face widths; and how far the area reaches below the nose bridge (see `_level`).
 _UNLIKE_SKIN, _CLEAN_EDGE, _CLEAN_BELOW = 6.0, 0.06, 0.15
 #: When a grey surrogate gets a skin tone: how much redder the lips are (Lab), and the eyes' share of the colour.
 _LIPS, _EYES = 7.0, 0.35
@@ -368,8 +368,9 @@ def _spread(values: np.ndarray) -> float:
 
 
 def _surface(area: np.ndarray, values: np.ndarray, degree: int) -> np.ndarray:
-    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) in an area, bool (h, w), and continue it: (h, w).
+    """Fit a plane (degree 1) or paraboloid (2) robustly to values in an area, and continue it over the picture.
 
+    `area` is bool (h, w), `values` holds one number for each of its pixels; returns float32 (h, w).
     Least squares with five rounds of Tukey's biweight, so that a beard or glasses have little effect.
     """
     step = max(1, len(values) // 4000)
@@ -427,7 +428,7 @@ def _close_seam(matched: np.ndarray, part: np.ndarray, seen: np.ndarray, reach: 
 
 
 def _match_sharpness(matched: np.ndarray, part: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Blur the surrogate where the photo is blurred: lower its detail, band by band, to the level of the covered face."""
+    """Blur the surrogate if the photo is blurred: lower its detail, band by band, to that of the covered face."""
     inside = seen > 0.9
     if inside.sum() < 16:
         return matched
