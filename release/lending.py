@@ -14,6 +14,7 @@ import numpy as np
 import detection
 import embedding
 from datasets import Faces
+from release import pasting
 from release.pose import Pose
 
 #: Side and zoom of the grey crops that are compared (see `detection.aligned_crop`), and two parts of them, as rows and
@@ -25,6 +26,8 @@ _EYES, _MOUTH = np.s_[18:34, 12:52], np.s_[36:58, 16:48]
 _LEAST_EYES, _LEAST_MOUTH = 0.48, 0.35
 #: Standard deviations, in pixels of the crop, that define local brightness and contrast, and the least contrast.
 _LOCAL, _CONTRAST, _LEAST_CONTRAST = 8, 12, 4.0
+#: Largest share of the skin that is covered (see `pasting.covered_share`).
+_MOST_COVERED = 0.15
 #: Largest turn of a clear face to the side, and up or down, in degrees.
 _YAW, _PITCH = 20, 16
 #: Each person lends at most this many photos: the clearest.
@@ -51,8 +54,11 @@ def clearness(faces: Faces) -> np.ndarray:
     eyes, mouth = (
         np.array([_correlation(crop[part], median[part]) for crop in crops]) for part in (_EYES, _MOUTH)
     )
-    turned = np.abs([Pose.fit(points).angles for points in detection.detect(faces).landmarks])  # (n, 2)
+    landmarks = detection.detect(faces).landmarks
+    turned = np.abs([Pose.fit(points).angles for points in landmarks])  # (n, 2)
+    pairs = zip(faces.images, landmarks, strict=True)
     clear = (eyes >= _LEAST_EYES) & (mouth >= _LEAST_MOUTH) & (turned <= [_YAW, _PITCH]).all(axis=1)
+    clear &= np.array([pasting.covered_share(*pair) for pair in pairs]) <= _MOST_COVERED
     return np.where(clear, np.minimum(eyes, mouth), -np.inf)
 
 

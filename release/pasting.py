@@ -51,6 +51,8 @@ _GREY = 2.5
 #: Difference from smooth skin (Lab) above which a surrogate's forehead shows hair; the width of the soft border of the
 #: cleaned area at brows and eyes, in face widths; and how far the area reaches below the nose bridge (see `_level`).
 _UNLIKE_SKIN, _CLEAN_EDGE, _CLEAN_BELOW = 6.0, 0.06, 0.15
+#: Difference from smooth skin (Lab) that is not skin, even in light from the side.
+_COVERED = 20.0
 #: When a grey surrogate gets a skin tone: how much redder the lips are (Lab), and the eyes' share of the colour.
 _LIPS, _EYES = 7.0, 0.35
 #: Number of colour patches per side that remain of a blurred-out area.
@@ -352,6 +354,27 @@ def _clean_forehead(lab: np.ndarray, target: np.ndarray, skin: np.ndarray) -> np
     share = np.clip(unlike - 1, 0, 1) * np.clip(away, 0, 1) * np.clip(above, 0, 1)
     share = cv2.GaussianBlur(share.astype(np.float32), (0, 0), max(1.0, 0.01 * _face_width(target)))
     return lab + (smooth - lab) * share[..., None]
+
+
+def covered_share(image: np.ndarray, landmarks: np.ndarray) -> float:
+    """Share of a face's skin that something covers: sunglasses, a mask, hair or a deep shadow.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+
+    Returns
+    -------
+    float
+        Share of the pixels that differ in lightness or colour from smooth skin; 1 for a face that is too small.
+    """
+    skin = _skin(landmarks, _soft_mask(landmarks, *image.shape[:2]))
+    if skin.sum() < 16:
+        return 1.0
+    lab = _to_lab(image)
+    smooth = np.dstack([_surface(skin, lab[..., channel][skin], degree=1) for channel in range(3)])
+    return float((np.linalg.norm(lab - smooth, axis=2)[skin] > _COVERED).mean())
 
 
 def _level(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
