@@ -3,7 +3,7 @@
 Gross, Sweeney, de la Torre and Baker, "Model-based face de-identification", CVPR Workshops 2006 (k-Same-M);
 Cootes, Edwards and Taylor, "Active appearance models", PAMI 23(6), 2001 (the model).
 
-How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_draw_mixture` and `_mix_textures`):
+How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_mix_textures`):
 
 1. Each member's face is encoded as appearance parameters: landmarks ("shape") and aligned pixels ("texture"), each
    projected on principal components, then both together.
@@ -11,6 +11,8 @@ How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_draw_mixtur
 3. The surrogate's texture is mixed in the bands of a Laplacian pyramid (Burt and Adelson 1983). A plain mean of k faces
    shows ghosts: the glasses, moles and hairlines of single members at 1/k of their strength. So in the fine bands,
    detail that stands out from the typical face counts only as far as more than half of the members share it.
+   A member whose photo is smaller than the frame has no fine detail and is left out of these bands. Colour comes from
+   coloured photos alone.
 4. Means lose contrast in fine detail. The strength of each fine band is raised towards the members' (Tiddeman, Burt and
    Perrett, "Prototyping and transforming facial textures for perception research", IEEE CG&A 21(5), 2001).
 5. The texture is warped to the shape.
