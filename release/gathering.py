@@ -9,6 +9,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 
+import detection
 import utils
 from datasets import Faces
 from datasets.faces import read_image
@@ -128,4 +129,7 @@ def gather_faces(photos: Sequence[Photo]) -> FoundFaces | None:
         return None
     crops, names = [photos[i].spots[j].crop for i, j in rows], [f"{i}/{j}" for i, j in rows]
     photo, place = np.array(rows, dtype=np.int64).T
-    return FoundFaces(Faces.of(crops, names=names, source="photos"), photo, place)
+    faces = Faces.of(crops, names=names, source="photos")
+    landmarks = np.stack([spot.landmarks_in_crop for _, _, spot in spots if spot.crop is not None])
+    detection.remember(faces, landmarks)
+    return FoundFaces(faces, photo, place)

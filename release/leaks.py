@@ -236,9 +236,7 @@ def _described_photos(
 
 def _same_crop(released: np.ndarray, spot: Spot, scale: float) -> np.ndarray:
     """Crop the face from the released photo, `scale` times as large, as it was cropped from the original."""
-    turn, shift = spot.transform[:, :2], spot.transform[:, 2]
-    transform = np.column_stack([turn @ (np.eye(2) / scale), turn @ np.full(2, 0.5 / scale - 0.5) + shift])
-    return detection.cut(released, transform, *spot.crop.shape[:2])
+    return detection.cut(released, spot.scaled(scale).transform, *spot.crop.shape[:2])
 
 
 def tell_findings(table: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ from checks import ParameterError
 from datasets import Faces
 from detection import Spot
 from distances import mean_of_groups
-from release import references
+from release import lending, references
 from release.alike import partition_alike
 from release.gathering import FoundFaces, Photo, gather_faces
 from release.options import FolderOptions
@@ -137,10 +137,15 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
         return replace(plan, model=anonymizer.load(options.method, faces, **options.method_options))
     if plan.n_people < options.k:
         return plan
-    model = anonymizer.load(options.method, faces.select(members), **options.method_options)
-    labels, how = _partition(options, faces.select(members), descriptors[members])
-    clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    images = [model.surrogate(rows) for rows in utils.progress(clusters, "making surrogates")]
+    replaced, described = faces.select(members), descriptors[members]
+    model = anonymizer.load(options.method, replaced, **options.method_options)
+    labels, how = _partition(options, replaced, described)
+    if options.mode == "per_photo":
+        clear = lending.clearness(replaced)
+        mixed = lending.lenders(labels, replaced.identities, described, clear, options.k)
+    else:
+        mixed = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    images = [model.surrogate(rows) for rows in utils.progress(mixed, "making surrogates")]
     surrogates = [_with_landmarks(image) for image in images]
     every = _spread_labels(options.mode, labels, descriptors, members, kept)
     return replace(plan, model=model, labels=every, surrogates=surrogates, notes=notes + how)

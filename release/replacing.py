@@ -19,7 +19,7 @@ import numpy as np
 import detection
 import utils
 from datasets import Faces
-from datasets.faces import ImageFiles, read_image
+from datasets.faces import read_image
 from detection import Spot
 from release import pasting
 from release.gathering import Photo
@@ -147,18 +147,20 @@ def _make_photo(
         The record for the journal.
     """
     image, edits = read_image(path), list(decided)
-    for i, edit in enumerate(edits):
-        if edit.outcome in (FILTERED, REPLACED):
-            before, image = image, _apply(image, edit, decided)
-            if not _changed(before, image, edit.spot.box):
-                edits[i] = replace(edit, outcome=BLURRED, reason=_NOT_PASTED)
-    for edit in edits:  # last, so that no other edit restores what they hide
-        if edit.outcome == BLURRED:
-            image = pasting.blur_out(image, edit.spot.box, edit.spot.landmarks)
     scale = min(1.0, largest_side / max(image.shape[:2]))
+    image = detection.resize(image, scale)
+    placed = [replace(edit, spot=edit.spot.scaled(scale)) for edit in decided]
+    for i, edit in enumerate(placed):
+        if edit.outcome in (FILTERED, REPLACED):
+            before, image = image, _apply(image, edit, placed)
+            if not _changed(before, image, edit.spot.box):
+                edits[i] = replace(edits[i], outcome=BLURRED, reason=_NOT_PASTED)
+    for edit, place in zip(edits, placed, strict=True):  # last, so that no other edit restores what they hide
+        if edit.outcome == BLURRED:
+            image = pasting.blur_out(image, place.spot.box, place.spot.landmarks)
     faces = [edit.record(scale) for edit in edits]
     try:
-        image = _blur_the_rest(detection.resize(image, scale), faces, scale)
+        image = _blur_the_rest(image, faces, scale)
     except SearchError as error:
         target.unlink(missing_ok=True)
         return {"source": source, "status": FAILED, "reason": str(error), "faces": []}
@@ -264,17 +266,18 @@ def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
     return path, options.finished_file(number), options.name_of(path), small, options.largest_side
 
 
-class _Originals(Sequence):
-    """The original photos, read on demand; a blank photo where the original may be released, or cannot be read."""
+class _OnDemand(Sequence):
+    """Images that are read from their files whenever they are needed; a blank image where no file is given."""
 
-    def __init__(self, photos: Sequence[Photo], compared: Sequence[bool]):
-        self.photos, self.compared = photos, compared
+    def __init__(self, paths: Sequence[Path | None]):
+        self.paths = paths
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return read_image(self.photos[i].path) if self.compared[i] else np.zeros((16, 16, 3), dtype=np.uint8)
+        path = self.paths[i]
+        return np.zeros((16, 16, 3), dtype=np.uint8) if path is None else read_image(path)
 
 
 def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
@@ -293,11 +296,15 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
         outcomes = {face["outcome"] for face in record["faces"]}
         return not photo.spots or outcomes == {KEPT}
 
-    compared = [not may_stay(photo, record) for photo, record in zip(plan.photos, records, strict=True)]
+    # Originals that the images must differ from.
+    originals = [
+        None if may_stay(photo, record) else photo.path
+        for photo, record in zip(plan.photos, records, strict=True)
+    ]
     write_release(
         options.out,
-        Faces(_Originals(plan.photos, compared), [f"photo {i}" for i in range(len(names))], names),
-        ImageFiles([options.finished_file(i) for i in np.flatnonzero(written)]),
+        Faces(_OnDemand(originals), [f"photo {i}" for i in range(len(names))], names),
+        _OnDemand([options.finished_file(i) for i in np.flatnonzero(written)]),
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
         ledger=options.ledger,

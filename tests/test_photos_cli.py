@@ -16,7 +16,7 @@ import detection
 import release
 from anonymizer.__main__ import _make_parser, main, read_options
 from datasets.faces import is_grey, read_image
-from release import gathering, journal, leaks, pasting, replacing
+from release import gathering, journal, leaks, pasting, planning, replacing
 from release.people import doubtful_pairs, group_people
 from release.pose import _MEAN_FACE, Pose
 
@@ -563,6 +563,74 @@ def test_the_surroundings_follow_the_outline():
     x, y = np.rint(target[[2, 14]]).astype(int).T
     assert (part[y, x] < 20).all()
     assert np.array_equal(pasting._make_room(part, landmarks, landmarks), part)
+
+
+def test_a_reduced_photo_is_pasted_at_its_reduced_size(orl, portrait, tmp_path):
+    _, _, other, points = portrait
+    photo = detection.resize(scene([orl.images[0]], [(130, 130, 200, 12)], (260, 260)), 2.0)
+    small = detection.resize(photo, 0.5)
+    for name, image in (("large.png", photo), ("small.png", small)):
+        Image.fromarray(image).save(tmp_path / name)
+    (spot,) = detection.find_faces(photo)
+    made = []
+    for name, place in (("large.png", spot), ("small.png", spot.scaled(0.5))):
+        edit = replacing._FaceEdit(place, replacing.REPLACED, surrogate=planning.Surrogate(other, points))
+        record = replacing._make_photo(tmp_path / name, tmp_path / "out.png", name, [edit], 260)
+        made.append(read_image(tmp_path / "out.png"))
+        np.testing.assert_allclose(record["faces"][0]["box"], place.box, atol=0.06)
+    np.testing.assert_array_equal(*made)
+    assert not np.array_equal(made[0], small)
+
+
+@pytest.mark.parametrize("side", ["left", "bottom"])
+def test_a_face_is_replaced_up_to_the_border_of_the_photo(portrait, side):
+    photo, landmarks, other, points = portrait
+    whole = pasting.paste(photo, landmarks, other, points).astype(int)
+    cut = int(landmarks[[48, 36]].min() - 12) if side == "left" else int(landmarks[48:60, 1].max() + 12)
+    part = np.s_[:, cut:] if side == "left" else np.s_[:cut]
+    shift = [cut, 0] if side == "left" else [0, 0]
+    result = pasting.paste(np.ascontiguousarray(photo[part]), landmarks - shift, other, points).astype(int)
+    edge = np.s_[:, 0] if side == "left" else np.s_[-1]
+    face = pasting._soft_mask(landmarks, *photo.shape[:2])[part][edge] > 0.9
+    assert face.sum() > 20
+    before, there, expected = (image[edge][face] for image in (photo[part].astype(int), result, whole[part]))
+    assert np.abs(there - expected).mean() < 0.5 * np.abs(there - before).mean()
+
+
+def test_a_blurred_photo_gets_a_blurred_face(portrait):
+    photo, landmarks, other, points = portrait
+    inside = _distance_outside(photo.shape, landmarks) == 0
+    details = []
+    for blur in (0.3, 4.0):
+        result = pasting.paste(cv2.GaussianBlur(photo, (0, 0), blur), landmarks, other, points)
+        level = result.astype(np.float32).mean(axis=2)
+        details.append(np.abs(level - cv2.GaussianBlur(level, (0, 0), 1.5))[inside].mean())
+    assert details[1] < 0.5 * details[0]
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_surface_is_found_in_spite_of_a_beard(degree):
+    x, y = np.meshgrid(np.linspace(-1, 1, 80), np.linspace(-1, 1, 60))
+    surface = 50 + 8 * x - 5 * y + (6 * x * y - 4 * y**2 if degree == 2 else 0)
+    values = surface.copy()
+    values[50:, 20:60] -= 40
+    area = np.ones((60, 80), dtype=bool)
+    found = pasting._surface(area, values[area], degree)
+    np.testing.assert_allclose(found[:45], surface[:45], atol=1)
+
+
+def test_hair_on_the_forehead_of_a_surrogate_becomes_skin(portrait):
+    _, landmarks, _, _ = portrait
+    lab = np.full((260, 260, 3), (65.0, 12.0, 15.0), np.float32)
+    clean = lab.copy()
+    x, y = np.rint(landmarks[[19, 24]].mean(axis=0) + 0.25 * (landmarks[27] - landmarks[8])).astype(int)
+    cv2.circle(lab, (int(x), int(y)), 6, (25.0, 2.0, 4.0), -1)
+    chin = np.rint(landmarks[8] + 0.1 * (landmarks[27] - landmarks[8])).astype(int)
+    cv2.circle(lab, tuple(map(int, chin)), 4, (40.0, 12.0, 15.0), -1)
+    skin = pasting._skin(landmarks, pasting._soft_mask(landmarks, 260, 260))
+    result = pasting._clean_forehead(lab, landmarks, skin)
+    assert np.abs(result[y, x] - clean[y, x]).max() < 5
+    np.testing.assert_array_equal(result[chin[1], chin[0]], lab[chin[1], chin[0]])
 
 
 def test_a_face_pasted_over_itself_stays(portrait):
