@@ -27,7 +27,7 @@ def save_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it to save {path.name}")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".partial-{path.name[:80]}-")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
