@@ -1,6 +1,6 @@
 """The last gate: a face that counts as hidden must have changed, and no surrogate may show a single photo.
 
-Both compare the structure of faces, whatever their brightness and contrast.
+Both compare the structure of faces, whatever their brightness and contrast; a negative counts as unchanged.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def _detail_of_faces(images: Faces | Sequence[np.ndarray]) -> tuple[np.ndarray, 
 
 
 def _correlations(photos: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Correlation of the detail of n photos (n, 64, 64) with that of an image (64, 64): (n,)."""
+    """Size of the correlation of the detail of n photos (n, 64, 64) with that of an image (64, 64): (n,)."""
     rows, row = photos.reshape(len(photos), -1), drawn.ravel()
-    return rows @ row / np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(row), 1e-9)
+    return np.abs(rows @ row) / np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(row), 1e-9)
 
 
 def _detail(part: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def _share_left(before: np.ndarray, after: np.ndarray, same: float) -> float:
     """Largest share of a half of a face whose detail (64, 64) is left, by the correlation in small windows."""
     strengths = [_smooth(detail * detail) for detail in (before, after)]
     clear = [strength > _NOISE**2 for strength in strengths]
-    correlation = _smooth(before * after) / np.sqrt(np.maximum(strengths[0] * strengths[1], 1e-9))
+    correlation = np.abs(_smooth(before * after)) / np.sqrt(np.maximum(strengths[0] * strengths[1], 1e-9))
     left = clear[0] & clear[1] & (correlation > same)
     return max(float((left & half).sum() / max((clear[0] & half).sum(), 1)) for half in _HALVES)
 

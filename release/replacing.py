@@ -176,9 +176,11 @@ def _replace_faces(
     placed = [replace(edit, spot=edit.spot.scaled(scale)) for edit in decided]
     for i, edit in enumerate(placed):
         if edit.outcome in (FILTERED, REPLACED):
-            before, image = image, _apply(image, edit, placed)
-            if gate.is_left(before, image, edit.spot.box, edit.outcome):
+            edited = _apply(image, edit, placed)
+            if gate.is_left(image, edited, edit.spot.box, edit.outcome):
                 edits[i] = replace(edits[i], outcome=BLURRED, reason=_NOT_PASTED)
+            else:
+                image = edited
     for edit, place in zip(edits, placed, strict=True):  # last, so that no other edit restores what they hide
         if edit.outcome == BLURRED:
             image = pasting.blur_out(image, place.spot.box, place.spot.landmarks)
