@@ -92,7 +92,7 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
         people=report.show_people(plan, options.same_person),
         k=options.k if plan.labels is not None else None,
     )  # fmt: skip
-    utils.save_atomic(options.report, lambda file: file.write(page.encode()))
+    utils.save_atomic(options.report, lambda file: file.write(page.encode(errors="backslashreplace")))
     shutil.rmtree(options.work, ignore_errors=True)
     return Outcome([*sentences, f"Report: {options.report}"], audit is not None and audit.passed)
 
