@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import reprlib
 import typing
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -50,13 +51,21 @@ class Number:
     def accepts(self, value) -> bool:
         """Whether a value is a number that satisfies the rule; bool is not a number."""
         kinds = (int, np.integer) if self.kind is int else (int, float, np.integer, np.floating)
-        if isinstance(value, bool | np.bool_) or not isinstance(value, kinds) or not math.isfinite(value):
+        if isinstance(value, bool | np.bool_) or not isinstance(value, kinds) or not _is_finite(value):
             return False
         return all(_KEEPS_LIMIT[name](value, limit) for name, limit in self._limits())
 
     def _limits(self) -> list[tuple[str, float]]:
         limits = [(name, getattr(self, name)) for name in _KEEPS_LIMIT]
         return [(name, limit) for name, limit in limits if limit is not None]
+
+
+def _is_finite(value) -> bool:
+    """Whether a number is finite as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a huge integer
+        return False
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,13 @@ def check(name: str, value, rule: Number | Choice):
         ``NAME must be RULE, got VALUE``.
     """
     if not rule.accepts(value):
-        raise ParameterError(f"{name} must be {rule}, got {value!r}")
+        raise ParameterError(f"{name} must be {rule}, got {_REPR.repr(value)}")
     return value
+
+
+# A value in a message may come from a file, and be huge.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
 def check_number(name: str, value, kind: type = float, **limits: float):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,9 @@ def run_command(
         0 done; 1 done, but a check failed; 2 bad request; 130 interrupted. Errors go to standard error as
         ``PROG: error: MESSAGE``, the form of argparse.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for file names that are no text
     options = parser.parse_args(arguments)
     try:
         passed = (run or options.run)(options)

@@ -7,17 +7,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import zipfile
-import zlib
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import dlib
-import h5py
 import numpy as np
 from sklearn.decomposition import PCA
 
@@ -27,6 +23,7 @@ import utils
 from checks import Choice, Number, ParameterError, check_fields, check_number
 from datasets import Faces
 from detection import Images
+from recogniser_files import open_recogniser
 
 MODELS = Path(__file__).resolve().parent / "datasets" / "encoding_data" / "models"
 
@@ -41,9 +38,6 @@ _CHIP_LANDMARKS = 300
 
 #: Number of photos per batch of a network.
 _BATCH = 64
-
-#: Runs a recogniser: float32 (b, size, size, 3) -> (b, d).
-_Run = Callable[[np.ndarray], np.ndarray]
 
 
 def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **options) -> np.ndarray:
@@ -63,8 +57,8 @@ def embed(faces: Images, embedding: str = "dlib", *, strict: bool = False, **opt
         - ``"facenet"``: a FaceNet file (.onnx, .h5, .keras) in ``datasets/encoding_data/models/``.
         - ``"onnx:PATH"``: any recogniser in an ONNX file. Its options are the fields of `_Preparation`; they may
           also be stored in a JSON file of the same name beside it.
-        - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, looked up by the
-          photos' names (with or without folder and suffix).
+        - ``"stored:PATH"``: descriptors from a file that `utils.load_encodings` reads, looked up by the longest
+          common end of the photos' names; suffix, kind of slash and form of Unicode do not matter.
     strict : bool, default False
         Raise an error if a photo does not show exactly one face.
 
@@ -237,7 +231,7 @@ def _preparation(path: Path, default: _Preparation, options: dict) -> _Preparati
     stored = {}
     if beside.is_file():
         try:
-            stored = json.loads(beside.read_text(encoding="utf-8"))
+            stored = utils.parse_json(beside.read_bytes())
         except ValueError as error:
             raise ValueError(f"{beside}: is not valid JSON ({error})") from error
         if not isinstance(stored, dict) or not stored.keys() <= set(known):
@@ -249,8 +243,7 @@ def _preparation(path: Path, default: _Preparation, options: dict) -> _Preparati
 
 
 def _embed_onnx(faces: Images, path: str, **options) -> np.ndarray:
-    path = Path(path)
-    return _embed_network(faces, path, *_open_onnx(path), _preparation(path, _Preparation(), options))
+    return _embed_network(faces, Path(path), _preparation(Path(path), _Preparation(), options))
 
 
 def _embed_facenet(faces: Images, **options) -> np.ndarray:
@@ -265,8 +258,8 @@ def _embed_facenet(faces: Images, **options) -> np.ndarray:
         names = ", ".join(path.name for path in found)
         raise ValueError(f"{MODELS}: holds several FaceNet files ({names}); keep one of them")
     path = found[0]
-    opener, default = (_open_onnx, _FACENET) if path.suffix == ".onnx" else (_open_keras, _FACENET_KERAS)
-    return _embed_network(faces, path, *opener(path), _preparation(path, default, options))
+    default = _FACENET if path.suffix == ".onnx" else _FACENET_KERAS
+    return _embed_network(faces, path, _preparation(path, default, options))
 
 
 def _facenet_files() -> list[Path]:
@@ -274,10 +267,10 @@ def _facenet_files() -> list[Path]:
     return sorted(path for path in files if "facenet" in path.name.lower())
 
 
-def _embed_network(
-    faces: Images, path: Path, run: _Run, size: int | None, preparation: _Preparation
-) -> np.ndarray:
-    """Run a recogniser on all photos; `size` is the input size that the model prescribes."""
+def _embed_network(faces: Images, path: Path, preparation: _Preparation) -> np.ndarray:
+    """Run a recogniser on all photos."""
+    recogniser = open_recogniser(path)
+    size = recogniser.side
     if preparation.input_size and size and preparation.input_size != size:
         raise ValueError(f"{path}: takes {size}x{size} pixels, got input_size={preparation.input_size}")
     side = preparation.input_size or size or 160
@@ -286,13 +279,9 @@ def _embed_network(
 
     def describe(pixels: np.ndarray) -> np.ndarray:
         try:
-            rows = np.asarray(run(preparation.apply(pixels)), dtype=np.float32)
-        except Exception as error:  # each runtime raises classes of its own
-            reason = _first_line(error)
-            raise ValueError(f"{path}: cannot run on {side}x{side} RGB photos ({reason})") from error
-        if rows.ndim != 2 or len(rows) != len(pixels):
-            raise ValueError(f"{path}: must return one row per photo, got shape {rows.shape}")
-        return rows
+            return recogniser.run(preparation.apply(pixels))
+        except ValueError as error:
+            raise ValueError(f"{path}: cannot run on {side}x{side} RGB photos ({error})") from None
 
     title = f"embedding ({path.stem})"
     descriptors = describe_crops(faces, place, describe, side, preparation.zoom, title, _BATCH)
@@ -300,7 +289,7 @@ def _embed_network(
 
 
 def describe_crops(
-    faces: Images, place: str, describe: _Run, size: int, zoom: float, title: str, batch: int
+    faces: Images, place: str, describe: Callable[[np.ndarray], np.ndarray], size: int, zoom: float, title: str, batch: int
 ) -> np.ndarray:
     """Describe all aligned crops in batches, with a cache.
 
@@ -337,154 +326,93 @@ def unit_rows(descriptors: np.ndarray) -> np.ndarray:
     return descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-12)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _side(path: Path, height, width) -> int | None:
-    """Side of a recogniser's square input; None if the model accepts any."""
-    fixed = {side for side in (height, width) if isinstance(side, int)}
-    if len(fixed) > 1:
-        raise ValueError(f"{path}: takes {height}x{width} pixels; only square inputs are supported")
-    return fixed.pop() if fixed else None
-
-
-def _open_onnx(path: Path) -> tuple[_Run, int | None]:
-    """Open an ONNX recogniser: a function to run it, and the input size that it prescribes."""
-    import onnxruntime  # slow to import, and only needed here
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ONNX file")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
-    except Exception as error:  # onnxruntime raises classes of its own for every way a file can be broken
-        raise ValueError(f"{path}: is not a complete ONNX model ({_first_line(error)})") from error
-    inputs = session.get_inputs()
-    shape = inputs[0].shape if len(inputs) == 1 else []
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        shapes = [each.shape for each in inputs]
-        raise ValueError(f"{path}: takes {shapes}; a face recogniser must take one batch of RGB images")
-    channels_first = shape[1] == 3
-    size = _side(path, *(shape[2:] if channels_first else shape[1:3]))
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        ordered = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if channels_first else pixels)
-        if shape[0] == 1:  # exported for single photos
-            return np.concatenate([session.run(None, {inputs[0].name: one[None]})[0] for one in ordered])
-        return session.run(None, {inputs[0].name: ordered})[0]
-
-    return run, size
-
-
-def _open_keras(path: Path) -> tuple[_Run, int | None]:
-    """Open a Keras recogniser without running any code that its file contains."""
-    utils.import_quietly("keras")  # slow to import, and only needed here
-    import keras
-
-    class Scaling(keras.layers.Layer):
-        """Replacement for the Lambda layers of facenet_keras.h5: ``x * scale`` or ``a + b * scale``."""
-
-        def __init__(self, scale: float, **kwargs):
-            super().__init__(**kwargs)
-            self.scale = scale
-
-        def call(self, inputs):
-            if isinstance(inputs, list | tuple):
-                return inputs[0] + inputs[1] * self.scale
-            return inputs * self.scale
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(float(config["arguments"]["scale"]), name=config["name"], trainable=False)
-
-    _check_keras_file(path)
-    try:
-        layers = {"Lambda": Scaling}
-        model = keras.models.load_model(path, custom_objects=layers, compile=False, safe_mode=True)
-    except Exception as error:  # keras raises many classes for a broken file
-        raise ValueError(f"{path}: is not a complete Keras model ({_first_line(error)})") from error
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(f"{path}: takes {shape}; a face recogniser must take one batch of RGB images")
-    return lambda pixels: model.predict_on_batch(pixels), _side(path, *shape[1:3])
-
-
-#: The modules of Keras that a plain network consists of; other modules read files or fetch them.
-_KERAS_MODULES = re.compile(
-    r"keras(\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models|optimizers"
-    r"|regularizers)|\.(src\.)?(engine|models)\.(functional|sequential))?"
-)
-
-#: Layers that wrap another framework's saved code.
-_FOREIGN_LAYERS = {"TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"}
-
-
-def _check_keras_file(path: Path) -> None:
-    """Reject a Keras file with a layer that would execute code from the file.
-
-    The only Lambda layers accepted are those of facenet_keras.h5, which carry a number called ``scale``;
-    their code is not read, the layer is rebuilt.
-    """
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read("config.json")
-        else:
-            with h5py.File(path, "r") as file:
-                text = file.attrs["model_config"]
-        config = json.loads(text)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is not a complete Keras model ({error})") from error
-    for part in _dictionaries(config):
-        kind = str(part.get("class_name", ""))
-        module = str(part.get("module") or "keras")
-        registered = part.get("registered_name") or kind
-        foreign = kind in _FOREIGN_LAYERS or registered != kind or not re.fullmatch(r"\w*", kind)
-        if foreign or not _KERAS_MODULES.fullmatch(module):
-            asked = f"{registered} of {module}, which is not a plain part of Keras"
-            raise ValueError(f"{path}: asks for {asked}; it was not loaded")
-        if "lambda" in kind.lower():
-            layer = part["config"] if isinstance(part.get("config"), dict) else {}
-            known = isinstance(layer.get("arguments"), dict) and set(layer["arguments"]) == {"scale"}
-            if not known or kind != "Lambda" or path.suffix == ".keras":
-                raise ValueError(
-                    f"{path}: has a Lambda layer ({layer.get('name')}), which would run code from the file; "
-                    "it was not loaded. Convert the model to ONNX"
-                )
-
-
-def _dictionaries(value):
-    """All dictionaries inside nested JSON values."""
-    if isinstance(value, dict):
-        yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _dictionaries(inner)
-
-
 # ----------------------------------------------------------------------------------------------------------
 # Stored descriptors
 # ----------------------------------------------------------------------------------------------------------
 
 
 def _embed_stored(faces: Images, path: str) -> np.ndarray:
-    """Look up descriptors by the photos' names, then by file name, then without suffix."""
+    """Look up descriptors by the photos' names, see `_match_names`."""
     if not isinstance(faces, Faces):
         raise TypeError("stored descriptors are looked up by the photos' names; pass a Faces, not images")
     names, descriptors = utils.load_encodings(path)
-    for shorten in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
-        rows = {shorten(name): i for i, name in enumerate(names)}
-        wanted = [shorten(name) for name in faces.names]
-        distinct = len(rows) == len(names) and len(set(wanted)) == len(set(faces.names))
-        if distinct and all(name in rows for name in wanted):
-            return descriptors[[rows[name] for name in wanted]]
-    stems = {Path(name).stem for name in names}
-    missing = sum(Path(name).stem not in stems for name in faces.names)
-    problem = (
-        f"{missing} of {len(faces)} photos have no stored descriptor"
-        if missing
-        else "several rows or photos share a name"
-    )
-    raise ValueError(f"{path}: {problem}; embed with 'dlib', or store one row per photo under its name")
+    try:
+        return descriptors[_match_names([str(name) for name in faces.names], names)]
+    except ValueError as error:
+        advice = "embed with 'dlib', or store one row per photo under its name"
+        raise ValueError(f"{path}: {error}; {advice}") from None
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A photo's name, of which neither the form of Unicode nor the kind of slash matters.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Folders and file name without suffix, from the end.
+    suffix : str
+    """
+
+    parts: tuple[str, ...]
+    suffix: str
+
+    @classmethod
+    def of(cls, text: str) -> _Name:
+        path = PurePosixPath(unicodedata.normalize("NFC", text).replace("\\", "/"))
+        folders = [part for part in path.parts[:-1] if part not in ("/", "//", ".")]
+        return cls((path.stem, *reversed(folders)), path.suffix)
+
+
+def _match_names(photos: Sequence[str], stored: Sequence[str]) -> list[int]:
+    """Find the row of each photo, by the longest common end of both names, in whole parts and without suffix.
+
+    Folders may be missing on either side. Names whose folders differ match only if no photo's folders agree with a
+    row's, as when the photos were described in another place. Of equally long ends, the same suffix wins, then the
+    same number of folders.
+
+    Raises
+    ------
+    ValueError
+        If a photo has no row or several, or two photos share one.
+    """
+    rows: dict[tuple[str, ...], list[int]] = {}
+    stored_names = [_Name.of(str(name)) for name in stored]
+    for row, name in enumerate(stored_names):
+        for length in range(1, len(name.parts) + 1):
+            rows.setdefault(name.parts[:length], []).append(row)
+    wanted = {photo: _Name.of(photo) for photo in photos}
+    found = {photo: _best_rows(name, stored_names, rows) for photo, name in wanted.items()}
+    agreeing = {
+        photo: [row for row in found[photo] if _agree(name, stored_names[row])] for photo, name in wanted.items()
+    }
+    if any(agreeing.values()):
+        found = agreeing
+    n_missing = sum(not found[photo] for photo in photos)
+    if n_missing:
+        raise ValueError(f"{n_missing} of {len(photos)} photos have no stored descriptor")
+    chosen = [candidates[0] for candidates in found.values()]
+    if any(len(candidates) > 1 for candidates in found.values()) or len(set(chosen)) < len(chosen):
+        raise ValueError("several rows or photos share a name")
+    return [found[photo][0] for photo in photos]
+
+
+def _best_rows(name: _Name, stored: Sequence[_Name], rows: dict[tuple[str, ...], list[int]]) -> list[int]:
+    """Return the rows with the longest common end; several only if they fit equally well."""
+    lengths = range(len(name.parts), 0, -1)
+    candidates = next((rows[name.parts[:n]] for n in lengths if name.parts[:n] in rows), [])
+    for same in (
+        lambda row: stored[row].suffix == name.suffix,
+        lambda row: len(stored[row].parts) == len(name.parts),
+    ):
+        candidates = list(filter(same, candidates)) or candidates
+    return candidates
+
+
+def _agree(a: _Name, b: _Name) -> bool:
+    """Whether one name is the end of the other."""
+    length = min(len(a.parts), len(b.parts))
+    return a.parts[:length] == b.parts[:length]
 
 
 EMBEDDINGS = {

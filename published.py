@@ -7,7 +7,8 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,15 @@ import pandas as pd
 
 import checks
 import utils
+from storage.encodings import check_csv
 from storage.pickles import PickledObject, build_array, build_dtype
+from storage.reading import VALUE_BYTES, Budget, RefusedError, naming, read_file
 
 #: Put the files here; VisualizingResults.ipynb finds them.
 FOLDER = Path(__file__).resolve().parent / "outputs" / "published"
+
+# Limit on the columns of a table.
+_MAX_COLUMNS = 10_000
 
 # The first cluster size of their tables, some of which have no column for it.
 _FIRST_K = 2
@@ -60,8 +66,8 @@ def load_frame(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path
-        ``.csv``; or ``.pickle`` or ``.pkl`` with a pandas frame of numbers and text, a list of numbers, a list of lists
-        or of dicts (one row each), or a dict of lists (one column each).
+        ``.csv``; or ``.pickle`` or ``.pkl`` with a pandas frame or series of numbers and text, a list of numbers, a list
+        of lists or of dicts (one row each), or a dict of lists (one column each). At most 10,000 columns.
 
     Returns
     -------
@@ -72,35 +78,63 @@ def load_frame(path: str | Path) -> pd.DataFrame:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is damaged, hostile, or holds something else.
+        If the file is damaged, hostile, far larger in memory than on disk, or holds something else.
     """
     path = Path(path)
     if path.suffix == ".csv":
-        try:
-            return pd.read_csv(path)
-        except ValueError as error:
-            raise ValueError(f"{path}: is not a table of comma-separated values") from error
+        return _read_csv(path)
     if path.suffix not in (".pickle", ".pkl"):
         raise ValueError(f"{path}: results must be .csv, .pickle or .pkl")
     content = utils.load_pickle(path, _BUILDERS)
     try:
         return _as_frame(content)
+    except RefusedError as error:
+        raise ValueError(f"{path}: {error}") from None
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: holds no table of numbers ({type(error).__name__})") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    data = read_file(path)
+    with naming(path):
+        check_csv(data, _MAX_COLUMNS)
+        Budget(len(data)).take(VALUE_BYTES * (data.count(b",") + data.count(b"\n")))
+    try:
+        return pd.read_csv(io.BytesIO(data))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not a table of comma-separated values") from error
+
+
+def _check_size(n_rows: int, n_columns: int) -> None:
+    """Raise RefusedError for a table that is too large: in a pickle, few bytes can name one list many times."""
+    if n_columns > _MAX_COLUMNS:
+        raise RefusedError(f"its table has {n_columns} columns; at most {_MAX_COLUMNS} are read")
+    Budget(0).take(VALUE_BYTES * n_rows * max(n_columns, 1), f"its table of {n_rows} times {n_columns} values")
 
 
 def _as_frame(content) -> pd.DataFrame:
     if isinstance(content, pd.DataFrame):
         return content
+    if isinstance(content, pd.Series):
+        return content.to_frame()
     if isinstance(content, np.ndarray):
+        _check_size(len(content), content[:1].size)
         content = content.tolist()
     if isinstance(content, dict) and content:
+        _check_size(max(map(len, content.values())), len(content))
+        if any(isinstance(values, pd.DataFrame | dict) for values in content.values()):
+            raise ValueError("a column must be a list")
         return pd.DataFrame({str(name): list(values) for name, values in content.items()})
     if not isinstance(content, list | tuple) or not content:
         raise ValueError("neither a table nor a list")
-    if all(isinstance(row, dict) for row in content):
+    different = {id(row): row for row in content}.values()
+    if all(isinstance(row, dict) for row in different):
+        _check_size(len(content), len(set().union(*different)))
         return pd.DataFrame(list(content))
-    kinds = (list, tuple, np.ndarray)
+    if any(isinstance(row, dict | pd.DataFrame) for row in different):
+        raise ValueError("a row must be a list")
+    kinds = (list, tuple, np.ndarray, pd.Series)
+    _check_size(len(content), max(len(row) if isinstance(row, kinds) else 1 for row in different))
     return pd.DataFrame([list(row) if isinstance(row, kinds) else [row] for row in content])
 
 
@@ -235,8 +269,11 @@ def _build_array(pickled: PickledObject) -> np.ndarray | _TextArray:
     """Make the arrays that `storage` reads, and lists of plain values from arrays of objects."""
     match pickled.state:
         case (_, _, "object", _, values):
-            if not isinstance(values, list) or not all(isinstance(v, str | int | float) for v in values):
-                raise ValueError("an array of objects must hold text or numbers")
+            plain = str | int | float | np.generic | None
+            others = [v for v in values if not isinstance(v, plain)] if isinstance(values, list) else [values]
+            if others:
+                kind = type(others[0]).__name__
+                raise RefusedError(f"an array of objects must hold text or numbers, got {kind}; save it as .csv")
             return _TextArray(values)
     return build_array(pickled)
 
@@ -246,15 +283,15 @@ def _build_strings(pickled: PickledObject) -> _TextArray:
     return next(part for part in pickled.state if isinstance(part, _TextArray))
 
 
-def _build_index(pickled: PickledObject) -> list:
+def _build_index(pickled: PickledObject) -> Sequence:
     """Make an index from ``cls, {"data": array, ...}`` or, for a range, ``{"start", "stop", "step"}``."""
     kind, parts = pickled.args
     if kind.name.endswith("RangeIndex"):
-        return list(range(int(parts["start"]), int(parts["stop"]), int(parts["step"])))
-    return list(parts["data"])
+        return range(int(parts["start"]), int(parts["stop"]), int(parts["step"]))
+    return parts["data"]
 
 
-def _build_manager(pickled: PickledObject) -> tuple[list, list]:
+def _build_manager(pickled: PickledObject) -> tuple[list[Sequence], list]:
     """Return axes and blocks, from a state (pandas up to 1.2) or from arguments."""
     if pickled.state is not None and len(pickled.state) == 4:
         parts = pickled.state[3]["0.14.1"]
@@ -266,26 +303,38 @@ def _build_manager(pickled: PickledObject) -> tuple[list, list]:
 def _build_frame(pickled: PickledObject) -> pd.DataFrame:
     state = pickled.state
     axes, blocks = state["_mgr"] if "_mgr" in state else state["_data"]
-    names, rows = list(axes[0]), list(axes[1])
-    columns: dict[int, list] = {}
+    names, rows = axes
+    _check_size(len(rows), len(names))
+    columns: dict[int, Sequence] = {}
     for values, places in blocks:
         if isinstance(places, slice):
             places = range(len(names))[places]
-        places = [int(i) for i in np.ravel(places)]
         if isinstance(values, _TextArray):  # one column after the other
             values = [values[i * len(rows) : (i + 1) * len(rows)] for i in range(len(places))]
-        for place, column in zip(places, values, strict=True):
-            columns[place] = list(column)
+        if len(values) != len(places):
+            raise RefusedError("its columns do not match its header")
+        columns |= {int(place): column for place, column in zip(places, values, strict=True)}
     if sorted(columns) != list(range(len(names))) or any(len(c) != len(rows) for c in columns.values()):
-        raise ValueError("its columns do not match its header")
-    frame = pd.DataFrame({i: columns[i] for i in range(len(names))}, index=rows)
+        raise RefusedError("its columns do not match its header")
+    frame = pd.DataFrame({i: list(columns[i]) for i in range(len(names))}, index=list(rows))
     return frame.set_axis([str(name) for name in names], axis=1)
+
+
+def _build_series(pickled: PickledObject) -> pd.Series:
+    state = pickled.state
+    (rows,), ((values, _),) = state["_mgr"] if "_mgr" in state else state["_data"]
+    _check_size(len(rows), 1)
+    if len(values) != len(rows):
+        raise RefusedError("its values do not match its index")
+    name = state.get("_name", state.get("name"))
+    return pd.Series(list(values), index=list(rows), name="value" if name is None else str(name))
 
 
 # Names of classes that only stand in arguments.
 _NAMES_ONLY = (
     "pandas.StringDtype", "pandas.arrays.StringArray", "pandas.Index", "pandas.RangeIndex",
     "pandas.core.indexes.base.Index", "pandas.core.indexes.range.RangeIndex", "pandas.core.indexes.numeric.Int64Index",
+    "pandas.core.indexes.numeric.UInt64Index", "pandas.core.indexes.numeric.Float64Index",
 )  # fmt: skip
 
 # Names in a pickled frame -> how each part is made.
@@ -293,7 +342,10 @@ _BUILDERS: dict[str, Callable[[PickledObject], object]] = {
     **dict.fromkeys(_NAMES_ONLY, lambda pickled: None),
     "pandas.core.frame.DataFrame": _build_frame,
     "pandas.DataFrame": _build_frame,
+    "pandas.core.series.Series": _build_series,
+    "pandas.Series": _build_series,
     "pandas.core.internals.managers.BlockManager": _build_manager,
+    "pandas.core.internals.managers.SingleBlockManager": _build_manager,
     "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked": _build_strings,
     "pandas.core.indexes.base._new_Index": _build_index,
     "pandas._libs.internals._unpickle_block": lambda pickled: pickled.args[:2],  # values, places

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from storage.arrays import load_array, load_arrays, save_arrays
 from storage.cache import CacheStore, cache_folder, cached_arrays, cached_batches, cached_json, cached_rows
+from storage.descriptions import parse_json
 from storage.encodings import load_encodings, save_encodings
 from storage.keys import content_key, source_key
 from storage.packages import find_dlib_model, find_package_file, package_files
@@ -28,7 +29,7 @@ from storage.saving import save_atomic
 __all__ = [
     "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json", "cached_rows",
     "check_random_state", "content_key", "find_dlib_model", "find_package_file", "import_quietly", "load_array",
-    "load_arrays", "load_encodings", "load_pickle", "one_thread", "package_files", "per_thread", "progress",
+    "load_arrays", "load_encodings", "load_pickle", "one_thread", "package_files", "parse_json", "per_thread", "progress",
     "save_arrays", "save_atomic", "save_encodings", "source_key",
 ]  # fmt: skip
 
@@ -67,9 +68,16 @@ def import_quietly(*names: str) -> None:
     """Import modules that report on their build, for example TensorFlow, without their output on standard error.
 
     They bypass Python's streams, so the file descriptor itself is redirected. If an import fails, the output is shown
-    and the error is raised. TensorFlow's later notes on its optimisations are also suppressed.
+    and the error is raised. TensorFlow's later notes on its optimisations are also suppressed. Keras runs on TensorFlow
+    with its own defaults, whatever the user's ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
+
+    Raises
+    ------
+    ImportError
+        If an import fails, or Keras already runs on another backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
         kept = os.dup(2)
@@ -84,3 +92,18 @@ def import_quietly(*names: str) -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+    if "keras" in names:
+        _set_keras_defaults()
+
+
+def _set_keras_defaults() -> None:
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise ImportError(
+            f"Keras was imported with the backend {keras.config.backend()}; import anonymizer, CNN or stylegan before "
+            "keras, or unset KERAS_BACKEND"
+        )
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)

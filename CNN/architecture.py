@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Annotated
 
 import keras
@@ -105,6 +106,28 @@ class Architecture:
     def input_sizes(self) -> dict[str, int]:
         """Length of each input by name."""
         return dict(self.inputs)
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights of the network."""
+        units = math.prod(self.base) * self.base_filters
+        widths = [len(self.inputs) * self.input_units, *self.hidden_units, units]
+        n_weights = sum((size + 1) * self.input_units for _, size in self.inputs)
+        n_weights += sum((before + 1) * after for before, after in pairwise(widths))
+        filters = self.base_filters
+        for number, (after, kernels) in enumerate(zip(self.filters, self.kernels, strict=True)):
+            for size in kernels:
+                n_weights += (size * size * filters + 1) * after
+                filters = after
+            if number < self.normalised_blocks:
+                n_weights += 4 * after
+        return n_weights + (9 * filters + 1) * self.channels
+
+    @property
+    def largest_features(self) -> int:
+        """Number of values of the largest feature maps of one image."""
+        filters = zip((self.base_filters, *self.filters), self.filters, strict=False)
+        return max(math.prod(self.base) * 4**i * max(pair) for i, pair in enumerate(filters, start=1))
 
     @classmethod
     def from_description(cls, description: Mapping) -> Architecture:

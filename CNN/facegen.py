@@ -7,17 +7,21 @@ convolution and batch normalisation (except in the last block), and a convolutio
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 
+import utils
 from CNN.architecture import Architecture, build
-from CNN.model import FaceNetwork
+from CNN.model import FaceNetwork, check_size
+from storage.descriptions import dictionaries
+from storage.hdf5 import check_hdf5
+from storage.kinds import check_kind, read_head
+from storage.reading import Budget
 
 # Names of the inputs for files without names, by data set, in the order of concatenation.
 _INPUTS = {
@@ -42,9 +46,6 @@ _KNOWN_LAYERS = {
     "InputLayer", "Dense", "LeakyReLU", "Concatenate", "Merge", "Reshape", "UpSampling2D", "Conv2D",
     "Convolution2D", "BatchNormalization", "MaxPooling2D", "Model", "Functional",
 }  # fmt: skip
-
-# Largest array of a FaceGen network; a damaged file may claim any size.
-_LARGEST_ARRAY = 1 << 26
 
 # Aspect ratio of the base grid, rows to columns.
 _BASE_RATIO = (5, 4)
@@ -79,15 +80,19 @@ def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> F
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
+    budget = Budget(path.stat().st_size)
     try:
+        check_kind(read_head(path), "hdf5")
         with h5py.File(path, "r") as file:
+            check_hdf5(file, budget)
             config = _configuration(file)
             layers = _layers_with_weights(file)
         dataset = next((name for name in _INPUTS if name.lower() in path.name.lower()), "")
         architecture = _architecture(layers, config, dataset)
+        check_size(architecture, budget)
         network = build(architecture)
         _fill(network, layers)
-    except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, RecursionError) as error:
+    except Exception as error:  # damaged files make json, h5py and keras raise their own exceptions
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: not a complete FaceGen network ({reason})") from error
     if identities is None:
@@ -97,7 +102,7 @@ def load_facegen(path: str | Path, identities: Sequence[str] | None = None) -> F
 
 def _configuration(file: h5py.File) -> list[dict]:
     """Read the layers' configuration; reject any kind of layer that the published files do not have."""
-    parts = list(_objects(json.loads(file.attrs.get("model_config", "[]"))))
+    parts = list(dictionaries(utils.parse_json(file.attrs.get("model_config", "[]"))))
     for part in parts:
         kind = part.get("class_name")
         code = [value for key, value in part.items() if key.endswith("_type") and value != "raw"]
@@ -106,16 +111,6 @@ def _configuration(file: h5py.File) -> list[dict]:
         if "inbound_nodes" in part and kind not in _KNOWN_LAYERS:
             raise ValueError(f"it holds a layer of kind {kind!r}, which FaceGen files do not have")
     return [part for part in parts if "inbound_nodes" in part]
-
-
-def _objects(value) -> Iterator[dict]:
-    """Yield every object in parsed JSON."""
-    if isinstance(value, dict):
-        yield value
-        value = list(value.values())
-    if isinstance(value, list):
-        for part in value:
-            yield from _objects(part)
 
 
 def _layers_with_weights(file: h5py.File) -> _Layers:
@@ -130,14 +125,12 @@ def _layers_with_weights(file: h5py.File) -> _Layers:
 
 def _arrays_of(root: h5py.Group, layer: str, endings: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
     """Read one layer's arrays, in the order of their name suffixes."""
-    if not isinstance(root.get(layer, getlink=True), h5py.HardLink):
-        raise ValueError(f"the layer {layer} is not stored in this file")
     found: dict[str, np.ndarray] = {}
 
     def take(path: str, part) -> None:
         if isinstance(part, h5py.Dataset):
-            if part.external or part.is_virtual or part.dtype.kind != "f" or part.size > _LARGEST_ARRAY:
-                raise ValueError(f"the array {path} is not stored in the file as plain numbers")
+            if part.dtype.kind != "f":
+                raise ValueError(f"the array {path} does not hold plain numbers")
             found[path.rsplit("/", 1)[-1].split(":")[0]] = np.asarray(part, dtype=np.float32)
 
     root[layer].visititems(take)

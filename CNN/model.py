@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zipfile
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,18 +19,21 @@ import tensorflow as tf
 import utils
 from checks import ParameterError, check_array
 from CNN.architecture import Architecture, build
+from storage.hdf5 import check_hdf5
+from storage.kinds import check_kind, read_head
+from storage.reading import Budget
 
 #: The emotions of RaFD (Langner et al. 2010), in the order of the code.
 EMOTIONS = ("angry", "contemptuous", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 
-# The members of our files in addition to Keras' own, and their largest size.
-_DESCRIPTION, _ARRAYS, _LARGEST_MEMBER = "anonfaces.json", "anonfaces.npz", 1 << 28
+# The members of our files in addition to Keras' own, and its member of weights.
+_DESCRIPTION, _ARRAYS, _WEIGHTS = "anonfaces.json", "anonfaces.npz", "model.weights.h5"
 
 # Fields of a network that its description stores as plain values.
 _DESCRIBED = {"identities": list, "dataset": str, "training": dict, "photos": list, "held_out": list}
 
-# Number of images to draw at once.
-_BATCH = 16
+# Number of images to draw at once, and the memory for their largest feature maps.
+_BATCH, _FEATURE_BYTES = 16, 1 << 30
 
 
 @dataclass(eq=False, repr=False)
@@ -132,8 +137,9 @@ class FaceNetwork:
         codes = self._checked_codes({**known, **others})
         n, a = len(codes["identity"]), self.architecture
         images = np.empty((n, a.height, a.width, a.channels), dtype=np.float32)
-        for start in range(0, n, _BATCH):
-            rows = slice(start, start + _BATCH)
+        at_once = max(1, min(_BATCH, _FEATURE_BYTES // (4 * a.largest_features)))
+        for start in range(0, n, at_once):
+            rows = slice(start, start + at_once)
             batch = {name: tf.constant(values[rows]) for name, values in codes.items()}
             images[rows] = self._draw(batch).numpy()
         return images
@@ -248,9 +254,12 @@ def load_keras(path: str | Path) -> FaceNetwork:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file; make one with: python -m CNN train")
+    budget = Budget(path.stat().st_size)
     try:
-        description, arrays = _read_members(path)
+        check_kind(read_head(path), "zip")
+        description, arrays = _read_members(path, budget)
         architecture = Architecture.from_description(description["architecture"])
+        check_size(architecture, budget)
         network = build(architecture)
         network.load_weights(path)
         loaded = FaceNetwork(
@@ -268,15 +277,23 @@ def load_keras(path: str | Path) -> FaceNetwork:
         raise ValueError(f"{path}: not a face network of this suite ({reason})") from error
 
 
-def _read_members(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """Read the description and the arrays of one of our files."""
+def check_size(architecture: Architecture, budget: Budget) -> None:
+    """Raise RefusedError if a network, built from the description in a file, would be too large for this file."""
+    budget.take(4 * architecture.n_weights, "its network")
+    budget.take(4 * architecture.largest_features, "its network")
+
+
+def _read_members(path: Path, budget: Budget) -> tuple[dict, dict[str, np.ndarray]]:
+    """Read the description and the arrays of one of our files, and check the weights that Keras will read."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
-        for name in (_DESCRIPTION, _ARRAYS):
+        for name in (_DESCRIPTION, _ARRAYS, _WEIGHTS):
             if name not in archive.namelist():
                 raise ValueError(f"it holds no {name}; train a network with: python -m CNN train")
-            if archive.getinfo(name).file_size > _LARGEST_MEMBER:
-                raise ValueError(f"{name} unpacks to more than {_LARGEST_MEMBER} bytes")
-        return json.loads(archive.read(_DESCRIPTION)), utils.load_arrays(archive.extract(_ARRAYS, folder))
+            budget.take(archive.getinfo(name).file_size, name)
+        with h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file:
+            check_hdf5(file, budget)
+        description = utils.parse_json(archive.read(_DESCRIPTION))
+        return description, utils.load_arrays(archive.extract(_ARRAYS, folder))
 
 
 def _check_parts(model: FaceNetwork) -> None:

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 import checks
 import utils
-from datasets.formats import READ_ERRORS, explain_damage
+from datasets.formats import READ_ERRORS, explain_damage, open_image, upright
 
 #: Smallest side of a photo in pixels; no detector finds a face in a smaller photo.
 SMALLEST_SIDE = 16
@@ -55,15 +55,15 @@ def read_image(path: str | Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
+        with open_image(path) as file:
+            image = upright(file)
     except READ_ERRORS as error:
         raise ValueError(explain_damage(path, error)) from error
-    if min(upright.size) < SMALLEST_SIDE:
-        size = f"{upright.height}x{upright.width}"
+    if min(image.size) < SMALLEST_SIDE:
+        size = f"{image.height}x{image.width}"
         raise ValueError(f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {size}")
-    return _to_rgb(upright)
+    del file  # its pixels, if they were turned
+    return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -75,12 +75,21 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def is_grey(image: np.ndarray) -> bool:
     """Return whether the three channels of an RGB image (h, w, 3) are equal."""
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
+
+
+def _texts(what: str, values) -> np.ndarray:
+    """Return names as a str array (n,); bytes of a file name that are no text become ``\\\\udc..``."""
+    missing = np.flatnonzero(pd.isna(np.asarray(values, dtype=object)))
+    if len(missing):
+        raise checks.ParameterError(f"{what} must be names, but {len(missing)} are missing, first in row {missing[0]}")
+    texts = [text.encode("utf-8", "backslashreplace").decode() for text in np.asarray(values, dtype=str).tolist()]
+    return np.array(texts, dtype=str)
 
 
 class ImageFiles(Sequence):
@@ -145,7 +154,7 @@ class Faces:
     Raises
     ------
     ValueError
-        If there are no photos, or the parts differ in length.
+        If there are no photos, the parts differ in length, or a name is missing.
     """
 
     images: Sequence[np.ndarray]
@@ -166,7 +175,7 @@ class Faces:
             if found != n:
                 raise ValueError(f"{part} must have one entry per photo, got {found} for {n}")
         for part in ("identities", "names"):
-            object.__setattr__(self, part, np.asarray(getattr(self, part), dtype=str))
+            object.__setattr__(self, part, _texts(part, getattr(self, part)))
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray], identities=None, names=None, source: str = "faces") -> Faces:

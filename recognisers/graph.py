@@ -7,7 +7,6 @@ fixed list, and any other operation is rejected.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -85,7 +84,7 @@ def read_graph(model: bytes, weights: bytes) -> Graph:
         If they are not a graph model, or do not match.
     """
     try:
-        content = json.loads(model)
+        content = utils.parse_json(model)
         nodes = {
             node["name"]: (
                 node["op"],
@@ -98,7 +97,7 @@ def read_graph(model: bytes, weights: bytes) -> Graph:
         for group in content["weightsManifest"]:
             for entry in group["weights"]:
                 values[entry["name"]], start = _weight(entry, weights, start)
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a complete TensorFlow.js graph model ({error!r})") from error
     if start != len(weights):
         raise ValueError(f"the graph lists {start} bytes of weights, but the file has {len(weights)}")

@@ -81,7 +81,7 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
     sheet = report.make_sheet(plan, finished, options.mode, options.show_originals)
     k = options.k if plan.labels is not None else None
     page = report.make_report(sentences, audit, attacked, sheet, options.show_originals, k)
-    utils.save_atomic(options.report, lambda file: file.write(page.encode()))
+    utils.save_atomic(options.report, lambda file: file.write(page.encode(errors="backslashreplace")))
     shutil.rmtree(options.work, ignore_errors=True)
     return Outcome([*sentences, f"Report: {options.report}"], audit is not None and audit.passed)
 

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storage import reading
-from storage.reading import _naming, _read_file, _RefusedError
+from storage.kinds import check_kind
+from storage.reading import Budget, RefusedError, naming, read_file
 from storage.saving import save_atomic
 
 # numpy's kinds of plain values: bool, integers, floats, complex, bytes, text; never objects, records or dates.
@@ -42,16 +42,17 @@ def load_array(path: str | Path) -> np.ndarray:
     ValueError
         If the file is damaged, holds objects or records, or its length does not match its header.
     """
-    data = _read_file(path)
-    with _naming(path):
-        return _parse_npy(io.BytesIO(data), len(data))
+    data = read_file(path)
+    with naming(path):
+        check_kind(data, "npy")
+        return parse_npy(io.BytesIO(data), len(data))
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read all plain arrays in a ``.npz`` file into a dict by name; raises the errors of `load_array`."""
-    data = _read_file(path)
-    with _naming(path):
-        return _parse_npz(data)
+    data = read_file(path)
+    with naming(path):
+        return _parse_npz(data, Budget(len(data)))
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
@@ -85,56 +86,56 @@ def save_arrays(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     save_atomic(path, write)
 
 
-def _parse_npy(stream: BinaryIO, size: int) -> np.ndarray:
+def parse_npy(stream: BinaryIO, size: int) -> np.ndarray:
     """Read the array in a .npy stream of `size` bytes, after checking the size that its header claims."""
     version = np.lib.format.read_magic(stream)
     if version not in _NPY_HEADERS:
-        raise _RefusedError(f".npy version {version} is not supported; save the array again with numpy.save")
+        raise RefusedError(f".npy version {version} is not supported; save the array again with numpy.save")
     shape, fortran_order, dtype = _NPY_HEADERS[version](stream)
     if dtype.hasobject:
-        raise _RefusedError(
+        raise RefusedError(
             "the array holds Python objects (a pickle), which are never loaded; save plain numbers, "
             "and names as numpy.array(names, dtype=str)"
         )
     claim, left = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if claim != left:
-        raise _RefusedError(
+        raise RefusedError(
             f"its header claims {claim} bytes, but {left} follow; the file is damaged, replace it"
         )
     return _array_from_bytes(shape, dtype, fortran_order, stream.read(left))
 
 
-def _parse_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+def _parse_npz(data: bytes, budget: Budget, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Read the named arrays (default: all) of a .npz file, by name."""
+    check_kind(data, "zip")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         missing = [name for name in names or () if name not in members]
         if missing:
-            raise _RefusedError(f"arrays are missing: {', '.join(missing)}; store {', '.join(names)}")
+            raise RefusedError(f"arrays are missing: {', '.join(missing)}; store {', '.join(names)}")
         chosen = {name: members[name] for name in names or members}
-        if sum(info.file_size for info in chosen.values()) > reading.MAX_BYTES:
-            raise _RefusedError(f"it unpacks to more than {reading.MAX_BYTES} bytes; split the file")
+        budget.take(sum(info.file_size for info in chosen.values()), "what it unpacks to")
         arrays = {}
         for name, info in chosen.items():
             # Other methods decompress whole blocks at once, whatever size the file claims.
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _RefusedError("its compression method is not supported; save it again with numpy.savez")
+                raise RefusedError("its compression method is not supported; save it again with numpy.savez")
             with archive.open(info) as member:
-                arrays[name] = _parse_npy(member, info.file_size)
+                arrays[name] = parse_npy(member, info.file_size)
     return arrays
 
 
 def _array_from_bytes(shape: tuple, dtype: np.dtype, fortran_order: bool, raw: bytes) -> np.ndarray:
     """Make a new array in native byte order from its exact bytes; sizes are checked with Python integers."""
     if dtype.kind not in _PLAIN_KINDS or dtype.itemsize == 0:
-        raise _RefusedError(f"an array has type {str(dtype)[:80]}; only plain numbers and text are read")
+        raise RefusedError(f"an array has type {str(dtype)[:80]}; only plain numbers and text are read")
     if not all(type(length) is int and 0 <= length <= sys.maxsize for length in shape) or len(shape) > 32:
-        raise _RefusedError("an array has an impossible shape; replace the file")
+        raise RefusedError("an array has an impossible shape; replace the file")
     claim = math.prod(shape) * dtype.itemsize
     if claim != len(raw):
-        raise _RefusedError(f"an array of {claim} bytes has {len(raw)} bytes in the file; replace the file")
+        raise RefusedError(f"an array of {claim} bytes has {len(raw)} bytes in the file; replace the file")
     order = "F" if fortran_order else "C"
     array = np.array(np.ndarray(shape, dtype, buffer=raw, order=order), dtype=dtype.newbyteorder("="))
     if dtype.kind == "U" and array.size and np.frombuffer(array.tobytes(), np.uint32).max() > sys.maxunicode:
-        raise _RefusedError("a text array holds invalid characters; replace the file")
+        raise RefusedError("a text array holds invalid characters; replace the file")
     return array

@@ -16,6 +16,7 @@ import utils
 # Set this before the imports below, which would otherwise print build messages into notebooks.
 utils.import_quietly("tensorflow", "keras")
 
+from storage.kinds import explain_kind, read_head
 from stylegan.architecture import Architecture
 from stylegan.network import StyleNetwork, load_npz, mix_styles, to_uint8
 from stylegan.official import load_official
@@ -52,5 +53,8 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     """
     path = Path(path)
     if path.suffix not in _READERS:
-        raise ValueError(f"{path}: not a .npz network of this suite or an official .pkl")
+        reason = explain_kind(read_head(path)) if path.is_file() else ""
+        raise ValueError(
+            f"{path}: not a .npz network of this suite or an official .pkl" + (f" ({reason})" if reason else "")
+        )
     return _READERS[path.suffix](path)

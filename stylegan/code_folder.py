@@ -141,7 +141,7 @@ def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -
     record = folder / _RECORD
     if record.is_file():
         try:
-            same = json.loads(record.read_text(encoding="utf-8")) == _record(projector)
+            same = utils.parse_json(record.read_bytes()) == _record(projector)
         except ValueError:
             same = False
         if not same:
@@ -202,6 +202,8 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
     """
     folder, names = Path(folder), [str(name) for name in names]
     advice = f"make them with: python -m stylegan project PHOTOS {folder}"
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file; give the folder that holds the codes, one .npy file per photo")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of codes; {advice}")
     if not names:

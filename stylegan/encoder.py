@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -254,6 +255,11 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Encoder:
         "deep/kernel": (16 * sizes.widths[-1], sizes.hidden),
         "base/kernel": (2 * sizes.hidden, sizes.w_dim),
     }
+    for i, (before, width) in enumerate(pairwise((sizes.colours, *sizes.widths))):
+        side = 3 if i else 5
+        claimed[f"halve{i}/kernel"] = (side, side, before, width)
+        if i:
+            claimed[f"refine{i}a/kernel"] = (3, 3, width, width)
     for name, shape in claimed.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, got {arrays[name].shape}")

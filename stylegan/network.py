@@ -290,7 +290,10 @@ def save_weights(path: str | Path, arrays: dict[str, np.ndarray], description: d
 
 def take_description(arrays: dict[str, np.ndarray]) -> dict:
     """Remove the description that `save_weights` wrote from `arrays`, and return it."""
-    description = json.loads(str(arrays.pop("description", ["null"])[0]))
+    stored = arrays.pop("description", None)
+    if stored is None or stored.size != 1:
+        raise ValueError("it has no description")
+    description = utils.parse_json(str(stored.item()))
     if not isinstance(description, dict) or description.pop("format", None) != _FORMAT:
         raise ValueError(f"it has no description of format {_FORMAT}")
     return description

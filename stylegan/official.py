@@ -8,17 +8,20 @@ the arrays of the moving average; their shapes give the size of the network.
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import utils
+from storage.pickles import build_dictionary
 from stylegan.architecture import FUSED_FROM, MAPPING_RATE
 from stylegan.network import StyleNetwork
 
-# Versions that the official reader supports.
-_VERSIONS = (2, 3)
+# Versions of the pickled networks of StyleGAN 1, and the later versions.
+_VERSIONS, _LATER_VERSIONS = (2, 3), {4: "StyleGAN2", 5: "StyleGAN2-ADA"}
+_ONLY = "only StyleGAN 1 is supported"
 # The functions that build a generator of StyleGAN 1 and its parts.
 _BUILDERS = {"": "G_style", "mapping": "G_mapping", "synthesis": "G_synthesis"}
 
@@ -47,19 +50,11 @@ class _Network:
     state: object
 
 
-def _dictionary(pickled: utils.PickledObject) -> dict:
-    """The items of a subclass of dict, which Python 2 wrote as a list of pairs."""
-    pairs = pickled.args[0] if pickled.args else []
-    if len(pickled.args) > 1 or not all(isinstance(key, str) for key, _ in pairs):
-        raise ValueError("not a dict with names as keys")
-    return {**dict(pairs), **pickled.entries}
-
-
 # Replacements for the classes in official pickles other than numpy's.
 _STAND_INS = {
     "dnnlib.tflib.network.Network": lambda pickled: _Network(pickled.state),
-    "dnnlib.util.EasyDict": _dictionary,
-    "collections.OrderedDict": _dictionary,
+    "dnnlib.util.EasyDict": build_dictionary,
+    "collections.OrderedDict": build_dictionary,
 }
 
 
@@ -93,6 +88,8 @@ def load_official(path: str | Path) -> StyleNetwork:
         return StyleNetwork.from_arrays(arrays, {"dataset": Path(path).stem})
     except ValueError as error:
         reason = str(error).removeprefix(f"{path}: ")
+        if re.search(r"it holds torch(_utils)?\.", reason):
+            reason = f"it holds PyTorch networks, as of StyleGAN2-ADA and StyleGAN3; {_ONLY}"
         raise ValueError(f"{path}: {reason}") from None
 
 
@@ -110,10 +107,13 @@ def _state(network: object, part: str) -> dict:
     state = network.state if isinstance(network, _Network) else None
     if not isinstance(state, dict) or not isinstance(state.get("static_kwargs", {}), dict):
         raise ValueError("it does not hold the three networks of an official StyleGAN pickle")
-    if _plain(state.get("version")) not in _VERSIONS:
-        raise ValueError(f"its networks are not of version {' or '.join(map(str, _VERSIONS))}")
+    version = _plain(state.get("version"))
+    if version not in _VERSIONS:
+        known = isinstance(version, int) and _LATER_VERSIONS.get(version)
+        what = f"{known} networks" if known else "networks of an unknown version"
+        raise ValueError(f"it holds {what}; {_ONLY}")
     if _plain(state.get("build_func_name")) != _BUILDERS[part]:
-        raise ValueError(f"it was not built by {_BUILDERS[part]} of StyleGAN 1, the only supported version")
+        raise ValueError(f"it was not built by {_BUILDERS[part]} of StyleGAN 1; {_ONLY}")
     return state
 
 

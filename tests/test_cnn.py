@@ -217,7 +217,7 @@ def test_arrays_kept_elsewhere_are_refused(tmp_path):
     with h5py.File(path, "a") as file:
         del file["model_weights/dense_1"]
         file["model_weights/dense_1"] = h5py.ExternalLink("other.h5", "/model_weights/dense_1")
-    with pytest.raises(ValueError, match="dense_1 is not stored in this file"):
+    with pytest.raises(ValueError, match="dense_1' is not stored in this file"):
         CNN.load_model(path)
 
 
@@ -236,6 +236,40 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path):
         del file["model_weights/conv2d_2/conv2d_2/kernel:0"]
         file["model_weights/conv2d_2/conv2d_2/kernel:0"] = np.zeros((3, 3, 5, 4), dtype=np.float32)
     with pytest.raises(ValueError, match="shapes"):
+        CNN.load_model(path)
+
+
+def test_arrays_without_bytes_are_refused(tmp_path):
+    for options in ({}, {"chunks": (1 << 20, 1)}):
+        path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+        with h5py.File(path, "a") as file:
+            del file["model_weights/dense_2/dense_2/kernel:0"]
+            file.create_dataset("model_weights/dense_2/dense_2/kernel:0", (1 << 33, 4), "f4", **options)
+        with pytest.raises(ValueError, match="dense_2/kernel:0' has no values"):
+            CNN.load_model(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (30_000, 8)])
+def test_shapes_that_ask_for_a_huge_network_are_refused_before_it_is_built(tmp_path, shape):
+    """Each array is small, but the layer between them would not be."""
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+    with h5py.File(path, "a") as file:
+        layers = file["model_weights"]
+        joint = sorted((name for name in layers if name.startswith("dense")), key=lambda n: (len(n), n))[-2]
+        del layers[f"{joint}/{joint}/kernel:0"]
+        rows = layers[joint].get(f"{joint}/bias:0").shape[0] if shape[0] == 1 else shape[0]
+        layers[joint].create_dataset(f"{joint}/kernel:0", data=np.zeros((rows, shape[1]), np.float32))
+    with pytest.raises(ValueError, match=r"FaceGen.RaFD.h5: not a complete"):
+        CNN.load_model(path)
+
+
+@pytest.mark.parametrize("setting", ["[" * 100_000, '{"epsilon": 1e999}', '{"epsilon": 1' + "0" * 400 + "}"])
+def test_a_configuration_that_cannot_be_parsed_is_refused(tmp_path, setting):
+    path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
+    text = '[{"class_name": "BatchNormalization", "name": "b", "inbound_nodes": [], "config": %s}]' % setting
+    with h5py.File(path, "a", libver="latest") as file:
+        file.attrs["model_config"] = text
+    with pytest.raises(ValueError, match=r"FaceGen.RaFD.h5: not a complete FaceGen network \(its JSON"):
         CNN.load_model(path)
 
 
@@ -299,6 +333,56 @@ def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
             changed.writestr(member, content)
     with pytest.raises(ValueError, match="changed.keras"):
         CNN.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("hidden_units", [65_536, 65_536], "its network is too large for a file of"),
+        ("filters", [65_536] * 3, "its network is too large for a file of"),
+        ("height", 1e999, "no finite number"),
+    ],
+)
+def test_a_small_file_cannot_ask_for_a_huge_network(weights, tmp_path, name, value, message):
+    path = tmp_path / "changed.keras"
+    with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
+        for member in archive.namelist():
+            content = archive.read(member)
+            if member == "anonfaces.json":
+                description = json.loads(content)
+                description["architecture"][name] = value
+                content = json.dumps(description)
+            changed.writestr(member, content)
+    with pytest.raises(ValueError, match=message):
+        CNN.load_model(path)
+
+
+def test_a_file_without_weights_is_refused(weights, tmp_path):
+    path = tmp_path / "changed.keras"
+    with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
+        for member in archive.namelist():
+            if member != "model.weights.h5":
+                changed.writestr(member, archive.read(member))
+    with pytest.raises(ValueError, match="it holds no model.weights.h5"):
+        CNN.load_model(path)
+
+
+@pytest.mark.parametrize("name", ["net.keras", "FaceGen.h5"])
+def test_files_of_another_kind_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>Quota exceeded</html>")
+    with pytest.raises(ValueError, match="it is a web page"):
+        CNN.load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (37, 90)])
+@pytest.mark.parametrize("normalised", [0, 2])
+def test_the_number_of_weights_is_known_before_the_network_is_built(size, normalised):
+    architecture = Architecture.for_size({"identity": 5, "nuisance": 3}, *size, 3, capacity=0.1)
+    architecture = replace(architecture, normalised_blocks=normalised, hidden_units=(7, 9))
+    network = build(architecture)
+    assert architecture.n_weights == network.count_params()
+    sizes = [np.prod(layer.output.shape[1:]) for layer in network.layers if len(layer.output.shape) == 4]
+    assert architecture.largest_features == max(sizes)
 
 
 # Drawing

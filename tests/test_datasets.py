@@ -1,6 +1,7 @@
 """Faces come in: the ORL faces, folders of three layouts, odd images, and folders that are wrong."""
 
 import io
+import os
 import pickle
 import struct
 import warnings
@@ -739,3 +740,159 @@ def test_damaged_bytes_give_an_image_or_are_refused(tmp_path, ending):
         assert count_frames(path) >= 1
     for image in images:
         assert image is None or (image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3)
+
+
+# Files that would do harm
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n%%EndComments\nshowpage\n%%EOF\n",
+        b"\xc5\xd0\xd3\xc6" + struct.pack("<6I", 32, 100, 0, 0, 0, 0) + b"\0\0%!PS-Adobe-3.0 EPSF-3.0\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.eps"])
+def test_a_postscript_file_starts_no_program(tmp_path, monkeypatch, content, name):
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        read_image(tmp_path / name)
+    assert count_frames(tmp_path / name) == 1
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("form", ["ICO", "PCX", "TGA", "JPEG2000", "PDF", "DDS", "SGI", "IM"])
+def test_rare_formats_are_not_opened(tmp_path, form):
+    try:
+        Image.fromarray(noise()).save(tmp_path / "a.jpg", format=form)
+    except OSError:
+        pytest.skip(f"this Pillow cannot write {form}")
+    with pytest.raises(ValueError, match="a.jpg: cannot be read as an image"):
+        read_image(tmp_path / "a.jpg")
+
+
+def png_claiming(width, height, colour=2, depth=8):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (png_claiming(13_000, 13_000), 169),
+        (png_claiming(9_000, 9_000, colour=6), 81),
+        (png_claiming(9_000, 9_000, colour=0, depth=16), 81),
+        (png_claiming(40_000, 40_000), None),
+        (b"P6 13000 13000 255\n" + b"\0" * 99, 169),
+        (b"BM" + struct.pack("<3I", 99, 0, 54) + struct.pack("<I2i2H6I", 40, 13_000, 13_000, 1, 24, *[0] * 6), 169),
+    ],
+)  # fmt: skip
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, content, size):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{size} megapixels" if size else "too many pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_photo_of_a_large_camera_is_read(tmp_path):
+    """50 megapixels with an orientation, as phones take them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8160, 6120), "red").save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (8160, 6120, 3)
+
+
+def exif_block(*rows):
+    """EXIF data of an orientation and other tags: (tag, type, count, value)."""
+    rows = [(0x112, 3, 1, struct.pack("<H", 6)), *rows]
+    table, extra, place = struct.pack("<H", len(rows)), b"", 8 + 2 + 12 * len(rows) + 4
+    for tag, kind, count, value in rows:
+        table += struct.pack("<HHI", tag, kind, count)
+        table += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", place + len(extra))
+        extra += value if len(value) > 4 else b""
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", 0) + extra
+
+
+_VALUES = {1: b"\x48", 2: b"72 dpi!\0", 3: struct.pack("<H", 72), 5: struct.pack("<2I", 72, 0), 7: b"\xff" * 8,
+           10: struct.pack("<2i", -1, 0), 11: struct.pack("<f", float("nan")), 12: struct.pack("<d", 1e308),
+           13: struct.pack("<I", 2**31), 16: struct.pack("<Q", 2**63), 99: b"????"}  # fmt: skip
+_TAGS = [0x100, 0x101, 0x10F, 0x11A, 0x11B, 0x128, 0x131, 0x132, 0x213, 0x8298, 0x8769, 0x8825, 0xA005, 0x2BC]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", _VALUES)
+def test_tags_of_a_wrong_type_do_not_hide_the_orientation(tmp_path, ending, kind):
+    for tag in _TAGS:
+        count = len(_VALUES[kind]) if kind in (2, 7) else 1
+        path = save(tmp_path / f"a.{ending}", picture(), exif=exif_block((tag, kind, count, _VALUES[kind])))
+        assert read_image(path).shape == (30, 40, 3), hex(tag)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [(2, 2, b"6\0"), (5, 1, struct.pack("<2I", 6, 1)), (11, 1, struct.pack("<f", 6)), (7, 4, b"6666"), (3, 0, b""),
+     (3, 1, struct.pack("<H", 9)), (3, 2, struct.pack("<2H", 6, 6)), (99, 1, b"6")],
+)  # fmt: skip
+def test_an_orientation_of_a_wrong_type_leaves_the_photo_as_it_is(tmp_path, entry):
+    kind, count, value = entry
+    data = exif_block()[: -(12 + 4)] + struct.pack("<HHI", 0x112, kind, count)
+    data += (value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", 26)) + struct.pack("<I", 0) + value
+    assert read_image(save(tmp_path / "a.jpg", picture(), exif=data)).shape[2] == 3
+
+
+@pytest.mark.parametrize("tag", [0x100, 0x101, 0x102, 0x103, 0x106, 0x111, 0x112, 0x115, 0x117, 0x11A, 0x128, 0x153])
+def test_tiff_tags_of_a_wrong_type(tmp_path, tag):
+    path = save(tmp_path / "a.tif", picture(), resolution=72.0)
+    data = path.read_bytes()
+    start = struct.unpack_from("<I", data, 4)[0]
+    for place in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12):
+        if struct.unpack_from("<H", data, place)[0] == tag:
+            for kind, value in _VALUES.items():
+                entry = struct.pack("<HHI", tag, kind, 1) + value[:4].ljust(4, b"\0")
+                path.write_bytes(data[:place] + entry + data[place + 12 :])
+                try:
+                    assert read_image(path).dtype == np.uint8
+                except ValueError as error:
+                    assert str(path) in str(error)
+
+
+def test_files_of_another_kind_are_named(tmp_path):
+    for content, kind in ((b"<!DOCTYPE html>", "a web page"), (b"version https://git-lfs.github.com/", "a Git LFS pointer"),
+                          (b"\x1f\x8b\x08", "a gzip file"), (b"\0" * 100, "nothing but zeros")):  # fmt: skip
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(ValueError, match=f"a.jpg: cannot be read as an image .it is {kind}"):
+            read_image(tmp_path / "a.jpg")
+
+
+# Names
+
+
+def test_file_names_that_are_no_text(tmp_path):
+    for person in (b"J\xf6rg", b"Zo\xeb"):
+        folder = os.fsencode(tmp_path) + b"/photos/" + person
+        os.makedirs(folder)
+        with open(folder + b"/caf\xe9.png", "wb") as file:
+            Image.fromarray(picture()).save(file, "png")
+    faces = datasets.load_faces(tmp_path / "photos")
+    assert faces.names.tolist() == ["J\\udcf6rg/caf\\udce9.png", "Zo\\udceb/caf\\udce9.png"]
+    assert faces.people.tolist() == ["J\\udcf6rg", "Zo\\udceb"]
+    "".join([*faces.names, *faces.people]).encode()
+    assert faces.images[0].shape == (40, 30, 3)
+
+
+@pytest.mark.parametrize("missing", [pd.NA, None, np.nan, pd.NaT])
+@pytest.mark.parametrize("part", ["identities", "names"])
+def test_a_person_without_a_name_is_refused(missing, part):
+    images = [picture(i) for i in range(3)]
+    given = {"identities": ["a", "b", "c"], "names": ["1", "2", "3"], part: ["x", missing, "y"]}
+    with pytest.raises(ValueError, match=f"{part} must be names, but 1 are missing, first in row 1"):
+        Faces.of(images, **given)
+    with pytest.raises(ValueError, match="missing"):
+        Faces.of(images, pd.array(["a", None, "c"], dtype="string"))

@@ -4,6 +4,8 @@ import base64
 import json
 import marshal
 import pickle
+import resource
+import unicodedata
 import zipfile
 
 import h5py
@@ -15,6 +17,7 @@ from onnx import TensorProto, helper
 import datasets
 import detection
 import embedding
+import recogniser_files
 import utils
 from embedding import _Preparation, embed
 
@@ -566,7 +569,7 @@ def test_what_is_no_plain_part_of_keras_is_refused(models, part, ending):
                 "config.json", json.dumps({"class_name": "Model", "config": {"layers": [block]}})
             )
     with pytest.raises(ValueError, match="it was not loaded"):
-        embedding._check_keras_file(path)
+        recogniser_files.check_keras_file(path)
 
 
 def test_a_class_that_keras_does_not_know_is_refused(few, models):
@@ -653,8 +656,127 @@ def test_a_text_is_no_facenet(few, models, ending):
 def test_an_h5_file_of_weights_alone_is_refused(few, models):
     with h5py.File(models / "facenet.h5", "w") as file:
         file.create_group("model_weights")
-    with pytest.raises(ValueError, match="is not a complete Keras model"):
+    with pytest.raises(ValueError, match="is not a complete Keras model .it holds weights alone"):
         embed(few, "facenet")
+
+
+# Models that take too much
+
+
+def loop_forever(path):
+    """A loop whose condition stays true."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", "d"]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, ["n", "d"]),
+        ],
+    )
+    yes = helper.make_node(
+        "Constant", [], ["yes"], value=helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    )
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), yes]
+    return write_nodes(path, [*nodes, helper.make_node("Loop", ["", "yes", "flat"], ["y"], body=body)])
+
+
+def expand(path, *shape):
+    """A sum that is repeated to a giant shape."""
+    sizes = helper.make_node(
+        "Constant", [], ["s"], value=helper.make_tensor("s", TensorProto.INT64, [len(shape)], shape)
+    )
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0), sizes]
+    return write_nodes(path, [*nodes, helper.make_node("Expand", ["m", "s"], ["y"])])
+
+
+def write_nodes(path, nodes):
+    start = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", SIDE, SIDE, 3])
+    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "graph", [start], [end])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_model_that_never_ends_is_stopped(few, tmp_path, monkeypatch):
+    path = loop_forever(tmp_path / "model.onnx")
+    monkeypatch.setattr(recogniser_files, "FIRST_PHOTO_SECONDS", 2)
+    monkeypatch.setattr(recogniser_files, "PHOTO_SECONDS", 0)
+    with pytest.raises(ValueError, match=r"model.onnx: cannot run .*it was stopped after 2 s"):
+        embed(few, f"onnx:{path}")
+    save_onnx(path, ["n", SIDE, SIDE, 3])  # the next one is not disturbed
+    assert embed(few, f"onnx:{path}").shape == (4, 3 * SIDE**2)
+
+
+@pytest.mark.parametrize("shape", [(4, 10**10), (4, 2 * 10**9), (4, 10**6)])
+def test_a_model_that_takes_gigabytes_is_refused(few, tmp_path, shape):
+    path = expand(tmp_path / "model.onnx", *shape)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"model.onnx: cannot run"):
+        embed(few, f"onnx:{path}")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**18  # KiB
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_a_description_of_huge_layers_is_refused(few, models, ending):
+    network, path = keras_network(True), models / f"facenet.{ending}"
+    network.save(path)
+    if ending == "h5":
+        with h5py.File(path, "a") as file:
+            text = file.attrs["model_config"].replace('"units": 6', '"units": 6000000000')
+            file.attrs["model_config"] = text
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        members["config.json"] = members["config.json"].replace(b'"units": 6', b'"units": 6000000000')
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    with pytest.raises(ValueError, match=rf"facenet.{ending}: (is not a complete|it crashed)"):
+        embed(few, "facenet")
+
+
+def test_arrays_without_bytes_are_refused(few, models):
+    keras_network(True).save(models / "facenet.h5")
+    with h5py.File(models / "facenet.h5", "a") as file:
+        name = next(name for name in _datasets(file) if "kernel" in name)
+        del file[name]
+        file.create_dataset(name, (1 << 20, 1 << 20), "f4", chunks=(1024, 1024))
+    with pytest.raises(ValueError, match="has no values"):
+        embed(few, "facenet")
+
+
+def _datasets(file):
+    names = []
+    file.visit(names.append)
+    return [name for name in names if isinstance(file[name], h5py.Dataset)]
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras", "onnx"])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"\x1f\x8b\x08\0", "a gzip file"),
+    ],
+)
+def test_a_model_of_another_kind_is_called_what_it_is(few, models, ending, content, kind):
+    (models / f"facenet.{ending}").write_bytes(content)
+    with pytest.raises(ValueError, match=f"is not a complete .* model .it is {kind}"):
+        embed(few, "facenet")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"mean": 1e999}', '{"scale": 1' + "0" * 400 + "}"])
+def test_json_that_python_cannot_hold_is_refused(few, tmp_path, text):
+    path = save_onnx(tmp_path / "model.onnx", ["n", 3, SIDE, SIDE])
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match="model.json: is not valid JSON"):
+        embed(few, f"onnx:{path}")
 
 
 # Stored descriptors
@@ -719,6 +841,38 @@ def test_names_that_fit_twice_are_an_error(few, tmp_path, stored, names):
     np.savez(path, names=np.array(stored), encodings=X)
     with pytest.raises(ValueError, match=r"share a name|names|twice|more than once"):
         embed(named(few.images[: len(names)], names), f"stored:{path}")
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: "/home/me/photos/" + name,
+        lambda name: "./photos/" + name.replace(".png", ".JPG"),
+        lambda name: "C:\\photos\\" + name.replace("/", "\\"),
+        lambda name: unicodedata.normalize("NFD", name),
+        lambda name: "photos//" + name.removesuffix(".png"),
+        lambda name: name.partition("/")[2] if name.startswith("a/") else name,
+    ],
+)
+def test_stored_names_as_other_tools_write_them(few, tmp_path, rename):
+    names = ["a/Jörg.png", "b/Zoë.png", "c/1.png", "d/1.png"]
+    where = store(tmp_path / "x.npz", [rename(name) for name in names] + ["somebody/1 else.png"], np.eye(5))
+    np.testing.assert_array_equal(embed(named(few.images, names), where), np.eye(5)[:4])
+
+
+def test_a_missing_photo_is_not_replaced_by_another_persons(few, tmp_path):
+    names = [f"s{i}/1.png" for i in range(4)]
+    for stored in (names[1:], [*names[1:], "s9/1.png"], ["x/" + name for name in [*names[1:], "s9/1.png"]]):
+        where = store(tmp_path / "x.npz", stored, np.eye(len(stored)))
+        with pytest.raises(ValueError, match="1 of 4 photos have no stored descriptor"):
+            embed(named(few.images, names), where)
+
+
+def test_suffixes_tell_names_apart_that_are_else_equal(few, tmp_path):
+    where = store(tmp_path / "x.npz", ["a/1.png", "a/1.jpg"], np.eye(2))
+    np.testing.assert_array_equal(embed(named(few.images[:2], ["1.jpg", "1.png"]), where), np.eye(2)[::-1])
+    with pytest.raises(ValueError, match="share a name"):
+        embed(named(few.images[:1], ["1.webp"]), where)
 
 
 def test_full_names_win_over_short_ones(few, tmp_path):

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +188,129 @@ def test_tables_without_k_start_at_two():
     for other in (rates.rename(columns={"aam_rafd": "y"}), rates[:1]):
         with pytest.raises(ValueError, match="same columns"):
             published.figure({"IL_results": losses, "RI_results": other}, "anonymizer")
+
+
+# Innocent tables of other forms
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"name": ["a", None], "IL": [0.5, None]}),
+        pd.DataFrame({"name": pd.Series(["a", None, 1.5, True], dtype=object)}),
+        pd.DataFrame({"IL": [0.5, 0.25]}, index=[0.5, 1.5]),
+        pd.DataFrame({"IL": [0.5, 0.25]}, index=["a", "b"]),
+        pd.DataFrame({"good": [True, False], "IL": [1, 2]}),
+    ],
+)
+def test_frames_with_gaps_and_other_indexes(tmp_path, frame, protocol):
+    read = published.load_frame(write(tmp_path / "frame.pkl", frame, protocol))
+    for name in frame:
+        for expected, found in zip(frame[name], read[name], strict=True):
+            assert found == expected or (pd.isna(found) and pd.isna(expected))
+    assert list(read.index) == list(frame.index)
+
+
+def test_float_indexes_of_pandas_1(tmp_path):
+    data = pickle.dumps(pd.DataFrame({"IL": [0.5, 0.25]}, index=[0.5, 1.5]), 2)
+    index, last = b"cpandas\nIndex\n", data.rindex(b"cpandas\nIndex\n")
+    old = b"cpandas.core.indexes.numeric\nFloat64Index\n"
+    first = data.index(index)
+    assert first == last  # later uses refer to it
+    path = tmp_path / "old.pickle"
+    path.write_bytes(data.replace(index, old))
+    assert published.load_frame(path).index.tolist() == [0.5, 1.5]
+
+
+def test_series(tmp_path):
+    read = published.load_frame(write(tmp_path / "a.pickle", pd.Series([0.5, 0.25], [2, 3], name="IL")))
+    assert read.to_dict("list") == {"IL": [0.5, 0.25]} and list(read.index) == [2, 3]
+    read = published.load_frame(write(tmp_path / "b.pickle", {"IL": pd.Series([0.5]), "RI": [1.0]}))
+    assert read.to_dict("list") == {"IL": [0.5], "RI": [1.0]}
+    assert published.load_frame(write(tmp_path / "c.pickle", [pd.Series([1, 2]), [3, 4]])).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("frame", "word"),
+    [
+        (pd.DataFrame({"a": pd.Categorical(["x", "y"])}), "pandas.Categorical"),
+        (pd.DataFrame({"a": pd.to_datetime(["2020-01-01"])}), "DatetimeArray"),
+        (pd.DataFrame({"a": [1.0]}, index=pd.to_datetime(["2020-01-01"])), "DatetimeIndex"),
+        (pd.DataFrame({("a", "b"): [1]}), "pandas.MultiIndex"),
+        (pd.DataFrame({"a": pd.array([1, None])}), "pandas.arrays.IntegerArray"),
+        (pd.Series([pd.Timestamp("2020-01-01"), "x"], dtype=object), "timestamps"),
+        (pd.Series([pd.NA, "x"], dtype=object), "pandas.*NA, which"),
+        (pd.Series([[1], "x"], dtype=object), "got list"),
+    ],
+)
+def test_parts_that_are_not_read_are_named(tmp_path, frame, word):
+    with pytest.raises(ValueError, match=word) as caught:
+        published.load_frame(write(tmp_path / "frame.pickle", frame))
+    assert ".csv" in str(caught.value) and "trust" not in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+def test_files_of_another_kind_are_named(tmp_path):
+    for name in ("a.csv", "a.pickle"):
+        (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>Quota exceeded</html>")
+        with pytest.raises(ValueError, match="it is a web page"):
+            published.load_frame(tmp_path / name)
+
+
+# Small files that would take gigabytes
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+def range_index(stop):
+    parts = text(b"start") + b"K\0" + text(b"stop") + b"\x8a\x08" + struct.pack("<q", stop)
+    return (
+        b"cpandas.core.indexes.base\n_new_Index\ncpandas.core.indexes.range\nRangeIndex\n}("
+        + parts
+        + text(b"step")
+        + b"K\1u\x86R"
+    )
+
+
+def frame_of(columns, rows, blocks=b"]"):
+    manager = b"cpandas.core.internals.managers\nBlockManager\n" + blocks + b"](" + columns + rows + b"e\x86R"
+    return b"cpandas.core.frame\nDataFrame\n)R}" + text(b"_mgr") + manager + b"sb"
+
+
+ONE_LIST = b"](" + b"K\1" * 30_000 + b"e"
+BOMBS = {
+    "one list as 30,000 rows": b"](" + ONE_LIST + b"2" * 29_999 + b"e",
+    "one list as 30,000 columns": b"}(" + text(b"a") + ONE_LIST + b"q\0"
+    + b"".join(text(b"%d" % i) + b"h\0" for i in range(30_000)) + b"u",
+    "one dict as 30,000 rows": b"](}(" + b"".join(text(b"%d" % i) + b"K\1" for i in range(9_000)) + b"u"
+    + b"2" * 29_999 + b"e",
+    "a key in each of 30,000 rows": b"](" + b"".join(b"}" + text(b"%d" % i) + b"K\1s" for i in range(30_000)) + b"e",
+    "a row of 100,000 columns": b"](](" + b"K\1" * 100_000 + b"ee",
+    "a range of columns": frame_of(range_index(10**9), range_index(1)),
+    "a range of rows": frame_of(range_index(1), range_index(10**9)),
+    "ranges beyond 64 bits": frame_of(range_index(2**63 - 1), range_index(2**63 - 1)),
+    "a block at a range of places": frame_of(
+        range_index(5000), range_index(5000), b"](]K\1ac__builtin__\nslice\nK\0J\xff\xff\xff\x7fK\1\x87R\x86e"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_small_files_take_little_memory(tmp_path, bomb):
+    path = tmp_path / "bomb.pickle"
+    path.write_bytes(b"\x80\2" + BOMBS[bomb] + b".")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb\.pickle"):
+        published.load_frame(path)
+    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    tracemalloc.stop()
+
+
+def test_tables_of_a_million_columns(tmp_path):
+    for content in (b"a" + b",b" * 1_000_000 + b"\n1\n", b"a\n1" + b",1" * 1_000_000 + b"\n"):
+        (tmp_path / "wide.csv").write_bytes(content)
+        with pytest.raises(ValueError, match="a line has 1000001 cells; at most 10000 are read"):
+            published.load_frame(tmp_path / "wide.csv")

@@ -1,20 +1,31 @@
 """Loading, saving, cache, progress: round trips, the published files, and files made to do harm."""
 
+import bz2
+import collections
+import datetime
+import decimal
+import fractions
+import gzip
 import hashlib
 import io
+import lzma
 import math
 import os
+import pathlib
 import pickle
 import pickletools
+import re
 import struct
 import subprocess
 import sys
 import tracemalloc
+import uuid
 import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import plain
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +33,7 @@ from hypothesis import strategies as st
 
 import storage
 import utils
-from storage import pickles, reading
+from storage import descriptions, pickles, reading
 
 REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
 NAMES = ["b/Ann.jpg", "b/Zoë, 2.jpg", "a.jpg"]
@@ -335,6 +346,88 @@ def test_unknown_suffix(tmp_path, name):
 @pytest.mark.parametrize("suffix", [".pickle", ".pkl", ".npz", ".npy", ".csv"])
 def test_empty_file(tmp_path, suffix):
     refused(write(tmp_path, f"x{suffix}", b""), "empty")
+
+
+def torch_archive(*names):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"1234")
+    return stream.getvalue()
+
+
+KINDS = {
+    "a web page": [
+        b"<!DOCTYPE html><html>Quota exceeded</html>",
+        b"\n\n  <!doctype HTML>",
+        b"\xef\xbb\xbf<html lang='en'>",
+        b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    ],
+    "a Git LFS pointer": [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"],
+    "a PyTorch file": [
+        torch_archive("archive/data.pkl"),
+        torch_archive("model/.format_version", "model/data.pkl"),
+        torch_archive("data.pkl"),
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
+    ],
+    "a zip archive": [torch_archive("faces/a.pkl"), b"PK\x05\x06" + b"\0" * 18],
+    "a gzip file": [gzip.compress(b"\x80\x04N.")],
+    "a packed archive": [bz2.compress(b"N."), lzma.compress(b"N.")],
+    "an HDF5 file": [b"\x89HDF\r\n\x1a\n" + b"\0" * 90],
+    "an image": [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0\x10JFIF"],
+    "nothing but zeros": [b"\0" * 1000],
+}
+
+
+@pytest.mark.parametrize("suffix", [".pickle", ".pkl", ".npz", ".npy", ".csv"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, suffix, kind):
+    for content in KINDS[kind]:
+        if (kind, suffix) == ("a zip archive", ".npz"):
+            continue
+        path = write(tmp_path, f"x{suffix}", content)
+        message = refused(path, f"it is {kind}")
+        assert "protocol" not in message and "trust" not in message
+
+
+def test_our_own_kinds_under_another_suffix(tmp_path):
+    files = files_with(X64)
+    for suffix, kind in ((".npz", "a .npz file"), (".npy", "a .npy file"), (".pickle", "a pickle")):
+        for other in {".npz", ".npy", ".pickle", ".csv"} - {suffix}:
+            refused(write(tmp_path, f"x{other}", files[suffix]), f"it is {kind}")
+
+
+def test_network_readers_call_files_what_they_are(tmp_path):
+    for read, suffix in ((utils.load_array, ".npy"), (utils.load_arrays, ".npz"), (utils.load_pickle, ".pkl")):
+        refused(write(tmp_path, f"x{suffix}", KINDS["a web page"][0]), "it is a web page", load=read)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[" * 100_000, "deeply"),
+        ('{"a":' * 100_000, "deeply"),
+        ("1e999", "finite"),
+        ("-1e999", "finite"),
+        ("Infinity", "finite"),
+        ("1" + "0" * 400, "finite"),
+        ("9" * 5000, "finite"),
+        ("{", "."),
+        (b"\xff", "."),
+        ('"\\ud800', "."),
+    ],
+)
+def test_json_that_is_refused(text, word):
+    with pytest.raises(ValueError, match=word):
+        utils.parse_json(text)
+
+
+def test_json_that_is_read():
+    assert utils.parse_json('{"a": [1, -2.5, null, true, "e"]}') == {"a": [1, -2.5, None, True, "e"]}
+    assert utils.parse_json(b"[1e300]") == [1e300]
+    nested = utils.parse_json('{"a": {"b": [{"c": 1}, [{"d": 2}]]}, "e": {}}')
+    found = list(descriptions.dictionaries(nested))
+    assert found == [nested, nested["a"], {"c": 1}, {"d": 2}, {}]
 
 
 @pytest.mark.parametrize("suffix", [".pickle", ".pkl", ".npz", ".npy", ".csv"])
@@ -653,7 +746,7 @@ def one(text):
             "pickle.loads",
             "runpy.run_path",
         ),
-        *("copyreg._reconstructor", "copyreg.__newobj__", "collections.OrderedDict", "pathlib.PosixPath"),
+        *("copyreg._reconstructor", "copyreg.__newobj__", "collections.OrderedDict"),
         *(
             "utils.save_atomic",
             "storage.pickles.build_array",
@@ -700,6 +793,37 @@ def test_nested_names_are_refused(tmp_path, name):
 def test_a_long_or_strange_name_is_not_echoed(tmp_path):
     message = refused(write(tmp_path, "x.pkl", b"cos\n" + b"\x1b[2J" * 1000 + b"\n."))
     assert len(message) < 1000 + len(str(tmp_path)) and "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (collections.deque([1]), "collections.deque"),
+        (decimal.Decimal(1), "decimal.Decimal"),
+        (fractions.Fraction(1, 2), "fractions.Fraction"),
+        (uuid.UUID(int=0), "uuid.UUID"),
+        ({1, 2}, "a set|builtins.set|__builtin__.set"),
+        (frozenset([1]), "a frozenset|frozenset"),
+        (1j, "complex"),
+        (pd.Series([1.0]), "pandas.Series"),
+        (pd.Timestamp("2020-01-01"), "pandas._libs.tslibs.timestamps"),
+    ],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_innocent_objects_are_named_and_not_suspected(tmp_path, value, word, protocol):
+    path = write(tmp_path, "x.pkl", pickle.dumps([{"a": value}], protocol))
+    message = refused(path, "which is not read", load=utils.load_pickle)
+    assert re.search(word, message) and "trust" not in message and "damaged" not in message
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_python_objects_beside_an_encoding(tmp_path, protocol):
+    now = datetime.datetime(2020, 1, 2, 3, 4, 5, 6, datetime.timezone.utc)
+    row = collections.OrderedDict(imagePath=pathlib.PurePosixPath("a/b.jpg"), encoding=[1.0, 2.0])
+    row |= {"taken": now, "day": now.date(), "ago": datetime.timedelta(1), "at": now.time(), "more": None}
+    windows = {"imagePath": pathlib.PureWindowsPath(r"C:\a\c.jpg"), "encoding": [3.0, 4.0]}
+    names, X = utils.load_encodings(write(tmp_path, "x.pkl", pickle.dumps([row, windows], protocol)))
+    assert names.tolist() == ["a/b.jpg", r"C:\a\c.jpg"] and X.tolist() == [[1, 2], [3, 4]]
 
 
 class Touch:
@@ -948,6 +1072,59 @@ def test_one_long_vector_in_many_rows(tmp_path, monkeypatch):
     data = pickle.dumps(faces([vector] * 3), protocol=4)
     monkeypatch.setattr(reading, "MAX_BYTES", 8 * 3 * 10_000 - 1)
     refused(write(tmp_path, "x.pkl", data), "too large")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"](" + b"](" + b"K\x01" * 20_000 + b"e" + b"2" * 19_999 + b"e",  # 20,000 rows name one list
+        b"]" * 7_000_000,
+        b"}" * 7_000_000,
+        b"(" * 7_000_000,
+        b"])\x94" + b"h\x00" * 5_000_000 + b"\x85" * 4_000_000,
+    ],
+    ids=["one list", "lists", "dicts", "marks", "tuples"],
+)
+def test_a_pickle_takes_no_more_memory_than_its_size_explains(tmp_path, content):
+    path = write(tmp_path, "x.pkl", b"\x80\x04" + content + b".")
+    script = "import resource, sys, utils; resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))\n"
+    script += "try: utils.load_encodings(sys.argv[1])\nexcept ValueError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=120)
+    assert "x.pkl" in done.stdout and "free memory" not in done.stdout, done.stderr[-500:]
+
+
+def test_rows_that_name_one_vector_are_counted_before_they_are_copied(tmp_path):
+    vector = [0.5] * 30_000
+    rows = [{"imagePath": "a", "encoding": vector}] * 20_000
+    path = write(tmp_path, "x.pkl", pickle.dumps(rows, protocol=4))
+    assert peak_bytes(lambda: refused(path, "20000 times 30000 values", "too large")) < 20 * LITTLE
+
+
+def test_packed_names_are_counted_before_they_become_text(tmp_path):
+    names, X = np.zeros(2**24, np.int8), np.zeros((2**24, 1), np.int8)
+    np.savez_compressed(tmp_path / "x.npz", names=names, encodings=X)
+    assert (tmp_path / "x.npz").stat().st_size < 2**17
+    assert peak_bytes(lambda: refused(tmp_path / "x.npz", "too large")) < 2**27
+
+
+def test_a_table_of_a_million_columns(tmp_path):
+    path = write(tmp_path, "x.csv", b"a" + b",1" * 1_000_000 + b"\n")
+    assert peak_bytes(lambda: refused(path, "1000001 cells")) < 10 * LITTLE
+
+
+def test_reading_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_SECONDS", -1)
+    path = write(tmp_path, "x.pickle", pickle.dumps(faces(), protocol=4))
+    refused(path, "takes longer than -1 s")
+
+
+def test_a_full_memory_is_not_called_damage(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(pickles._PickleMachine, "run", fail)
+    path = write(tmp_path, "x.pickle", pickle.dumps(faces(), protocol=4))
+    assert "damaged" not in refused(path, "does not fit into the free memory")
 
 
 def test_one_long_name_among_many(tmp_path, monkeypatch):

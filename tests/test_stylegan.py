@@ -18,8 +18,8 @@ import tensorflow as tf
 
 import stylegan
 import utils
+from storage.pickles import build_dictionary
 from stylegan import network as networks
-from stylegan import official
 from stylegan.__main__ import main
 from stylegan.architecture import Architecture, Mapping, Synthesis, _blur, he_factor
 from stylegan.network import StyleNetwork, mix_styles, to_uint8
@@ -316,9 +316,9 @@ def test_tolerated_forms(path):
 
 def test_ordered_dict_of_python_2(path):
     pairs = utils.PickledObject("collections.OrderedDict", ([["a", 1], ["b", 2]],), entries={"b": 3})
-    assert official._dictionary(pairs) == {"a": 1, "b": 3}
+    assert build_dictionary(pairs) == {"a": 1, "b": 3}
     with pytest.raises(ValueError):
-        official._dictionary(utils.PickledObject("collections.OrderedDict", ([[("deep",), 1]],)))
+        build_dictionary(utils.PickledObject("collections.OrderedDict", ([[("deep",), 1]],)))
 
 
 @pytest.mark.parametrize(("fused", "fused_from"), [(True, 4), (False, 2048), ("auto", 128)])
@@ -448,6 +448,69 @@ def test_networks_that_are_not_whole(path, make):
     refused(path, content)
     if isinstance(content, Network):
         refused(path, (None, None, content))
+
+
+def pickle_naming(*names):
+    """A pickle that calls names in the given order, as PyTorch's pickles do."""
+    calls = b"".join(b"c%b\n%b\n)R" % tuple(name.encode().rpartition(b".")[::2]) for name in names)
+    return b"\x80\x02}q\0X\x05\0\0\0G_ema(" + calls + b"ts."
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (lambda: pickled((changed(version=4),) * 3), "StyleGAN2 networks"),
+        (lambda: pickled(changed(version=np.int64(4))), "StyleGAN2 networks"),
+        (lambda: pickled((changed(version=5),) * 3), "StyleGAN2-ADA networks"),
+        (lambda: pickled(changed(version=9)), "networks of an unknown version"),
+        (lambda: pickled(changed(build_func_name="G_main")), "not built by G_style"),
+        (lambda: pickle_naming("torch_utils.persistence._reconstruct_persistent_obj"), "StyleGAN2-ADA and StyleGAN3"),
+        (lambda: pickle_naming("dnnlib.util.EasyDict", "torch._utils._rebuild_tensor_v2"), "StyleGAN3"),
+        (lambda: pickle_naming("torch.storage._load_from_bytes"), "StyleGAN3"),
+    ],
+)  # fmt: skip
+def test_later_versions_are_named(path, content, what):
+    path.write_bytes(content())
+    with pytest.raises(ValueError, match=what) as caught:
+        stylegan.load_network(path)
+    assert "only StyleGAN 1 is supported" in str(caught.value) and "trust" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("net.pkl", b"<!DOCTYPE html>", "a web page"),
+        ("net.npz", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("net.pt", b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl", "a PyTorch file"),
+        ("net", b"\x1f\x8b\x08", "a gzip file"),
+    ],
+)
+def test_files_of_another_kind_are_named(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"it is {what}"):
+        stylegan.load_network(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "[" * 100_000,
+        lambda text: text[:-1] + ', "frame": [0, 0, 1e999, 4]}',
+        lambda text: text[:-1] + ', "frame": [0, 0, 1' + "0" * 400 + ", 4]}",
+        lambda text: text[:-1] + ', "frame": 3}',
+        lambda text: text[:-1] + ', "frame": [0, 0, NaN, 4]}',
+        lambda text: text[:-1] + ', "landmarks": [[1e999, 0]]}',
+        lambda text: text[:-1] + ', "landmarks": ' + "[" * 500 + "]" * 500 + "}",
+        lambda text: "[]",
+        lambda text: "",
+    ],
+)
+def test_a_description_that_cannot_be_used_is_refused(tmp_path, spoil):
+    arrays = utils.load_arrays(stylegan.BUNDLED)
+    text = spoil(str(arrays["description"][0]))
+    utils.save_arrays(tmp_path / "n.npz", {**arrays, "description": np.array([text])})
+    with pytest.raises(ValueError, match="n.npz: not a complete StyleGAN network"):
+        stylegan.load_network(tmp_path / "n.npz")
 
 
 class Hostile:
