@@ -83,6 +83,11 @@ def is_grey(image: np.ndarray) -> bool:
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
 
 
+def photo_key(image_key: str, person: str) -> str:
+    """Return a key of a photo from the cache key of its pixels and its person."""
+    return utils.content_key(image_key, person)[:32]
+
+
 def _texts(what: str, values) -> np.ndarray:
     """Return names as a str array (n,); bytes of a file name that are no text become ``\\\\udc..``."""
     missing = np.flatnonzero(pd.isna(np.asarray(values, dtype=object)))
@@ -214,6 +219,17 @@ class Faces:
     def image_keys(self) -> list[str]:
         """A cache key of each photo's pixels."""
         return [utils.content_key(image) for image in self.images]
+
+    @cached_property
+    def photo_keys(self) -> list[str]:
+        """A key of each photo's pixels and person, whatever its name."""
+        return list(map(photo_key, self.image_keys, self.identities.tolist()))
+
+    @cached_property
+    def set_key(self) -> str:
+        """One key of all photos and their people, including `others`, in any order and under any names."""
+        others = [] if self.others is None else self.others.photo_keys
+        return utils.content_key(sorted([*self.photo_keys, *others]))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -115,6 +116,18 @@ def _load_orl() -> Faces:
 
 #: Loaders of the built-in data sets.
 DATASETS = {"orl": _load_orl}
+
+
+@functools.cache
+def built_in(name: str) -> Faces:
+    """Load all photos of a built-in data set, once in each process."""
+    return DATASETS[name]()
+
+
+def is_built_in(faces: Faces, name: str) -> bool:
+    """Return whether all photos are photos of a built-in data set, by their pixels and people, not by their names."""
+    known = built_in(name)
+    return set(faces.people) <= set(known.people) and set(faces.photo_keys) <= set(known.photo_keys)
 
 
 def _load_folder(folder: Path, read_people: ReadPeople) -> Faces:

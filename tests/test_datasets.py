@@ -217,6 +217,23 @@ def test_the_fingerprint_follows_photos_names_people_and_others(orl_people):
     assert len({orl_people.fingerprint, *(faces.fingerprint for faces in variants)}) == 6
 
 
+def test_a_set_of_photos_is_known_by_pixels_and_people(orl):
+    some = orl.select([0, 1, 10, 11])
+    renamed = Faces(some.images[::-1], some.identities[::-1], list("abcd"), source="a folder")
+    split = renamed.split(1, 0)
+    assert some.set_key == renamed.set_key == split.set_key != split.select([0, 1]).set_key
+    changed = some.images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    others = [
+        Faces(changed, some.identities, some.names),
+        Faces(some.images, list("abab"), some.names),
+        orl.select([0, 1, 10]),
+    ]
+    assert len({some.set_key, *(faces.set_key for faces in others)}) == 4
+    assert datasets.is_built_in(some, "orl") and datasets.is_built_in(renamed, "orl")
+    assert [datasets.is_built_in(faces, "orl") for faces in others] == [False, False, True]
+
+
 # What a notebook shows
 
 
