@@ -72,8 +72,9 @@ test: $(STAMP) lint
 test-full: $(STAMP) lint
 	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Containers often run as root, which Jupyter refuses by default.
 lab: $(STAMP)
-	@.venv/bin/jupyter lab
+	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(STAMP)
 	@$(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"

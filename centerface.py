@@ -34,6 +34,9 @@ def _session():
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # photos are processed in parallel
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = (
+        False  # it would keep the memory of the largest photo, 1.5 GB at 2560 pixels
+    )
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -176,7 +176,8 @@ def check_array(name: str, values, shape: tuple[int | None, ...], dtype=np.float
     try:
         array = np.asarray(values, dtype=dtype)
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name} must be an array of numbers ({error})") from error
+        reason = "its rows differ in length" if "inhomogeneous" in str(error) else error
+        raise ParameterError(f"{name} must be an array of numbers ({reason})") from error
     if array.ndim != len(shape) or any(
         n not in (None, size) for n, size in zip(shape, array.shape, strict=True)
     ):

@@ -64,6 +64,9 @@ _FINE_SIDE, _FINE_FACE = 2560, 200
 #: A quick search uses one size.
 _QUICK_SIDE = 1280
 
+#: Photos of one face are searched rotated only if no upright face covers this share of their area.
+_LARGE_FACE = 0.05
+
 #: Two boxes show one face if the other one covers more than this share of the smaller one.
 _SAME_FACE = 0.5
 
@@ -80,8 +83,8 @@ class _Candidate:
     points: tuple[np.ndarray, ...]
 
 
-def _search(image: np.ndarray, thorough: bool = True) -> list[_Candidate]:
-    """Find every face in a photo once, the highest score first."""
+def _search(image: np.ndarray, thorough: bool = True, rotated: bool = True) -> list[_Candidate]:
+    """Find every face in a photo once, the highest score first; `rotated` ones only in a thorough search."""
     largest = max(image.shape[:2])
     if not thorough:
         return _one_each(_search_at(image, min(1.0, _QUICK_SIDE / largest)))
@@ -89,12 +92,12 @@ def _search(image: np.ndarray, thorough: bool = True) -> list[_Candidate]:
     candidates = _search_at(image, coarse)
     if fine > coarse:
         candidates += [c for c in _search_at(image, fine) if c.box[2] - c.box[0] < _FINE_FACE / fine]
-    rotated = [c for turns in _QUARTER_TURNS for c in _search_rotated(image, coarse, turns)]
+    turned = [c for n in (_QUARTER_TURNS if rotated else ()) for c in _search_rotated(image, coarse, n)]
     faces = _one_each(candidates)
-    faces += _one_each([c for c in rotated if not any(_overlap(c, face) for face in faces)])
+    faces += _one_each([c for c in turned if not any(_overlap(c, face) for face in faces)])
     # A rotated face is often found upright, too, but with wrong points: keep those of all searches.
     return [
-        replace(face, points=face.points + tuple(c.points[0] for c in rotated if _overlap(c, face)))
+        replace(face, points=face.points + tuple(c.points[0] for c in turned if _overlap(c, face)))
         for face in faces
     ]
 
@@ -201,9 +204,10 @@ def detect(faces: Images, strict: bool = False) -> Detections:
         one face.
     """
     faces = as_faces(faces)
-    place = "detection-" + utils.source_key(__file__)[:16]
     rows = np.stack(
-        utils.cached_rows(place, faces.image_keys, _detect_row, lambda i: (faces.images[i],), "finding faces")
+        utils.cached_rows(
+            _place_of_rows(), faces.image_keys, _detect_row, lambda i: (faces.images[i],), "finding faces"
+        )
     )  # (n, 141)
     n_faces = rows[:, -1].astype(np.int64)
     if strict:
@@ -235,14 +239,46 @@ def check_image(image: np.ndarray) -> np.ndarray:
 
 def _detect_row(image: np.ndarray) -> np.ndarray:
     """Box, landmarks and number of faces of one photo as one row, (141,), for the cache."""
-    candidates = _search(check_image(image))
+    # Rotating the photo is slow, and only needed if the upright search finds no large face that fits its landmarks.
+    for rotated in (False, True):
+        candidates = _search(check_image(image), rotated=rotated)
+        if candidates:
+            largest = max(candidates, key=lambda c: _area(c.box))
+            landmarks, error = _fit_landmarks(image, largest)
+            if error < _GOOD_AGREEMENT and _area(largest.box) > _LARGE_FACE * image.shape[0] * image.shape[1]:
+                break
     if candidates:
-        largest = max(candidates, key=lambda c: _area(c.box))
-        box, landmarks = largest.box, _fit_landmarks(image, largest)[0]
+        box = largest.box
     else:
         box = np.array([0, 0, image.shape[1], image.shape[0]], dtype=float)
         landmarks = _predict_landmarks(image, _FIVE_POINTS * box[2:] - 0.5)
-    return np.concatenate([box, landmarks.ravel(), [len(candidates)]]).astype(np.float32)
+    return _as_row(box, landmarks, len(candidates))
+
+
+def _as_row(box: np.ndarray, landmarks: np.ndarray, n_faces: int) -> np.ndarray:
+    return np.concatenate([box, landmarks.ravel(), [n_faces]]).astype(np.float32)
+
+
+def _place_of_rows() -> str:
+    """Name of the cache store of `detect`."""
+    return "detection-" + utils.source_key(__file__)[:16]
+
+
+def remember(faces: Faces, landmarks: np.ndarray) -> None:
+    """Let `detect` return known landmarks, such as those of crops that `find_faces` cut out.
+
+    This saves a second search, and no neighbour who reaches into a crop can be mistaken for its face.
+
+    Parameters
+    ----------
+    faces : Faces
+        n photos.
+    landmarks : ndarray, shape (n, 68, 2)
+        In pixels of each photo. The boxes are drawn around them.
+    """
+    boxes = np.concatenate([landmarks.min(axis=1), landmarks.max(axis=1) + 1], axis=1)  # (n, 4)
+    rows = [_as_row(box, points, 1).tobytes() for box, points in zip(boxes, landmarks, strict=True)]
+    utils.CacheStore(_place_of_rows()).put(dict(zip(faces.image_keys, rows, strict=True)))
 
 
 def _check_counts(n_faces: np.ndarray, names: Sequence[str]) -> None:
@@ -491,8 +527,9 @@ def cut(image: np.ndarray, transform: np.ndarray, height: int, width: int) -> np
 
 #: Crops hold the head: this many eye distances wide and high, with the eyes on this line (a share of the height).
 _CROP_WIDTH, _CROP_HEIGHT, _CROP_EYE_LINE = 3.6, 4.4, 0.46
-#: Limits of the eye distance in crops, in pixels: smaller faces are enlarged, larger ones shrunk.
-_SMALLEST_CROP, _LARGEST_CROP = 48, 130
+#: Largest eye distance in crops, in pixels: larger faces are shrunk. Smaller ones are not enlarged, so that a crop's
+#: landmarks tell how much detail the photo has.
+_LARGEST_CROP = 130
 
 #: A face with a smaller eye distance (pixels) has too little detail to tell people apart.
 _SMALLEST_EYES = 12.0
@@ -535,6 +572,17 @@ class Spot:
     reason: str = ""
     crop: np.ndarray | None = None
     transform: np.ndarray | None = None
+
+    @property
+    def landmarks_in_crop(self) -> np.ndarray:
+        """The landmarks in pixels of the crop: (68, 2)."""
+        return move_points(self.landmarks, self.transform)
+
+    def scaled(self, scale: float) -> Spot:
+        """Return where the face is after `resize` of the photo by `scale`."""
+        transform = None if self.transform is None else _chain(_unscale(scale), self.transform)
+        landmarks = (self.landmarks + 0.5) * scale - 0.5
+        return replace(self, box=self.box * scale, landmarks=landmarks, transform=transform)
 
 
 def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
@@ -584,7 +632,7 @@ def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:
 
 def _upright_crop(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Crop the head upright, (h, w, 3), and return the transform (2, 3) from the photo, too."""
-    unit = float(np.clip(_eye_distance(landmarks), _SMALLEST_CROP, _LARGEST_CROP))
+    unit = min(float(_eye_distance(landmarks)), _LARGEST_CROP)
     width, height = round(_CROP_WIDTH * unit), round(_CROP_HEIGHT * unit)
     middle = np.array([(width - 1) / 2, _CROP_EYE_LINE * (height - 1)])
     transform = similarity(eye_centres(landmarks), np.stack([middle - [unit / 2, 0], middle + [unit / 2, 0]]))

@@ -289,7 +289,13 @@ def _embed_network(faces: Images, path: Path, preparation: _Preparation) -> np.n
 
 
 def describe_crops(
-    faces: Images, place: str, describe: Callable[[np.ndarray], np.ndarray], size: int, zoom: float, title: str, batch: int
+    faces: Images,
+    place: str,
+    describe: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    zoom: float,
+    title: str,
+    batch: int,
 ) -> np.ndarray:
     """Describe all aligned crops in batches, with a cache.
 
@@ -384,7 +390,8 @@ def _match_names(photos: Sequence[str], stored: Sequence[str]) -> list[int]:
     wanted = {photo: _Name.of(photo) for photo in photos}
     found = {photo: _best_rows(name, stored_names, rows) for photo, name in wanted.items()}
     agreeing = {
-        photo: [row for row in found[photo] if _agree(name, stored_names[row])] for photo, name in wanted.items()
+        photo: [row for row in found[photo] if _agree(name, stored_names[row])]
+        for photo, name in wanted.items()
     }
     if any(agreeing.values()):
         found = agreeing

@@ -19,8 +19,9 @@ _ASPECT = 112 / 92
 _EYE_DISTANCE = 0.355  # between the eye centres, as a share of the frame's width
 EYE_LINE = 0.472  # from the top, as a share of the frame's height
 
-#: Frame width in eye distances of the photos, so that mixtures keep the photos' resolution; and its limits in pixels.
-_WIDTH_IN_EYE_DISTANCES = 2.75
+#: Frame width in eye distances, and its limits in pixels. The eye distance is this quantile over the photos, so that
+#: mixtures keep the resolution of large faces; small faces lend no fine detail (`anonymizer.aam`).
+_WIDTH_IN_EYE_DISTANCES, _LARGE_FACES = 2.75, 0.9
 _SMALLEST_WIDTH, _LARGEST_WIDTH = 64, 384
 
 #: If all photos have the same size, and it differs from the frame's by at most this share, the frame takes that size.
@@ -49,17 +50,28 @@ class Frame:
         so that surrogates can replace the photos.
         """
         eyes = detection.eye_centres(landmarks)  # (n, 2, 2)
-        eye_distance = np.median(np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=1))
-        width = int(np.clip(round(_WIDTH_IN_EYE_DISTANCES * eye_distance), _SMALLEST_WIDTH, _LARGEST_WIDTH))
-        height = round(width * _ASPECT)
+        eye_distances = np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=1)
+        height, width = _size_for(np.median(eye_distances))
         common = photo_sizes[0]
         if (photo_sizes == common).all() and (np.abs(common / [height, width] - 1) <= _SAME_SIZE).all():
             height, width = map(int, common)
+        else:
+            height, width = _size_for(np.quantile(eye_distances, _LARGE_FACES))
         return cls(height, width, _place(_mean_shape(landmarks), height, width))
 
     def transform(self, landmarks: np.ndarray) -> np.ndarray:
         """The similarity (2, 3) that moves one face's landmarks (68, 2) upright into the frame."""
         return detection.similarity(landmarks, self.shape)
+
+    def enlargement(self, landmarks: np.ndarray) -> float:
+        """How much larger one face (68, 2) is in the frame than on its photo."""
+        return float(np.sqrt(np.linalg.det(self.transform(landmarks)[:, :2])))
+
+
+def _size_for(eye_distance: float) -> tuple[int, int]:
+    """Height and width of a frame for faces of this eye distance in pixels."""
+    width = int(np.clip(round(_WIDTH_IN_EYE_DISTANCES * eye_distance), _SMALLEST_WIDTH, _LARGEST_WIDTH))
+    return round(width * _ASPECT), width
 
 
 def _mean_shape(landmarks: np.ndarray, n_rounds: int = 5) -> np.ndarray:

@@ -66,8 +66,8 @@ def load_frame(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path
-        ``.csv``; or ``.pickle`` or ``.pkl`` with a pandas frame or series of numbers and text, a list of numbers, a list
-        of lists or of dicts (one row each), or a dict of lists (one column each). At most 10,000 columns.
+        ``.csv``; or ``.pickle`` or ``.pkl`` with a pandas frame or series of numbers and text, a list of numbers, a
+        list of lists or of dicts (one row each), or a dict of lists (one column each). At most 10,000 columns.
 
     Returns
     -------
@@ -109,7 +109,9 @@ def _check_size(n_rows: int, n_columns: int) -> None:
     """Raise RefusedError for a table that is too large: in a pickle, few bytes can name one list many times."""
     if n_columns > _MAX_COLUMNS:
         raise RefusedError(f"its table has {n_columns} columns; at most {_MAX_COLUMNS} are read")
-    Budget(0).take(VALUE_BYTES * n_rows * max(n_columns, 1), f"its table of {n_rows} times {n_columns} values")
+    Budget(0).take(
+        VALUE_BYTES * n_rows * max(n_columns, 1), f"its table of {n_rows} times {n_columns} values"
+    )
 
 
 def _as_frame(content) -> pd.DataFrame:
@@ -273,7 +275,9 @@ def _build_array(pickled: PickledObject) -> np.ndarray | _TextArray:
             others = [v for v in values if not isinstance(v, plain)] if isinstance(values, list) else [values]
             if others:
                 kind = type(others[0]).__name__
-                raise RefusedError(f"an array of objects must hold text or numbers, got {kind}; save it as .csv")
+                raise RefusedError(
+                    f"an array of objects must hold text or numbers, got {kind}; save it as .csv"
+                )
             return _TextArray(values)
     return build_array(pickled)
 

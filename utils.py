@@ -27,10 +27,11 @@ from storage.progress import progress
 from storage.saving import save_atomic
 
 __all__ = [
-    "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json", "cached_rows",
-    "check_random_state", "content_key", "find_dlib_model", "find_package_file", "import_quietly", "load_array",
-    "load_arrays", "load_encodings", "load_pickle", "one_thread", "package_files", "parse_json", "per_thread", "progress",
-    "save_arrays", "save_atomic", "save_encodings", "source_key",
+    "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json",
+    "cached_rows", "check_random_state", "content_key", "find_dlib_model", "find_package_file",
+    "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "one_thread",
+    "package_files", "parse_json", "per_thread", "progress", "save_arrays", "save_atomic", "save_encodings",
+    "source_key",
 ]  # fmt: skip
 
 

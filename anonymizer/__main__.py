@@ -26,6 +26,7 @@ _EPILOG = f"""\
 examples:
   python -m anonymizer holiday holiday-out                     five people share a face, pasted into the photos
   python -m anonymizer holiday faces-out --mode shared --k 10  only the surrogates, k-anonymous
+  python -m anonymizer holiday out --keep photos-of-me         one person stays as she is
   python -m anonymizer holiday out --workers -1 -v             all cores, reporting each photo
 
 {commands.EXIT_CODES}"""
@@ -55,18 +56,27 @@ def _make_parser() -> argparse.ArgumentParser:
         help="tell people apart by their faces, or name the largest face of each photo after its sub-folder")
     add("--same-person", type=float, default=SAME_PERSON, metavar="DISTANCE",
         help=f"faces closer than this are one person ({SAME_PERSON}, for dlib)")
+    add("--keep", type=Path, metavar="FOLDER",
+        help="photos of people who stay as they are, one face on each; doubtful faces are replaced")
+    add("--only", type=Path, metavar="FOLDER",
+        help="photos of the only people to replace, one face on each; doubtful faces are replaced or blurred out")
+    add("--alike", type=_split, default=(), metavar="TRAITS",
+        help="clusters of people who look alike in age, sex, or age,sex, as far as networks can guess")
     add("--quick", dest="thorough", action="store_false",
         help="search each photo once; may miss small or rotated faces")
     add("--keep-faceless", action="store_true", help="keep photos in which no face was found, without metadata")
     add("--ledger", type=Path, metavar="PATH", help="who is who (OUT-private/ledger.json); never inside OUT")
     add("--largest-side", type=int, default=LARGEST_SIDE, metavar="PIXELS",
         help=f"reduce photos to this many pixels on the longer side ({LARGEST_SIDE})")
-    add("--show-originals", action="store_true", help="show the original photos in the report")
     add("--seed", type=int, default=0, help="seed of the partition (0); file names are always random")
     add("--workers", type=int, default=1, help="number of processes (1); -1 uses all cores")
     add("-v", "--verbose", action="store_true", help="report each photo when it is done")
     # fmt: on
     return parser
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 def read_options(given: argparse.Namespace) -> FolderOptions:

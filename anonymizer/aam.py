@@ -3,7 +3,7 @@
 Gross, Sweeney, de la Torre and Baker, "Model-based face de-identification", CVPR Workshops 2006 (k-Same-M);
 Cootes, Edwards and Taylor, "Active appearance models", PAMI 23(6), 2001 (the model).
 
-How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_draw_mixture` and `_mix_textures`):
+How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_mix_textures`):
 
 1. Each member's face is encoded as appearance parameters: landmarks ("shape") and aligned pixels ("texture"), each
    projected on principal components, then both together.
@@ -11,6 +11,8 @@ How members are mixed (`ActiveAppearanceModel._mix` and, below it, `_draw_mixtur
 3. The surrogate's texture is mixed in the bands of a Laplacian pyramid (Burt and Adelson 1983). A plain mean of k faces
    shows ghosts: the glasses, moles and hairlines of single members at 1/k of their strength. So in the fine bands,
    detail that stands out from the typical face counts only as far as more than half of the members share it.
+   A member whose photo is smaller than the frame has no fine detail and is left out of these bands. Colour comes from
+   coloured photos alone.
 4. Means lose contrast in fine detail. The strength of each fine band is raised towards the members' (Tiddeman, Burt and
    Perrett, "Prototyping and transforming facial textures for perception research", IEEE CG&A 21(5), 2001).
 5. The texture is warped to the shape.
@@ -38,15 +40,20 @@ from frame import Mesh
 _LOWER_LIP = [55, 56, 57, 58, 59, 65, 66, 67]
 _MOUTH_OPENING = 0.2
 
-#: Surrogates are drawn at this multiple of their size and then reduced; otherwise thin triangles leave specks.
+#: Small surrogates are drawn at this multiple of their size and then reduced; otherwise thin triangles leave specks.
 _OVERSAMPLING = 3
 
+#: The numbers of bands below hold for a frame of this width; each doubling of the width adds one.
+_USUAL_WIDTH = 92
 #: Bands of the pyramid (0 is the finest) in which outstanding detail needs a majority.
 _ROBUST_BANDS = 4
 #: Bands that decide whether a photo has outstanding detail at a pixel.
 _JUDGED_BANDS = 3
 #: Bands whose strength is restored, and the largest gain.
 _RESTORED_BANDS, _LARGEST_GAIN = 3, 2.0
+#: A photo that is enlarged more than this has no detail in the finest band, nor, if more than twice this, in the next.
+#: A band needs this many members with detail; otherwise it shows the typical detail, not that of one or two people.
+_ENLARGED, _DETAILED_MEMBERS = 1.4, 3
 #: Detail stands out if it differs from the typical detail by more than this many robust standard deviations.
 _OUTSTANDING = 2.0
 #: How fast trust falls for detail that stands out.
@@ -57,8 +64,10 @@ _NEIGHBOURHOOD = 3.0
 _REWEIGHTINGS, _TRIMMED = 2, 1.15
 #: Differences below this many grey levels are noise.
 _NOISE = 0.5
-#: The typical detail is the median over at most this many photos.
-_MEDIAN_PHOTOS = 200
+#: The typical detail is the median over at most this many photos and bytes, if possible only those with fine detail.
+_MEDIAN_PHOTOS, _MEDIAN_BYTES, _FEWEST_MEDIAN_PHOTOS = 200, 64 << 20, 10
+#: Mean difference of a channel from the mean of all, in grey levels, below which a photo is grey.
+_GREY = 2.0
 
 
 class ActiveAppearanceModel(TextureSurrogates):
@@ -139,7 +148,24 @@ class ActiveAppearanceModel(TextureSurrogates):
         self.shape_weight = float(np.sqrt(spread[0] / spread[1]))
         parts = self._join(self.shape_model.encode(shapes), self.texture_model.encode(rows))
         self.combined_model = LinearModel.fit(parts, self.keep["keep_combined"])
-        self._learn_details(textures[:: -(-len(textures) // _MEDIAN_PHOTOS)])
+        self._learn_details(textures[self._detailed_rows()])
+
+    @property
+    def _extra_bands(self) -> int:
+        """Number of bands that a frame of this width adds."""
+        return max(0, round(float(np.log2(self.frame.width / _USUAL_WIDTH))))
+
+    def _detailed_rows(self) -> np.ndarray:
+        """Choose the training textures from which the typical detail is learnt: (p,)."""
+        enlarged = np.array([self._enlargement(i) for i in self.training_rows])
+        detailed = np.flatnonzero(enlarged <= _ENLARGED)
+        if len(detailed) < _FEWEST_MEDIAN_PHOTOS:
+            detailed = np.sort(np.argsort(enlarged, kind="stable")[:_FEWEST_MEDIAN_PHOTOS])
+        limit = max(1, min(_MEDIAN_PHOTOS, _MEDIAN_BYTES // (4 * self.typical.size)))
+        return detailed[:: -(-len(detailed) // limit)]
+
+    def _enlargement(self, i: int) -> float:
+        return self.frame.enlargement(self.landmarks[i])
 
     def _join(self, shape: np.ndarray, texture: np.ndarray) -> np.ndarray:
         return np.concatenate([self.shape_weight * shape, texture], axis=-1)
@@ -150,7 +176,7 @@ class ActiveAppearanceModel(TextureSurrogates):
         Starts from the median and the median absolute deviation. If many photos have outstanding detail at one place
         (glasses), it still biases both, so the photos are weighted by their trust and both are computed again.
         """
-        bands = _stacked_pyramids(textures)
+        bands = self._stacked_pyramids(textures)
         robust = bands[:-1]
         self._typical_detail = [np.median(band, axis=0) for band in robust]
         # 1.4826 turns a median absolute deviation into a standard deviation.
@@ -165,6 +191,10 @@ class ActiveAppearanceModel(TextureSurrogates):
                 variance = (trust * (band - centre) ** 2).sum(axis=0) / total
                 self._typical_detail[level] = centre
                 self._spread[level] = _smooth(np.sqrt(variance)) * _TRIMMED + _NOISE
+        self._usual_strength = [
+            _smooth(np.abs(centre + trust * (band - centre)).mean(axis=0))
+            for band, trust, centre in zip(robust, self._trust(bands), self._typical_detail, strict=True)
+        ]
 
     def encode(self, i: int) -> np.ndarray:
         """Return the appearance parameters of one photo: (p,)."""
@@ -186,7 +216,8 @@ class ActiveAppearanceModel(TextureSurrogates):
         """Draw a texture (h, w, c) at a shape (68, 2): uint8 (h, w, 3)."""
         height, width = self.frame.height, self.frame.width
         source = self.mesh.corners(self.reference)
-        positions = self.mesh.source_positions(shape, source, height, width, _OVERSAMPLING)
+        fineness = int(np.clip(round(_OVERSAMPLING * _USUAL_WIDTH / width), 1, _OVERSAMPLING))
+        positions = self.mesh.source_positions(shape, source, height, width, fineness)
         fine = frame.sample(texture, positions)[0]
         drawn = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
         return frame.to_photo(drawn.reshape(texture.shape))
@@ -194,41 +225,76 @@ class ActiveAppearanceModel(TextureSurrogates):
     # Mixing the members
 
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return self._draw_mixture(np.stack([self.encode(i) for i in members]), weights, 0.0, 0.0)
+        parameters = np.stack([self.encode(i) for i in members])
+        enlarged = np.array([self._enlargement(i) for i in members])
+        textures = np.stack([self._own_texture(i) for i in members])
+        mixed = self._mix_textures(textures, weights.astype(np.float32), enlarged)
+        coloured = np.array([_is_coloured(texture) for texture in textures])
+        if coloured.any() and not coloured.all():  # grey members lend lightness, but no colour
+            weights_of_colour = np.where(coloured, weights, 0) / weights[coloured].sum()
+            colour = np.einsum("k,khwc->hwc", weights_of_colour.astype(np.float32), textures)
+            mixed = _lightness(mixed) + colour - _lightness(colour)
+        return self._draw(weights @ parameters, mixed)
 
-    def _draw_mixture(self, parameters: np.ndarray, weights: np.ndarray, move, change) -> np.ndarray:
-        """Mix parameters (k, p) with weights (k,), then shift the shape (68, 2) and the texture (h, w, c), and draw."""
-        shape, _ = self.decode(weights @ parameters)  # decoding is linear: the mean of the members' shapes
-        textures = np.stack([self.decode(row)[1] for row in parameters])  # (k, h, w, c)
-        return self.render(shape + move, self._mix_textures(textures, weights.astype(np.float32)) + change)
+    def _own_texture(self, i: int) -> np.ndarray:
+        """The texture of one photo as the model shows it, or as it is if the model was not fitted to it: (h, w, c)."""
+        return self.decode(self.encode(i))[1] if i in self._kept else self.texture(i)
 
-    def _mix_textures(self, textures: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Mix textures (k, h, w, c) with weights (k,) band by band, without ghosts: (h, w, c)."""
-        bands = _stacked_pyramids(textures)  # per band (k, h_b, w_b, c)
+    def _draw(self, parameters: np.ndarray, texture: np.ndarray, move=0.0) -> np.ndarray:
+        """Draw a texture (h, w, c) at the shape of mixed parameters (p,), changed by `move` (68, 2)."""
+        shape, _ = self.decode(parameters)  # decoding is linear: the mean of the members' shapes
+        return self.render(shape + move, texture)
+
+    def _mix_textures(self, textures: np.ndarray, weights: np.ndarray, enlarged: np.ndarray) -> np.ndarray:
+        """Mix textures band by band, without ghosts.
+
+        Parameters
+        ----------
+        textures : ndarray of float32, shape (k, h, w, c)
+        weights : ndarray of float32, shape (k,)
+        enlarged : ndarray, shape (k,)
+            How much each photo was enlarged.
+
+        Returns
+        -------
+        ndarray of float32, shape (h, w, c)
+        """
+        bands = self._stacked_pyramids(textures)  # per band (k, h_b, w_b, c)
         trusts = self._trust(bands)
-        # Average each band; the coarsest is final.
-        mixed = [np.einsum("k,khwc->hwc", weights, band) for band in bands]
-        for level in range(len(bands) - 1):
-            # Split each member's difference from the typical detail into a trusted and an outstanding part.
+        # Average the coarsest band.
+        mixed = [np.einsum("k,khwc->hwc", weights, bands[-1])]
+        for level in reversed(range(len(bands) - 1)):
             typical = self._typical_detail[level]
-            difference = bands[level] - typical
-            trusted = trusts[level] * difference  # (k, h_b, w_b, c)
-            # Average the trusted part; keep the outstanding part only where a majority shares it.
-            agreed = _majority(difference - trusted, weights)
-            mixed[level] = typical + np.einsum("k,khwc->hwc", weights, trusted) + agreed
+            own = _share_of_detailed(weights, enlarged <= _ENLARGED * 2**level)
+            if own is None:
+                band, strength = typical.copy(), self._usual_strength[level]
+            else:
+                # Split each member's difference from the typical detail into a trusted and an outstanding part.
+                difference = bands[level] - typical
+                trusted = trusts[level] * difference  # (k, h_b, w_b, c)
+                # Average the trusted part; keep the outstanding part only where a majority shares it.
+                band = typical + np.einsum("k,khwc->hwc", own, trusted) + _majority(difference - trusted, own)
+                strength = np.einsum("k,khwc->hwc", own, _smooth_each(np.abs(typical + trusted)))
             # Raise the strength of the fine bands towards the members' mean strength.
-            if level < _RESTORED_BANDS:
-                strength = np.einsum("k,khwc->hwc", weights, _smooth_each(np.abs(typical + trusted)))
-                gain = strength / (_smooth(np.abs(mixed[level])) + 0.6 * _NOISE)
-                mixed[level] *= np.clip(gain, 1, _LARGEST_GAIN)
+            if level < _RESTORED_BANDS + self._extra_bands:
+                gain = strength / (_smooth(np.abs(band)) + 0.6 * _NOISE)
+                band *= np.clip(gain, 1, _LARGEST_GAIN)
+            mixed.insert(0, band)
         return _collapse(mixed)
+
+    def _stacked_pyramids(self, textures: np.ndarray) -> list[np.ndarray]:
+        """Laplacian pyramids of textures (k, h, w, c): one array (k, h_b, w_b, c) per band."""
+        n_bands = _ROBUST_BANDS + self._extra_bands
+        return [
+            np.stack(band) for band in zip(*(_pyramid(texture, n_bands) for texture in textures), strict=True)
+        ]
 
     def _trust(self, bands: list[np.ndarray]) -> list[np.ndarray]:
         """Trust in each member's detail at each pixel: 0 to 1, (k, h_b, w_b, 1) for each fine band."""
         k, height, width, _ = bands[0].shape
         # Sum over the bands how far detail exceeds the usual spread. (k, h, w)
         outstanding = np.zeros((k, height, width), dtype=np.float32)
-        for level in range(min(_JUDGED_BANDS, len(bands) - 1)):
+        for level in range(min(_JUDGED_BANDS + self._extra_bands, len(bands) - 1)):
             deviation = np.abs(bands[level] - self._typical_detail[level]) / self._spread[level]
             excess = np.maximum(deviation.max(axis=3, keepdims=True) - _OUTSTANDING, 0)
             for member, part in enumerate(_smooth_each(excess)):
@@ -258,7 +324,9 @@ class ActiveAppearanceModel(TextureSurrogates):
         detail = (detail.astype(np.float32) @ self.texture_model.basis).reshape(light.shape)
         # Mix people rather than photos, or the mean would keep the members' own expressions.
         parameters = np.stack([self._mean_of_person(i) for i in members])  # (k, p)
-        return self._draw_mixture(parameters, weights, move.reshape(-1, 2), light + detail)
+        textures = np.stack([self.decode(row)[1] for row in parameters])  # (k, h, w, c)
+        mixed = self._mix_textures(textures, weights.astype(np.float32), np.ones(len(members)))
+        return self._draw(weights @ parameters, mixed + (light + detail), move.reshape(-1, 2))
 
     def _photos_of(self, i: int) -> np.ndarray:
         """Rows of all photos of the person in photo `i`."""
@@ -349,17 +417,31 @@ def _reached(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.take_along_axis(np.take_along_axis(values, order, axis=0), first, axis=0)[0]
 
 
-def _pyramid(texture: np.ndarray) -> list[np.ndarray]:
-    """Laplacian pyramid of a texture (h, w, c): `_ROBUST_BANDS` bands, fine to coarse, and the remainder."""
+def _share_of_detailed(weights: np.ndarray, detailed: np.ndarray) -> np.ndarray | None:
+    """Weights (k,) of the members that have detail in a band; None if they are too few."""
+    if detailed.all():
+        return weights
+    if np.count_nonzero(weights[detailed]) < _DETAILED_MEMBERS:
+        return None
+    own = np.where(detailed, weights, 0)
+    return (own / own.sum()).astype(np.float32)
+
+
+def _lightness(texture: np.ndarray) -> np.ndarray:
+    """Mean of the channels: (h, w, c) -> (h, w, 1)."""
+    return texture.mean(axis=-1, keepdims=True)
+
+
+def _is_coloured(texture: np.ndarray) -> bool:
+    return bool(np.abs(texture - _lightness(texture)).mean() > _GREY)
+
+
+def _pyramid(texture: np.ndarray, n_bands: int = _ROBUST_BANDS) -> list[np.ndarray]:
+    """Laplacian pyramid of a texture (h, w, c): at most `n_bands` bands, fine to coarse, and the remainder."""
     levels = [texture]
-    while len(levels) <= _ROBUST_BANDS and min(levels[-1].shape[:2]) > 2:
+    while len(levels) <= n_bands and min(levels[-1].shape[:2]) > 2:
         levels.append(frame.down(levels[-1]))
     return [*(fine - frame.up(coarse, fine.shape) for fine, coarse in pairwise(levels)), levels[-1]]
-
-
-def _stacked_pyramids(textures: np.ndarray) -> list[np.ndarray]:
-    """Laplacian pyramids of textures (k, h, w, c): one array (k, h_b, w_b, c) per band."""
-    return [np.stack(band) for band in zip(*map(_pyramid, textures), strict=True)]
 
 
 def _collapse(bands: list[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ from checks import check_number
 from datasets import Faces
 
 #: Memory limit for the textures that a model is fitted to; beyond it, a random subset of the photos is used.
-_TRAINING_BYTES = 512 << 20
+_TRAINING_BYTES = 192 << 20
 
 
 class TextureSurrogates(Surrogates):

@@ -92,8 +92,12 @@ def _texts(what: str, values) -> np.ndarray:
     """Return names as a str array (n,); bytes of a file name that are no text become ``\\\\udc..``."""
     missing = np.flatnonzero(pd.isna(np.asarray(values, dtype=object)))
     if len(missing):
-        raise checks.ParameterError(f"{what} must be names, but {len(missing)} are missing, first in row {missing[0]}")
-    texts = [text.encode("utf-8", "backslashreplace").decode() for text in np.asarray(values, dtype=str).tolist()]
+        raise checks.ParameterError(
+            f"{what} must be names, but {len(missing)} are missing, first in row {missing[0]}"
+        )
+    texts = [
+        text.encode("utf-8", "backslashreplace").decode() for text in np.asarray(values, dtype=str).tolist()
+    ]
     return np.array(texts, dtype=str)
 
 

@@ -84,7 +84,9 @@ def upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF data makes Pillow raise its own and others' exceptions; the pixels are intact
+    except (
+        Exception
+    ):  # damaged EXIF data makes Pillow raise its own and others' exceptions; the pixels are intact
         orientation = None
     known = isinstance(orientation, int) and orientation in _TURNS
     return image.transpose(_TURNS[orientation]) if known else image

@@ -43,7 +43,7 @@ from recognisers.textures import grey_crops, local_binary_patterns
 
 __all__ = [
     "RECOGNISERS", "DiscriminantSpace", "MissingRecogniserError", "UnfitGalleryError", "WithinSpace", "available",
-    "fetch", "grey_crops", "local_binary_patterns", "prepare", "principal_axes", "read_graph",
+    "fetch", "grey_crops", "local_binary_patterns", "prepare", "principal_axes", "read_graph", "strongest",
 ]  # fmt: skip
 
 _Describe = Callable[[Images], np.ndarray]
@@ -120,3 +120,13 @@ def prepare(name: str, gallery: Faces) -> _Describe:
 def available() -> list[str]:
     """Names of the available recognisers that are independent of clustering."""
     return [name for name in RECOGNISERS if name != "faceres" or faceres.is_installed()]
+
+
+#: Recognisers that need no fitting, the strongest first; dlib is always installed.
+_BY_STRENGTH = ("faceres", "facenet", "dlib")
+
+
+def strongest() -> str:
+    """Name of the strongest installed recogniser that needs no fitting."""
+    installed = {*available(), *embedding.available()}
+    return next(name for name in _BY_STRENGTH if name in installed)

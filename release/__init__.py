@@ -10,12 +10,17 @@ png.py         PNG files with pixels only: encoding and strict decoding
 writing.py     `write_release`: writes the folder, and the ledger outside it
 auditing.py    `audit_release`; **the lists of all checks**
 files.py       the checks that need only the files
+visible.py     the check that every face on an image is in the ledger
+ledger.py      reads a ledger
 originals.py   the checks against the original photos
 copies.py      whether an image is a changed copy of a photo
 folder.py      ``python -m anonymizer PHOTOS OUT``, the whole run
 options.py     its options and their checks
 gathering.py   reads photos and finds their faces
+searching.py   finds faces, and fails closed where the detector does
 people.py      groups faces into people
+references.py  finds the people to keep, or to replace alone
+alike.py       partitions within groups of people who look alike
 planning.py    partitions people and makes surrogates
 replacing.py   replaces faces in their photos, or blurs them out
 journal.py     records the outcome of each photo, to resume after an interruption
@@ -23,6 +28,7 @@ pasting.py     pastes a surrogate into a photo
 pose.py        estimates and transfers head pose
 leaks.py       attacks the result to measure what it still gives away
 summary.py     reports in sentences what happened
+review.py      what to look at first, and faces outlined by what became of them
 report.py      the private HTML report; its page is report.html
 =============  ================================================================================================
 

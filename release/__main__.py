@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audit.add_argument("folder", type=Path)
     audit.add_argument("--originals", metavar="SOURCE", help="orl, or the folder of the original photos")
     datasets.add_people_option(audit)
-    audit.add_argument("--ledger", type=Path, help="the ledger, to measure the attack")
+    audit.add_argument("--ledger", type=Path, help="the ledger, to check the faces and measure the attack")
     audit.add_argument("--json", action="store_true", help="print JSON")
     return commands.run_command(parser, arguments, _audit)
 

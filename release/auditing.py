@@ -1,7 +1,8 @@
 """Audit a release: the list of checks, and the report.
 
-`CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (checks of the files alone),
-`release.originals` (comparison with the original photos) and `release.copies` (detection of changed copies).
+`CHECKS`, `LEDGER_CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (checks of the
+files alone), `release.visible` (faces on the images), `release.originals` (comparison with the original photos) and
+`release.copies` (detection of changed copies).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from datasets import Faces
 from release import files
-from release.originals import Comparison, check_attack, check_copies, check_people, read_ledger
+from release.ledger import Ledger, read_ledger
+from release.originals import Comparison, check_attack, check_copies, check_people
+from release.visible import check_faces
 
 #: Checks that need only the files: name -> function (contents) -> passed, detail. The order matters: later checks use
 #: what earlier checks have read.
@@ -26,6 +29,11 @@ CHECKS: dict[str, Callable[[files.Contents], tuple[bool | None, str]]] = {
     "names": files.check_names,
     "times": files.check_times,
     "k-anonymity": files.check_anonymity,
+}
+
+#: Checks that compare the images with the ledger, if given: name -> function (contents, ledger) -> passed, detail.
+LEDGER_CHECKS: dict[str, Callable[[files.Contents, Ledger | None], tuple[bool | None, str]]] = {
+    "faces": check_faces,
 }
 
 #: Checks that need the original photos: name -> function (comparison) -> passed, detail.
@@ -102,7 +110,8 @@ def audit_release(
     originals : Faces, optional
         The photos that were anonymized, with all available `others` (further photos) of these people.
     ledger : str or Path, optional
-        With the ledger and the originals, the audit also reports how often an attacker names the right person.
+        With it, the audit searches the images for faces that the run did not edit. With the originals, too, it also
+        reports how often an attacker names the right person.
 
     Returns
     -------
@@ -124,14 +133,15 @@ def audit_release(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    owners = read_ledger(ledger, originals) if ledger is not None else None
+    known = read_ledger(ledger, originals) if ledger is not None else None
     contents = files.Contents(folder)
     checks = [Check(name, *check(contents)) for name, check in CHECKS.items()]
+    checks += [Check(name, *check(contents, known)) for name, check in LEDGER_CHECKS.items()]
     if originals is None or not contents.images:
         why = "no originals were given" if originals is None else "the release has no images to compare"
         checks += [Check(name, None, f"not checked: {why}") for name in ORIGINAL_CHECKS]
     else:
-        comparison = Comparison(contents, originals, owners)
+        comparison = Comparison(contents, originals, known)
         checks += [Check(name, *check(comparison)) for name, check in ORIGINAL_CHECKS.items()]
     return AuditReport(tuple(checks), _claim(contents.manifest))
 

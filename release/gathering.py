@@ -9,11 +9,13 @@ from pathlib import Path
 import joblib
 import numpy as np
 
+import detection
 import utils
 from datasets import Faces
 from datasets.faces import read_image
 from datasets.formats import IMAGE_SUFFIXES, count_frames, explain_unread
-from detection import Spot, find_faces
+from detection import Spot
+from release.searching import SearchError, search
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,8 @@ class Photo:
         The faces, from left to right.
     damage : str
         Why the file cannot be read; empty if it can.
+    failure : str
+        Why its faces could not be searched; empty if they were.
     n_frames : int
         Number of images in the file; the first or main one is used.
     """
@@ -34,6 +38,7 @@ class Photo:
     path: Path
     spots: tuple[Spot, ...] = ()
     damage: str = ""
+    failure: str = ""
     n_frames: int = 1
 
 
@@ -52,6 +57,10 @@ class FoundFaces:
     faces: Faces
     photo: np.ndarray
     place: np.ndarray
+
+    def select(self, rows: np.ndarray) -> FoundFaces:
+        """Return some of the faces."""
+        return FoundFaces(self.faces.select(rows), self.photo[rows], self.place[rows])
 
 
 def list_files(source: str | Path) -> tuple[list[Path], list[Path]]:
@@ -91,7 +100,7 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _open_photo(path: Path, thorough: bool = True) -> Photo:
-    """Read one photo and find its faces. For an unreadable file, set `damage` instead of raising.
+    """Read one photo and find its faces; an unreadable file gets `damage`, and a failed search `failure`.
 
     The faces are cached, so that a resumed run does not detect them again.
     """
@@ -99,7 +108,10 @@ def _open_photo(path: Path, thorough: bool = True) -> Photo:
         image = read_image(path)
     except (ValueError, OSError) as error:
         return Photo(path, damage=str(error))
-    return Photo(path, find_faces(image, thorough), n_frames=count_frames(path))
+    try:
+        return Photo(path, search(image, thorough), n_frames=count_frames(path))
+    except SearchError as error:
+        return Photo(path, failure=str(error))
 
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
@@ -117,4 +129,7 @@ def gather_faces(photos: Sequence[Photo]) -> FoundFaces | None:
         return None
     crops, names = [photos[i].spots[j].crop for i, j in rows], [f"{i}/{j}" for i, j in rows]
     photo, place = np.array(rows, dtype=np.int64).T
-    return FoundFaces(Faces.of(crops, names=names, source="photos"), photo, place)
+    faces = Faces.of(crops, names=names, source="photos")
+    landmarks = np.stack([spot.landmarks_in_crop for _, _, spot in spots if spot.crop is not None])
+    detection.remember(faces, landmarks)
+    return FoundFaces(faces, photo, place)

@@ -7,8 +7,11 @@ import json
 import os
 from pathlib import Path
 
-#: Status of a photo.
-WRITTEN, SUPPRESSED, DAMAGED = "written", "suppressed", "damaged"
+#: Status of a photo; failed if the search for faces failed.
+WRITTEN, SUPPRESSED, DAMAGED, FAILED = "written", "suppressed", "damaged", "failed"
+
+#: Outcome of a face; in shared mode, faces without a surrogate are `SUPPRESSED`.
+REPLACED, FILTERED, BLURRED, KEPT = "replaced", "filtered", "blurred out", "kept"
 
 
 class Journal:

@@ -16,7 +16,7 @@ import pandas as pd
 
 import attacks
 import detection
-import embedding
+import recognisers
 from datasets.faces import read_image
 from detection import Spot
 from release import pasting
@@ -40,7 +40,20 @@ _IN_WORDS = {"the pasted face": _FACE, "its surroundings": _CONTEXT, "the whole 
 
 _SAME_PHOTOS, _OTHER_PHOTOS = "the same photos", "other photos of the same people"
 
-_COLUMNS = ["what is attacked", "attacker holds", "people", "rate", "low", "high", "chance", "note"]
+#: How photos without faces are compared.
+_COLOURS = "colours"
+
+_COLUMNS = [
+    "what is attacked",
+    "attacker holds",
+    "compared by",
+    "people",
+    "rate",
+    "low",
+    "high",
+    "chance",
+    "note",
+]
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -102,7 +115,9 @@ def _describe_frame(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: int = 0) -> pd.DataFrame:
-    """Attack the released photos, or in ``"shared"`` mode the surrogates.
+    """Attack the released photos, or in ``"shared"`` mode the surrogates; faces that were kept are left out.
+
+    Faces are compared by the strongest recogniser that is installed, see `recognisers.strongest`.
 
     Parameters
     ----------
@@ -119,35 +134,54 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
         One row per target and gallery. ``rate`` is the share of people whom the nearest face or image identifies
         correctly, with a 95 % interval from ``low`` to ``high``; ``chance`` is the rate of a blind guess.
     """
-    if plan.model is None or plan.n_people < 2:
+    rows = _attacked_rows(plan, finished, mode)
+    if plan.model is None or len(np.unique(plan.found.faces.identities[rows])) < 2:
         return pd.DataFrame(columns=_COLUMNS)
-    people = plan.found.faces.identities
-    before = embedding.embed(plan.found.faces, "dlib")
+    faces, photo = plan.found.faces.select(rows), plan.found.photo[rows]
+    people, recogniser = faces.identities, recognisers.strongest()
+    describe = recognisers.prepare(recogniser, faces)
+    before = describe(faces)
     if mode == "shared":
-        drawn = embedding.embed([surrogate.image for surrogate in plan.surrogates], "dlib")
+        drawn = describe([surrogate.image for surrogate in plan.surrogates])
         found = np.array([surrogate.landmarks is not None for surrogate in plan.surrogates])
-        release = attacks.DescribedRelease(drawn, found, plan.labels, people)
+        release = attacks.DescribedRelease(drawn, found, plan.labels[rows], people)
         gallery = attacks.Gallery(before, people, "same photos")
-        rows = [_attack(_SURROGATE, _SAME_PHOTOS, release, gallery, random_state)]
-        return pd.DataFrame(rows, columns=_COLUMNS)
-    mine, theirs = _halves(people, plan.found.photo, random_state)
+        row = _attack(_SURROGATE, _SAME_PHOTOS, release, gallery, random_state)
+        return pd.DataFrame([{**row, "compared by": recogniser}], columns=_COLUMNS)
+    mine, theirs = _halves(people, photo, random_state)
     every, all_found = np.arange(len(people)), np.ones(len(people), dtype=bool)
-    rows = []
-    attacked_parts = {_ORIGINAL_FACE: (before, before, all_found), **_described_photos(plan, finished)}
+    table = []
+    crops, contexts, frames = _described_photos(plan, rows, finished)
+    attacked_parts = {
+        _ORIGINAL_FACE: (before, before, all_found),
+        _FACE: (describe(crops), before, detection.detect(crops).found),
+        _CONTEXT: (*contexts, all_found),
+        _FRAME: (*frames, all_found),
+    }
     for what, (drawn, held, found) in attacked_parts.items():
+        compared = {"compared by": recogniser if what in (_ORIGINAL_FACE, _FACE) else _COLOURS}
         galleries = [(_SAME_PHOTOS, every, every), (_OTHER_PHOTOS, mine, theirs)]
         if what == _ORIGINAL_FACE:  # among the same photos, each is its own nearest neighbour
             galleries = galleries[1:]
         for whose, attacked, known in galleries:
             if len(np.unique(people[attacked])) < 2:
                 note = "not attacked: fewer than two people have several photos"
-                rows.append({"what is attacked": what, "attacker holds": whose, "note": note})
+                table.append({"what is attacked": what, "attacker holds": whose, "note": note})
                 continue
             alone = np.arange(len(attacked))  # each photo is a cluster of its own
             release = attacks.DescribedRelease(drawn[attacked], found[attacked], alone, people[attacked])
             gallery = attacks.Gallery(held[known], people[known], "same photos")
-            rows.append(_attack(what, whose, release, gallery, random_state))
-    return pd.DataFrame(rows, columns=_COLUMNS)
+            table.append({**_attack(what, whose, release, gallery, random_state), **compared})
+    return pd.DataFrame(table, columns=_COLUMNS)
+
+
+def _attacked_rows(plan: Plan, finished: Mapping[int, Path], mode: str) -> np.ndarray:
+    """Rows of the faces whose replacement was released."""
+    if plan.found is None:
+        return np.zeros(0, dtype=np.int64)
+    if mode == "shared":
+        return np.flatnonzero(~plan.kept if plan.labels is None else plan.labels >= 0)
+    return np.flatnonzero(~plan.kept & np.isin(plan.found.photo, list(finished)))
 
 
 def _halves(people: np.ndarray, photo: np.ndarray, random_state: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,35 +208,35 @@ def _attack(
     }
 
 
-def _described_photos(plan: Plan, finished: Mapping[int, Path]) -> dict[str, tuple]:
-    """Target -> descriptors of released and of original photos, (n, d) each, and where a face was found."""
+def _described_photos(
+    plan: Plan, rows: np.ndarray, finished: Mapping[int, Path]
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The n released faces as crops, and the colours of their contexts and whole frames.
+
+    Returns
+    -------
+    crops : list of ndarray of uint8, shape (h, w, 3)
+    contexts, frames : ndarray, shape (2, n, d)
+        Of the released and of the original photos.
+    """
     crops, contexts, frames = [], [], []
-    for i in np.unique(plan.found.photo):
+    for i in np.unique(plan.found.photo[rows]):
         original, released = read_image(plan.photos[i].path), read_image(finished[i])
         scale = released.shape[0] / original.shape[0]
         for spot, row in plan.faces_on(i):
-            if row is None:
+            if row is None or row not in rows:
                 continue
             crops.append(_same_crop(released, spot, scale))
             landmarks = (spot.landmarks + 0.5) * scale - 0.5
             pairs = ((released, landmarks), (original, spot.landmarks))
             contexts.append([_describe_context(*pair) for pair in pairs])
             frames.append([_describe_frame(*pair) for pair in pairs])
-    contexts, frames = np.array(contexts), np.array(frames)  # (n, 2, d)
-    before, found = embedding.embed(plan.found.faces, "dlib"), detection.detect(crops).found
-    everywhere = np.ones(len(found), dtype=bool)
-    return {
-        _FACE: (embedding.embed(crops, "dlib"), before, found),
-        _CONTEXT: (contexts[:, 0], contexts[:, 1], everywhere),
-        _FRAME: (frames[:, 0], frames[:, 1], everywhere),
-    }
+    return crops, np.array(contexts).swapaxes(0, 1), np.array(frames).swapaxes(0, 1)
 
 
 def _same_crop(released: np.ndarray, spot: Spot, scale: float) -> np.ndarray:
     """Crop the face from the released photo, `scale` times as large, as it was cropped from the original."""
-    turn, shift = spot.transform[:, :2], spot.transform[:, 2]
-    transform = np.column_stack([turn @ (np.eye(2) / scale), turn @ np.full(2, 0.5 / scale - 0.5) + shift])
-    return detection.cut(released, transform, *spot.crop.shape[:2])
+    return detection.cut(released, spot.scaled(scale).transform, *spot.crop.shape[:2])
 
 
 def tell_findings(table: pd.DataFrame) -> list[str]:
@@ -220,9 +254,9 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
             continue
         face, context, whole = found.loc[_FACE], found.loc[_CONTEXT], found.loc[_FRAME]
         sentences.append(
-            f"With {whose}, the released face identifies {face['rate']:.0%} of {int(face['people'])} people; hair, "
-            f"clothes and background without the face identify {context['rate']:.0%}, the whole photo "
-            f"{whole['rate']:.0%}, a blind guess {face['chance']:.0%}."
+            f"With {whose}, the released face identifies {face['rate']:.0%} of {int(face['people'])} people by "
+            f"{face['compared by']}; hair, clothes and background without the face identify {context['rate']:.0%}, the "
+            f"whole photo {whole['rate']:.0%}, a blind guess {face['chance']:.0%}."
         )
         above_chance = found["low"] > found["chance"]
         better = [words for words, what in _IN_WORDS.items() if above_chance[what]]
@@ -230,5 +264,9 @@ def tell_findings(table: pd.DataFrame) -> list[str]:
             f"This attacker beats chance with {', '.join(better)}."
             if better
             else "With this few people, none of the three differs from chance; that does not show that they are safe."
+        )
+    if "dlib" in set(table["compared by"]):
+        sentences.append(
+            "Faces were compared by dlib; a stronger recogniser finds more: run `make recogniser`."
         )
     return sentences

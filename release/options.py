@@ -9,7 +9,8 @@ from typing import Annotated
 import anonymizer
 import embedding
 import partitioning
-from checks import Choice, Number, ParameterError, check_fields
+from checks import Choice, Number, ParameterError, check_all_known, check_fields
+from release import alike
 from release.layout import MODES
 from release.people import SAME_PERSON
 
@@ -35,6 +36,10 @@ class FolderOptions:
         By default ``OUT-private/ledger.json``. All other private files are in the same folder.
     options : dict
         Options of the anonymizer.
+    alike : tuple of str
+        Names in `release.alike.TRAITS`.
+    keep, only : Path, optional
+        Photos of the people to keep as they are, or to replace alone.
     thorough : bool
         Whether to search each photo at two scales and rotated.
     """
@@ -50,10 +55,12 @@ class FolderOptions:
     partitioner: Annotated[str, Choice(partitioning.PARTITIONERS)] = "balanced"
     people: Annotated[str, Choice(("faces", "folders"))] = "faces"
     same_person: Annotated[float, Number(above=0)] = SAME_PERSON
+    alike: tuple[str, ...] = ()
+    keep: Path | None = None
+    only: Path | None = None
     thorough: bool = True
     keep_faceless: bool = False
     largest_side: Annotated[int, Number(int, at_least=64)] = LARGEST_SIDE
-    show_originals: bool = False
     seed: Annotated[int, Number(int, at_least=0)] = 0
     workers: Annotated[int, Number(int, at_least=-1)] = 1
     verbose: bool = False
@@ -62,6 +69,7 @@ class FolderOptions:
         check_fields(self)
         if self.workers == 0:
             raise ParameterError("workers must be at least 1, or -1 for all cores, got 0")
+        check_all_known("trait", self.alike, alike.TRAITS)
         if self.ledger is None:
             out = self.out.absolute()
             object.__setattr__(self, "ledger", out.with_name(out.name + "-private") / "ledger.json")
@@ -75,6 +83,16 @@ class FolderOptions:
     def method_options(self) -> dict:
         """The anonymizer's options: the given options, or the defaults for the user's own photos."""
         return self.options or _OWN_PHOTOS.get(self.method, {})
+
+    @property
+    def given_by(self) -> str | None:
+        """The option that gives photos of people, ``"keep"`` or ``"only"``, if any."""
+        return next((name for name in ("keep", "only") if getattr(self, name) is not None), None)
+
+    @property
+    def given(self) -> Path | None:
+        """The folder of that option."""
+        return self.keep if self.keep is not None else self.only
 
     @property
     def folder(self) -> Path:
@@ -119,12 +137,19 @@ def check_request(options: FolderOptions) -> None:
         If PHOTOS or a model does not exist.
     """
     _check_embedding(options)
+    _check_given(options)
     anonymizer.check_options(options.method, options.options)
     if options.mode == "shared" and not options.k_anonymous:
         raise ParameterError(
             f"the method {options.method!r} changes each photo separately, so it has no surrogates to share; use "
             "--mode per_photo, or a method like aam"
         )
+    if options.alike:
+        if not options.k_anonymous:
+            raise ParameterError(
+                f"--alike needs clusters, and {options.method!r} makes none; use a method like aam"
+            )
+        alike.check_traits_known()
     source, out, ledger = (path.resolve() for path in (options.source, options.out, options.ledger))
     if not source.exists():
         raise FileNotFoundError(f"{options.source}: no such file or folder")
@@ -147,4 +172,20 @@ def _check_embedding(options: FolderOptions) -> None:
         raise ParameterError(
             f"--same-person is {SAME_PERSON}, the distance for dlib; pass the distance below which two faces are one "
             f"person for {embedder!r}"
+        )
+
+
+def _check_given(options: FolderOptions) -> None:
+    if options.keep is not None and options.only is not None:
+        raise ParameterError(
+            "--keep and --only exclude each other: give the people to keep, or those to replace"
+        )
+    if options.given is None:
+        return
+    folder, out = options.given.resolve(), options.out.resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{options.given}: no such folder of photos for --{options.given_by}")
+    if folder.is_relative_to(out) or out.is_relative_to(folder):
+        raise ParameterError(
+            f"the folder of --{options.given_by} and OUT must not be inside each other: its photos would be shared"
         )

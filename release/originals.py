@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +13,9 @@ import detection
 import embedding
 from datasets import Faces
 from release import copies
-from release.files import MANIFEST_BYTES, Contents, guessable_names, listed, read_file
+from release.files import Contents, guessable_names, listed
+from release.journal import KEPT
+from release.ledger import Ledger
 
 #: An image counts as a copy if dlib's descriptor is closer to a photo's than this. On the built-in faces, compressed,
 #: cropped, brightened or mirrored photos are at most 0.26 away, surrogates of two people at least 0.28.
@@ -27,13 +28,15 @@ _FALSE_NAMES = 0.01
 class Comparison:
     """The distinct images of a release, and all original photos.
 
+    Faces that were kept on request are originals. They are painted over before images are compared, and images that
+    were kept whole are left out.
+
     Parameters
     ----------
     contents : release.files.Contents
     originals : Faces
         The photos that were anonymized, including `others`.
-    owners : mapping of str to set of str, or None
-        The people behind each file, see `read_ledger`.
+    ledger : Ledger or None
 
     Attributes
     ----------
@@ -42,14 +45,22 @@ class Comparison:
     images : list of c uint8 arrays
     photos : list of g uint8 arrays
     identities : ndarray of str, shape (g,)
+    n_kept_whole : int
+        Number of images left out, because all their faces were kept on request.
     """
 
-    def __init__(self, contents: Contents, originals: Faces, owners: Mapping[str, set[str]] | None):
+    def __init__(self, contents: Contents, originals: Faces, ledger: Ledger | None):
         file_of = {digest: name for name, digest in contents.digests.items()}
-        self.contents, self.owners = contents, owners
+        self.contents, self.owners = contents, None if ledger is None else ledger.people
         self.parts = [part for part in (originals, originals.others) if part is not None]
-        self.names = [file_of[digest] for digest in contents.images]
-        self.images = list(contents.images.values())
+        self.names, self.images = [], []
+        for digest, image in contents.images.items():
+            name = file_of[digest]
+            kept = [] if ledger is None else ledger.outcome_boxes(name, KEPT)
+            if not kept or len(kept) < len(ledger.faces[name]):
+                self.names.append(name)
+                self.images.append(_without(image, kept))
+        self.n_kept_whole = len(contents.images) - len(self.images)
         self.photos = [image for part in self.parts for image in part.images]
         self.identities = np.concatenate([part.identities for part in self.parts])
 
@@ -80,8 +91,22 @@ class Comparison:
         return self.found & (self.distances.min(axis=1) < _NEAR_DISTANCE)
 
 
-def check_copies(compared: Comparison) -> tuple[bool, str]:
-    """No image is an original photo or a changed copy of one."""
+def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """Paint boxes in an image grey."""
+    result = image.copy() if boxes else image
+    for box in boxes:
+        left, top, right, bottom = (max(0, round(side)) for side in box)
+        result[top:bottom, left:right] = 127
+    return result
+
+
+def check_copies(compared: Comparison) -> tuple[bool | None, str]:
+    """No image is an original photo or a changed copy of one, kept faces aside."""
+    kept = (
+        f"; {compared.n_kept_whole} images show only faces kept on request" if compared.n_kept_whole else ""
+    )
+    if not compared.images:
+        return None, f"not compared{kept}"
     landmarks = np.concatenate([detection.detect(part).landmarks for part in compared.parts])
     copied = {
         "pixels": copies.same_pixels(compared.images, compared.photos),
@@ -89,10 +114,10 @@ def check_copies(compared: Comparison) -> tuple[bool, str]:
         "dlib's descriptor": compared.near,
         "keypoints": copies.same_keypoints(compared.images, compared.photos),
     }
-    skipped = ""
+    skipped = kept
     if copied["keypoints"] is None:
         copied["keypoints"] = np.zeros(len(compared.images), dtype=bool)
-        skipped = "; keypoints were not compared, as there are too many pairs"
+        skipped += "; keypoints were not compared, as there are too many pairs"
     suspects = np.any(list(copied.values()), axis=0)
     if not suspects.any():
         return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{skipped}"
@@ -120,6 +145,8 @@ def check_people(compared: Comparison) -> tuple[bool, str]:
 
 def check_attack(compared: Comparison) -> tuple[bool | None, str]:
     """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are."""
+    if not compared.images:
+        return None, "not attacked: every face was kept on request"
     threshold = _naming_threshold(compared.descriptors, compared.identities)
     named = compared.found & (compared.distances.min(axis=1) < threshold)
     most = int(binom.ppf(0.99, len(named), _FALSE_NAMES))
@@ -149,32 +176,3 @@ def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:
         for row, person in zip(descriptors, identities, strict=True)
     ]
     return float(np.quantile(nearest, _FALSE_NAMES)) if np.isfinite(nearest).all() else 0.0
-
-
-def read_ledger(path: str | Path, originals: Faces | None) -> dict[str, set[str]]:
-    """Read the people behind each file from a ledger, with the originals' names where possible.
-
-    The folder command does not know people's names: its ledgers number people or photos.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a ledger, or names none of the originals' people.
-    """
-    known: dict[str, str] = {}
-    for faces in () if originals is None else (originals, originals.others):
-        if faces is not None:
-            known.update(zip(map(str, faces.names), map(str, faces.identities), strict=True))
-    try:
-        ledger = json.loads(read_file(Path(path), MANIFEST_BYTES))
-        owners: dict[str, set[str]] = {}
-        for photo in ledger["photos"]:
-            if photo["file"] is not None:
-                name = photo["photo"]
-                name = name if name in known else name.rpartition("#")[0]  # one of several faces in a photo
-                owners.setdefault(photo["file"], set()).add(known.get(name, photo["identity"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a ledger of write_release ({type(error).__name__})") from error
-    if owners and known and not set().union(*owners.values()) & set(known.values()):
-        raise ValueError(f"{path}: names none of the originals' people; pass the photos it was written for")
-    return owners

@@ -34,13 +34,25 @@ _FOREHEAD = 0.72
 _JAW_EDGE, _FOREHEAD_EDGE = 0.05, 0.12
 #: A difference at the edge above about this (in grey levels) is not a seam but hair, glasses or a hand.
 _SEAM = 18.0
+#: Distance from the edge within which the correction of the seam fades, in face widths.
+_SEAM_REACH = 0.25
 #: Limits on the contrast taken from the covered face.
 _CONTRAST = (0.75, 1.5)
+#: Limits on the change of colourfulness: in dim or overexposed light, skin and lips are pale.
+_COLOURFULNESS = (0.2, 1.2)
+#: Widths of the blurs (pixels) between which detail is compared with the photo's. Detail is lowered if it exceeds the
+#: photo's by this factor.
+_BLURS, _LEAST_BLURRED = (1.0, 2.0, 4.0), 1.25
 #: Largest amplification of the surrogate's finest detail, and largest amount of added grain in grey levels: only part
 #: of a sharp photo's detail is grain.
 _SHARPENING, _GRAIN = 1.6, 2.0
 #: Mean absolute a and b (Lab) below which an image counts as grey.
 _GREY = 2.5
+#: Difference from smooth skin (Lab) above which a surrogate's forehead shows hair; the width of the soft border of the
+#: cleaned area at brows and eyes, in face widths; and how far the area reaches below the nose bridge (see `_level`).
+_UNLIKE_SKIN, _CLEAN_EDGE, _CLEAN_BELOW = 6.0, 0.06, 0.15
+#: Difference from smooth skin (Lab) that is not skin, even in light from the side.
+_COVERED = 20.0
 #: When a grey surrogate gets a skin tone: how much redder the lips are (Lab), and the eyes' share of the colour.
 _LIPS, _EYES = 7.0, 0.35
 #: Number of colour patches per side that remain of a blurred-out area.
@@ -77,9 +89,9 @@ def paste(
     ndarray of uint8, shape (h, w, 3)
         The photo with the new face; unchanged beyond the distance `_REACH`.
     """
-    # Work on a patch around the face. (h, w, 3)
-    top, bottom, left, right = _window(landmarks, photo.shape)
-    part = photo[top:bottom, left:right].astype(np.float32)
+    # Work on a patch around the face, which may reach beyond the photo. (h, w, 3), (h, w)
+    top, bottom, left, right = _window(landmarks)
+    part, known = _cut_patch(photo, top, bottom, left, right)
     points = landmarks - [left, top]
     # Place the surrogate's landmarks, and warp the surroundings to meet its outline.
     target = _fit_shape(points, surrogate_landmarks)
@@ -87,27 +99,66 @@ def paste(
         target[detection.JAW] = points[detection.JAW]
     else:
         part = _make_room(part, points, target)
-    # Draw the surrogate there, and match its light, tone, edge and grain.
-    texture = _warp(surrogate, surrogate_landmarks, target, *part.shape[:2])
-    alpha = _soft_mask(target, *part.shape[:2])
-    matched = _match_tone(texture, part, target, alpha)
-    matched = _close_seam(matched, part, alpha)
-    matched = _add_grain(matched, part, alpha, np.random.default_rng(random_state))
-    # Blend it into the photo.
+    # Draw the surrogate there, match its light, tone, edge and sharpness, and blend it into the patch.
+    low, high = _outline(target).min(axis=0) - 2, _outline(target).max(axis=0) + 3
+    rows = slice(max(int(low[1]), 0), int(high[1]))
+    columns = slice(max(int(low[0]), 0), int(high[0]))
+    drawn = _draw(
+        surrogate, surrogate_landmarks, part[rows, columns], known[rows, columns],
+        target - [columns.start, rows.start], np.random.default_rng(random_state),
+    )  # fmt: skip
+    part[rows, columns] = drawn
+    # Put the patch back.
     result = photo.copy()
-    mixed = matched * alpha[..., None] + part * (1 - alpha[..., None])
-    result[top:bottom, left:right] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    inside = result[max(top, 0) : bottom, max(left, 0) : right]
+    inside[...] = np.clip(np.rint(part[known]), 0, 255).reshape(inside.shape)
     return result
 
 
-def _window(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the patch around a face, clipped to the photo's shape."""
+def _draw(
+    surrogate: np.ndarray,
+    surrogate_landmarks: np.ndarray,
+    part: np.ndarray,
+    known: np.ndarray,
+    target: np.ndarray,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Draw a surrogate over a part of a photo, float32 (h, w, 3), with its landmarks at `target` (68, 2).
+
+    `known`, bool (h, w), is where the part lies in the photo.
+    """
+    texture = _warp(surrogate, surrogate_landmarks, target, *part.shape[:2])
+    alpha = _soft_mask(target, *part.shape[:2])
+    seen = np.where(known, alpha, 0)
+    matched = _match_tone(texture, part, target, alpha, seen)
+    matched = _close_seam(matched, part, seen, _SEAM_REACH * _face_width(target))
+    matched = _match_sharpness(matched, part, seen)
+    matched = _add_grain(matched, part, seen, random)
+    return matched * alpha[..., None] + part * (1 - alpha[..., None])
+
+
+def _window(landmarks: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of the patch around a face; it may reach beyond the photo."""
     outline = detection.add_forehead(landmarks)
     low, high = outline.min(axis=0), outline.max(axis=0)
     margin = _MARGIN * (high - low).max()
-    left, top = np.maximum(np.floor(low - margin), 0).astype(int)
-    right, bottom = np.minimum(np.ceil(high + margin) + 1, shape[1::-1]).astype(int)
+    left, top = np.floor(low - margin).astype(int)
+    right, bottom = np.ceil(high + margin).astype(int) + 1
     return top, bottom, left, right
+
+
+def _cut_patch(
+    photo: np.ndarray, top: int, bottom: int, left: int, right: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a patch out of a photo, float32 (h, w, 3), and say where the photo covers it (h, w).
+
+    Beyond the border the photo's edge continues.
+    """
+    height, width = photo.shape[:2]
+    rows, columns = np.arange(top, bottom), np.arange(left, right)
+    known = np.logical_and.outer((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
+    part = photo[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+    return part.astype(np.float32), known
 
 
 def _fit_shape(landmarks: np.ndarray, surrogate_landmarks: np.ndarray) -> np.ndarray:
@@ -224,10 +275,9 @@ def _soft_mask(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     area[0], area[-1], area[:, 0], area[:, -1] = 0, 0, 0, 0
     inside = cv2.distanceTransform(area, cv2.DIST_L2, 5)
 
-    up = landmarks[27] - landmarks[8]
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    level = (np.dstack([columns, rows]) - landmarks[27]) @ (up / max(float(up @ up), 1e-9))
-    share = np.clip(level / 0.3, 0, 1)  # 0 at the nose bridge, 1 at the brows and above
+    share = np.clip(
+        _level(landmarks, height, width) / 0.3, 0, 1
+    )  # 0 at the nose bridge, 1 at the brows and above
     edge = _face_width(landmarks) * (_JAW_EDGE + share * (_FOREHEAD_EDGE - _JAW_EDGE))
     rise = np.clip(inside / np.maximum(edge, 1.0), 0, 1)
     return (rise * rise * (3 - 2 * rise)).astype(np.float32)
@@ -247,30 +297,33 @@ def _to_rgb(lab: np.ndarray) -> np.ndarray:
     return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
 
 
-def _match_tone(texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Give the surrogate (h, w, 3) the light, contrast and skin tone of the face that it covers."""
+def _match_tone(
+    texture: np.ndarray, part: np.ndarray, target: np.ndarray, alpha: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
+    """Give the surrogate (h, w, 3) the light, contrast and skin tone of the face that it covers.
+
+    `alpha` and `seen` (h, w) are masks of the face and of the part of it that the photo shows.
+    """
     surrogate, photo = _to_lab(texture), _to_lab(part)
-    skin = _skin(target, alpha)
+    skin = _skin(target, seen)
     if skin.sum() < 16:
         return texture
-    rows, columns = np.nonzero(skin)
-    scale = max(alpha.shape)
-    places = np.column_stack([columns, rows]) / scale
-    grid = np.dstack(np.meshgrid(np.arange(alpha.shape[1]), np.arange(alpha.shape[0]))) / scale
+    surrogate = _clean_forehead(surrogate, target, _skin(target, alpha))
     # Match the contrast of the lightness, then its gradient over the face (a paraboloid).
     contrast = np.clip(_spread(photo[..., 0][skin]) / max(_spread(surrogate[..., 0][skin]), 1e-3), *_CONTRAST)
     light = np.median(surrogate[..., 0][skin])
     result = surrogate.copy()
     result[..., 0] = light + (surrogate[..., 0] - light) * contrast
-    result[..., 0] += _surface(places, (photo[..., 0] - result[..., 0])[skin], grid, degree=2)
+    result[..., 0] += _surface(skin, (photo[..., 0] - result[..., 0])[skin], degree=2)
     # Match the colour (planes of a and b); grey photos get a grey face.
     colour = [np.abs(picture[..., 1:][skin]).mean() for picture in (photo, surrogate)]
     if colour[0] < _GREY:
         result[..., 1:] = 0
         return _to_rgb(result)
+    result[..., 1:] *= np.clip(colour[0] / max(colour[1], 1e-3), *_COLOURFULNESS)
     for channel in (1, 2):
-        difference = (photo[..., channel] - surrogate[..., channel])[skin]
-        result[..., channel] += _surface(places, difference, grid, degree=1)
+        difference = (photo[..., channel] - result[..., channel])[skin]
+        result[..., channel] += _surface(skin, difference, degree=1)
     _colour_features(result, target, float(np.clip(1 - colour[1] / colour[0], 0, 1)))
     return _to_rgb(result)
 
@@ -287,36 +340,87 @@ def _skin(target: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return area.astype(bool)
 
 
+def _clean_forehead(lab: np.ndarray, target: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Replace hair on the forehead and temples of a surrogate (h, w, 3) by skin.
+
+    Members' hairlines differ, so that mixtures have shreds of hair there; on another head they look like dirt.
+    """
+    smooth = np.dstack([_surface(skin, lab[..., channel][skin], degree=1) for channel in range(3)])
+    unlike = np.linalg.norm(lab - smooth, axis=2) / _UNLIKE_SKIN
+    height, width = skin.shape
+    features = _fill(cv2.convexHull(target[17:].astype(np.float32))[:, 0], height, width)
+    away = cv2.distanceTransform(1 - features, cv2.DIST_L2, 5) / (_CLEAN_EDGE * _face_width(target))
+    above = (_level(target, height, width) + _CLEAN_BELOW) / _CLEAN_BELOW
+    share = np.clip(unlike - 1, 0, 1) * np.clip(away, 0, 1) * np.clip(above, 0, 1)
+    share = cv2.GaussianBlur(share.astype(np.float32), (0, 0), max(1.0, 0.01 * _face_width(target)))
+    return lab + (smooth - lab) * share[..., None]
+
+
+def covered_share(image: np.ndarray, landmarks: np.ndarray) -> float:
+    """Share of a face's skin that something covers: sunglasses, a mask, hair or a deep shadow.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+    landmarks : ndarray, shape (68, 2)
+
+    Returns
+    -------
+    float
+        Share of the pixels that differ in lightness or colour from smooth skin; 1 for a face that is too small.
+    """
+    skin = _skin(landmarks, _soft_mask(landmarks, *image.shape[:2]))
+    if skin.sum() < 16:
+        return 1.0
+    lab = _to_lab(image)
+    smooth = np.dstack([_surface(skin, lab[..., channel][skin], degree=1) for channel in range(3)])
+    return float((np.linalg.norm(lab - smooth, axis=2)[skin] > _COVERED).mean())
+
+
+def _level(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Height of each pixel in the face: 0 at the nose bridge, 1 as far above it as the chin is below: (h, w)."""
+    up = landmarks[27] - landmarks[8]
+    up = up / max(float(up @ up), 1e-9)
+    x, y = np.arange(width) - landmarks[27, 0], np.arange(height) - landmarks[27, 1]
+    return (x * up[0] + (y * up[1])[:, None]).astype(np.float32)
+
+
 def _spread(values: np.ndarray) -> float:
     low, high = np.percentile(values, [20, 80])
     return float(high - low)
 
 
-def _surface(places: np.ndarray, values: np.ndarray, grid: np.ndarray, degree: int) -> np.ndarray:
-    """Fit a plane (degree 1) or paraboloid (2) robustly to values (m,) at points (m, 2), and evaluate it on a grid.
+def _surface(area: np.ndarray, values: np.ndarray, degree: int) -> np.ndarray:
+    """Fit a plane (degree 1) or paraboloid (2) robustly to values in an area, and continue it over the picture.
 
+    `area` is bool (h, w), `values` holds one number for each of its pixels; returns float32 (h, w).
     Least squares with five rounds of Tukey's biweight, so that a beard or glasses have little effect.
     """
     step = max(1, len(values) // 4000)
-    places, values = places[::step], values[::step].astype(np.float64)
-    centre, size = places.mean(axis=0), max(float(np.ptp(places, axis=0).max()) / 2, 1e-9)
+    rows, columns = (places[::step] for places in np.nonzero(area))
+    values = values[::step].astype(np.float64)
+    middle = np.array([columns.mean(), rows.mean()])
+    size = max(float(max(np.ptp(columns), np.ptp(rows))) / 2, 1e-9)
 
-    def terms(points):
-        x, y = np.moveaxis((points - centre) / size, -1, 0)
-        columns = [np.ones_like(x), x, y]
-        return np.stack(columns + ([x * x, x * y, y * y] if degree == 2 else []), axis=-1)
+    def terms(columns, rows):
+        x, y = (columns - middle[0]) / size, (rows - middle[1]) / size
+        return [1.0, x, y] + ([x * x, x * y, y * y] if degree == 2 else [])
 
-    design, weight = terms(places), np.ones(len(values))
+    design = np.stack(np.broadcast_arrays(*terms(columns, rows)), axis=-1)  # (m, 3 or 6)
+    weight = np.ones(len(values))
+    ridge = 1e-3 * len(values) * np.diag([0.0, *np.ones(design.shape[1] - 1)])
     for _ in range(5):
-        ridge = 1e-3 * len(values) * np.diag([0.0, *np.ones(design.shape[1] - 1)])
         gram = (design * weight[:, None]).T @ design + ridge
         coefficients = np.linalg.solve(gram, (design * weight[:, None]).T @ values)
         residual = values - design @ coefficients
         width = 4.685 * max(1.4826 * float(np.median(np.abs(residual))), 1.0)
         weight = np.maximum(1 - (residual / width) ** 2, 0) ** 2
     # Outside the visible skin a paraboloid diverges: use its value at the border.
-    low, high = places.min(axis=0), places.max(axis=0)
-    return (terms(np.clip(grid, low, high)) @ coefficients).astype(np.float32)
+    height, width = area.shape
+    x = np.clip(np.arange(width, dtype=np.float32), columns.min(), columns.max())
+    y = np.clip(np.arange(height, dtype=np.float32), rows.min(), rows.max())[:, None]
+    surface = sum(np.float32(c) * term for c, term in zip(coefficients, terms(x, y), strict=True))
+    return np.broadcast_to(surface, area.shape).astype(np.float32)
 
 
 def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
@@ -332,16 +436,33 @@ def _colour_features(lab: np.ndarray, target: np.ndarray, share: float) -> None:
     lab[..., 1:] *= (1 - share * (1 - _EYES) * eyes)[..., None]
 
 
-def _close_seam(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Diffuse the difference along the edge smoothly over the face: float32 (h, w, 3)."""
-    edge = 4 * alpha * (1 - alpha)
+def _close_seam(matched: np.ndarray, part: np.ndarray, seen: np.ndarray, reach: float) -> np.ndarray:
+    """Diffuse the difference along the edge over the face; it fades within `reach` pixels: float32 (h, w, 3)."""
+    edge = 4 * seen * (1 - seen)
     difference = part - matched
     largest = np.abs(difference).max(axis=2)
     believable = 1 / (1 + (largest / _SEAM) ** 4)
     weight = (edge * believable).astype(np.float32)
     if weight.max() < 0.05:
         return matched
-    return matched + frame.continue_outward(difference.astype(np.float32), np.clip(weight, 0, 1))
+    diffused = frame.continue_outward(difference.astype(np.float32), np.clip(weight, 0, 1))
+    depth = cv2.distanceTransform((seen > 0.9).astype(np.uint8), cv2.DIST_L2, 5)
+    return matched + diffused * np.clip(1 - depth / reach, 0, 1)[..., None]
+
+
+def _match_sharpness(matched: np.ndarray, part: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Blur the surrogate if the photo is blurred: lower its detail, band by band, to that of the covered face."""
+    inside = seen > 0.9
+    if inside.sum() < 16:
+        return matched
+    result, own, other = matched, matched, part
+    for blur in _BLURS:
+        coarse, other_coarse = (cv2.GaussianBlur(image, (0, 0), blur) for image in (own, other))
+        band = own - coarse
+        level, wanted = (float(np.abs(one[inside]).mean()) for one in (band, other - other_coarse))
+        result = result - (1 - min(1.0, _LEAST_BLURRED * wanted / max(level, 1e-3))) * band
+        own, other = coarse, other_coarse
+    return result
 
 
 def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random) -> np.ndarray:
@@ -363,7 +484,7 @@ def _add_grain(matched: np.ndarray, part: np.ndarray, alpha: np.ndarray, random)
 
 def _grain(image: np.ndarray) -> np.ndarray:
     """Return the finest detail of an image: (h, w, c) -> (h, w)."""
-    level = image.mean(axis=2).astype(np.float32)
+    level = cv2.transform(image.astype(np.float32), np.full((1, image.shape[2]), 1 / image.shape[2]))
     return level - cv2.GaussianBlur(level, (0, 0), 1.0)
 
 
@@ -427,7 +548,9 @@ def put_back(photo: np.ndarray, landmarks: np.ndarray, crop: np.ndarray, transfo
     -------
     ndarray of uint8, shape (h, w, 3)
     """
-    top, bottom, left, right = _window(landmarks, photo.shape)
+    top, bottom, left, right = _window(landmarks)
+    left, top = max(left, 0), max(top, 0)
+    bottom, right = min(bottom, photo.shape[0]), min(right, photo.shape[1])
     back = cv2.invertAffineTransform(transform) - [[0, 0, left], [0, 0, top]]
     height, width = bottom - top, right - left
     drawn = cv2.warpAffine(crop, back, (width, height), borderMode=cv2.BORDER_REPLICATE)

@@ -84,3 +84,15 @@ def doubtful_pairs(descriptors: np.ndarray, people: np.ndarray, doubt: float = P
     rows, columns = np.nonzero(cdist(descriptors, descriptors) < doubt)
     a, b = person[rows], person[columns]
     return len(np.unique(a[a < b] * len(names) + b[a < b]))
+
+
+def largest_distances(descriptors: np.ndarray, people: np.ndarray) -> dict[str, float]:
+    """Largest distance between two faces of each person, which shows a chain of several people; 0 for a single face.
+
+    Parameters
+    ----------
+    descriptors : ndarray, shape (n, d)
+    people : ndarray of str, shape (n,)
+    """
+    rows = {str(name): descriptors[people == name] for name in np.unique(people)}
+    return {name: float(cdist(own, own).max()) for name, own in rows.items()}

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 import anonymizer
 import detection
 import embedding
 import partitioning
 import utils
+from checks import ParameterError
 from datasets import Faces
 from detection import Spot
+from distances import mean_of_groups
+from release import lending, references
+from release.alike import partition_alike
 from release.gathering import FoundFaces, Photo, gather_faces
 from release.options import FolderOptions
-from release.people import doubtful_pairs, group_people
+from release.people import doubtful_pairs, group_people, largest_distances
 
 #: Two people closer than this multiple of the joining distance may be one person.
 _DOUBT = 1.2
@@ -40,70 +45,162 @@ class Plan:
     photos : sequence of Photo
         All photos in the folder.
     found : FoundFaces or None
-        The faces that can be replaced, with people as identities; None if there are none.
+        The n faces that can be compared, with people as identities; None if there are none.
+    kept : ndarray of bool, shape (n,)
+        Faces that stay as they are, by ``--keep`` or ``--only``.
+    members : ndarray of bool, shape (n,)
+        Faces that take part in the partition: all but those of people of whom a face is kept.
+    distances : ndarray, shape (n,), or None
+        Distance of each face to the nearest person of ``--keep`` or ``--only``.
     model : anonymizer.Anonymizer or None
         None if nothing can be replaced.
     labels : ndarray of int, shape (n,), or None
-        The cluster of each face; None if there are too few people, or the method needs no clusters.
+        The cluster of each face, -1 for none; None if there are too few people, or the method needs no clusters.
     surrogates : list of Surrogate
         One per cluster.
+    spread : dict of str to float
+        Largest distance between two faces of each person.
     n_doubtful : int
         Number of pairs of people who may be one person.
+    notes : tuple of str
+        What to say about the given people and the partition.
     """
 
     photos: Sequence[Photo]
     found: FoundFaces | None = None
+    kept: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    members: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    distances: np.ndarray | None = None
     model: anonymizer.Anonymizer | None = None
     labels: np.ndarray | None = None
     surrogates: list[Surrogate] = field(default_factory=list)
+    spread: dict[str, float] = field(default_factory=dict)
     n_doubtful: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def n_people(self) -> int:
-        """Number of people that were told apart."""
-        return 0 if self.found is None else self.found.faces.n_people
+        """Number of people, told apart, who take part in the partition."""
+        return 0 if self.found is None else len(np.unique(self.found.faces.identities[self.members]))
 
     @cached_property
     def _rows(self) -> dict[tuple[int, int], int]:
-        """Row of each replaceable face, by photo and place."""
+        """Row of each comparable face, by photo and place."""
         if self.found is None:
             return {}
         places = zip(self.found.photo.tolist(), self.found.place.tolist(), strict=True)
         return {place: row for row, place in enumerate(places)}
 
     def faces_on(self, number: int) -> Iterator[tuple[Spot, int | None]]:
-        """Yield the faces in photo `number`, each with its row in `found`, or None if it cannot be replaced."""
+        """Yield the faces in photo `number`, each with its row in `found`, or None if it is not there."""
         for place, spot in enumerate(self.photos[number].spots):
             yield spot, self._rows.get((number, place))
 
 
-def make_plan(options: FolderOptions, photos: Sequence[Photo]) -> Plan:
-    """Group faces into people, partition the people, and make the surrogates."""
+def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | None = None) -> Plan:
+    """Group faces into people, partition the people, and make the surrogates.
+
+    Parameters
+    ----------
+    options : FolderOptions
+    photos : sequence of Photo
+    given : Faces, optional
+        Photos of the people to keep, or to replace alone.
+
+    Raises
+    ------
+    ParameterError
+        If none of the people to replace was found.
+    """
     found = gather_faces(photos)
     if found is None:
         return Plan(photos)
     descriptors = embedding.embed(found.faces, options.embedding)
+    if not np.isfinite(descriptors).all():
+        rows = np.flatnonzero(np.isfinite(descriptors).all(axis=1))
+        if len(rows) == 0:
+            return Plan(photos)
+        found, descriptors = found.select(rows), descriptors[rows]
     folders = _folders(options, photos, found) if options.people == "folders" else None
-    identities = group_people(descriptors, options.same_person, folders)
-    faces = Faces.of(found.faces.images, identities, found.faces.names, source="photos")
+    people = group_people(descriptors, options.same_person, folders)
+    faces = Faces.of(found.faces.images, people, found.faces.names, source="photos")
     found = FoundFaces(faces, found.photo, found.place)
-    n_doubtful = doubtful_pairs(descriptors, identities, _DOUBT * options.same_person)
-    if options.k_anonymous and faces.n_people < options.k:
-        return Plan(photos, found, n_doubtful=n_doubtful)
-    model = anonymizer.load(options.method, faces, **options.method_options)
+    kept, distances, notes = _kept(options, found, given)
+    members = ~np.isin(people, people[kept])
+    plan = Plan(
+        photos, found, kept, members, distances,
+        spread=largest_distances(descriptors, people),
+        n_doubtful=doubtful_pairs(descriptors, people, _DOUBT * options.same_person),
+        notes=notes,
+    )  # fmt: skip
     if not options.k_anonymous:
-        return Plan(photos, found, model, n_doubtful=n_doubtful)
-    partition = partitioning.PARTITIONERS[options.partitioner]
-    labels = partition(descriptors, options.k, identities=identities, random_state=options.seed)
-    clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    images = [model.surrogate(rows) for rows in utils.progress(clusters, "making surrogates")]
+        return replace(plan, model=anonymizer.load(options.method, faces, **options.method_options))
+    if plan.n_people < options.k:
+        return plan
+    replaced, described = faces.select(members), descriptors[members]
+    model = anonymizer.load(options.method, replaced, **options.method_options)
+    labels, how = _partition(options, replaced, described)
+    if options.mode == "per_photo":
+        clear = lending.clearness(replaced)
+        mixed = lending.lenders(labels, replaced.identities, described, clear, options.k)
+    else:
+        mixed = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    images = [model.surrogate(rows) for rows in utils.progress(mixed, "making surrogates")]
     surrogates = [_with_landmarks(image) for image in images]
-    return Plan(photos, found, model, labels, surrogates, n_doubtful)
+    every = _spread_labels(options.mode, labels, descriptors, members, kept)
+    return replace(plan, model=model, labels=every, surrogates=surrogates, notes=notes + how)
+
+
+def _kept(
+    options: FolderOptions, found: FoundFaces, given: Faces | None
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Which faces stay as they are, bool (n,), their distances (n,) to the nearest given person, and what to say."""
+    if given is None:
+        return np.zeros(len(found.faces), dtype=bool), None, ()
+    distances = references.reference_distances(found.faces, given)
+    kept = references.RULES[options.given_by](distances, found.faces.identities, found.photo)
+    n_missed = int((distances.min(axis=0) >= references.ONLY_DISTANCE).sum())
+    if options.given_by == "only" and n_missed == given.n_people:
+        raise ParameterError(
+            f"--only: none of these people was found; the nearest face is at distance {distances.min():.2f}, and "
+            f"{references.ONLY_DISTANCE} is the limit. Choose photos that show their faces clearly"
+        )
+    missed = f"{n_missed} of {given.n_people} people of --{options.given_by} were not found."
+    return kept, distances.min(axis=1), (missed,) if n_missed else ()
+
+
+def _partition(
+    options: FolderOptions, faces: Faces, descriptors: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of the faces (n,), and what to say about them."""
+    partition = partitioning.PARTITIONERS[options.partitioner]
+    if options.alike:
+        labels, note = partition_alike(partition, descriptors, options.k, faces, options.alike, options.seed)
+        return labels, (note,)
+    return partition(descriptors, options.k, identities=faces.identities, random_state=options.seed), ()
+
+
+def _spread_labels(
+    mode: str, labels: np.ndarray, descriptors: np.ndarray, members: np.ndarray, kept: np.ndarray
+) -> np.ndarray:
+    """Labels of all faces (n,) from those of the members: -1 for kept faces.
+
+    In per_photo mode, a doubtful face of a person to keep gets the surrogate of the nearest cluster without being a
+    member.
+    """
+    every = np.full(len(members), -1)
+    every[members] = labels
+    doubtful = ~members & ~kept
+    if mode == "per_photo" and doubtful.any():
+        means = mean_of_groups(descriptors[members], labels, labels.max() + 1)
+        every[doubtful] = cdist(descriptors[doubtful], means).argmin(axis=1)
+    return every
 
 
 def _with_landmarks(image: np.ndarray) -> Surrogate:
     there = detection.detect([image])
-    return Surrogate(image, there.landmarks[0] if there.found[0] else None)
+    landmarks = there.landmarks[0] if there.found[0] and np.isfinite(there.landmarks[0]).all() else None
+    return Surrogate(image, landmarks)
 
 
 def _folders(options: FolderOptions, photos: Sequence[Photo], found: FoundFaces) -> list[str | None]:

@@ -14,6 +14,9 @@ from datasets.faces import SMALLEST_SIDE
 #: An image in a release has at most this many pixels.
 IMAGE_PIXELS = 32 << 20
 
+#: Level 9 takes ten times as long for files that are 8 % smaller.
+_COMPRESSION = 3
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Bit depth, colour type (RGB), compression, filter and interlace method of the header.
 _PLAIN_RGB = [8, 2, 0, 0, 0]
@@ -31,7 +34,8 @@ _CHUNKS = {
 def encode_png(image: np.ndarray) -> bytes:
     """Encode an image, uint8 (h, w, 3), as a PNG that holds only its pixels."""
     data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(data, "PNG", optimize=False, compress_level=9)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.save(data, "PNG", optimize=False, compress_level=_COMPRESSION)
     return data.getvalue()
 
 

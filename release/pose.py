@@ -63,6 +63,12 @@ class Pose:
         scale = float(strengths.mean())
         return cls(scale, rotation, landmarks.mean(axis=0) - scale * rotation[:2] @ _MEAN_FACE.mean(axis=0))
 
+    @property
+    def angles(self) -> tuple[float, float]:
+        """How far the head is turned to the side, and up or down, in degrees; 0 and 0 from the front."""
+        x, y, z = self.rotation[2]
+        return float(np.degrees(np.arctan2(-x, z))), float(np.degrees(np.arcsin(np.clip(y, -1, 1))))
+
     def lift(self, landmarks: np.ndarray) -> np.ndarray:
         """Lift landmarks in this pose to points in space, with the mean face's depth: (68, 2) -> (68, 3)."""
         flat = (landmarks - self.shift) / self.scale

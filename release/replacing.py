@@ -1,7 +1,8 @@
 """Replace the faces in photos: decide on each face, and write the files.
 
-Every face is replaced, filtered, or blurred out with a reason. Finished photos stay in a private folder until all are
-done; then `release.writing` writes the release.
+Every face is replaced, filtered, blurred out with a reason, or kept because the user asked for it. The result is
+searched again, and faces that only this search finds are blurred out, too. Finished photos stay in a private folder
+until all are done; then `release.writing` writes the release.
 """
 
 from __future__ import annotations
@@ -18,22 +19,30 @@ import numpy as np
 import detection
 import utils
 from datasets import Faces
-from datasets.faces import ImageFiles, read_image
+from datasets.faces import read_image
 from detection import Spot
 from release import pasting
 from release.gathering import Photo
-from release.journal import DAMAGED, SUPPRESSED, WRITTEN, Journal
+from release.journal import BLURRED, DAMAGED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan, Surrogate
 from release.png import encode_png
+from release.review import doubts
+from release.searching import SearchError, search, unexplained
 from release.writing import write_release
 
-#: Outcome of a face; in shared mode, faces without a surrogate are `SUPPRESSED`.
-REPLACED, FILTERED, BLURRED = "replaced", "filtered", "blurred out"
 #: Reasons.
 _NO_FACE, _TOO_FEW, _SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
 _FACELESS_SURROGATE = "no face was found on the surrogate"
 _NOT_PASTED = "the surrogate does not fit this face"
+_NOT_DESCRIBED = "the face cannot be described"
+_FOUND_LATER = "found only on the result"
+_LEFT_OUT = "a person to keep takes no part"
+
+#: An edit counts if it changes at least this share of the pixels in the middle of the face's box.
+_CHANGED_SHARE = 0.5
+#: Number of times that a result is searched; a photo on which faces are still found then is not released.
+_SEARCHES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +59,8 @@ class _FaceEdit:
         What replaces it.
     filtered : ndarray of uint8, shape (h, w, 3), optional
         Its crop as changed by a filter.
+    distance : float, optional
+        To the nearest person of ``--keep`` or ``--only``.
     """
 
     spot: Spot
@@ -59,40 +70,54 @@ class _FaceEdit:
     cluster: int | None = None
     surrogate: Surrogate | None = None
     filtered: np.ndarray | None = None
+    distance: float | None = None
 
-    def record(self) -> dict:
-        """The face's entry in the journal."""
-        box = [round(float(side), 1) for side in self.spot.box]
-        outcome = {"outcome": self.outcome, "reason": self.reason}
-        return {"box": box, "person": self.person, "cluster": self.cluster, **outcome}
+    def record(self, scale: float = 1.0) -> dict:
+        """The face's entry in the journal; the image is `scale` times as large as the photo."""
+        box, image_box = ([round(float(side) * s, 1) for side in self.spot.box] for s in (1.0, scale))
+        who = {"person": self.person, "cluster": self.cluster, "distance": self.distance}
+        outcome = {"outcome": self.outcome, "reason": self.reason, "doubts": doubts(self.spot)}
+        return {"box": box, "image_box": image_box, **who, **outcome}
 
 
 def _edits(plan: Plan, number: int, mode: str) -> Iterator[_FaceEdit]:
     """Decide what happens to each face in photo `number`."""
     hidden = BLURRED if mode == "per_photo" else SUPPRESSED
     for spot, row in plan.faces_on(number):
-        if row is None or plan.model is None:
-            yield _FaceEdit(spot, hidden, spot.reason or _TOO_FEW)
+        if row is None:
+            yield _FaceEdit(spot, hidden, spot.reason or _NOT_DESCRIBED)
             continue
-        person = str(plan.found.faces.identities[row])
-        if plan.labels is None:
-            yield _FaceEdit(spot, FILTERED, "", person, filtered=plan.model.apply(row))
-            continue
-        cluster = int(plan.labels[row])
-        surrogate = plan.surrogates[cluster]
-        if mode == "per_photo" and surrogate.landmarks is None:
-            yield _FaceEdit(spot, BLURRED, _FACELESS_SURROGATE, person, cluster)
+        distance = None if plan.distances is None else round(float(plan.distances[row]), 3)
+        edit = _FaceEdit(spot, hidden, person=str(plan.found.faces.identities[row]), distance=distance)
+        if plan.kept[row]:
+            yield replace(edit, outcome=KEPT) if mode == "per_photo" else replace(edit, reason=_LEFT_OUT)
+        elif plan.model is None:
+            yield replace(edit, reason=_TOO_FEW)
+        elif plan.labels is None:
+            yield replace(edit, outcome=FILTERED, filtered=plan.model.apply(row))
+        elif plan.labels[row] < 0:
+            yield replace(edit, reason=_LEFT_OUT)
         else:
-            yield _FaceEdit(spot, REPLACED, "", person, cluster, surrogate)
+            cluster = int(plan.labels[row])
+            surrogate = plan.surrogates[cluster]
+            edit = replace(edit, cluster=cluster)
+            if mode == "per_photo" and surrogate.landmarks is None:
+                yield replace(edit, reason=_FACELESS_SURROGATE)
+            else:
+                yield replace(edit, outcome=REPLACED, surrogate=surrogate)
 
 
-def _why_not_written(options: FolderOptions, plan: Plan, photo: Photo) -> str:
-    """Why a photo is not written in per_photo mode; empty if it is."""
+def _why_not_written(options: FolderOptions, plan: Plan, number: int) -> tuple[str, str]:
+    """Status and reason of a photo that is not written in per_photo mode; empty if it is."""
+    photo = plan.photos[number]
     if photo.damage:
-        return photo.damage
-    if not photo.spots:
-        return "" if options.keep_faceless else _NO_FACE
-    return _TOO_FEW if plan.model is None and plan.found is not None else ""
+        return DAMAGED, photo.damage
+    if photo.failure:
+        return FAILED, photo.failure
+    if not photo.spots and not options.keep_faceless:
+        return SUPPRESSED, _NO_FACE
+    hidden = any(row is not None and not plan.kept[row] for _, row in plan.faces_on(number))
+    return (SUPPRESSED, _TOO_FEW) if plan.model is None and hidden else ("", "")
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -122,24 +147,86 @@ def _make_photo(
         The record for the journal.
     """
     image, edits = read_image(path), list(decided)
-    for i, edit in enumerate(edits):
-        spot, surrogate = edit.spot, edit.surrogate
-        if edit.outcome == FILTERED:
-            image = pasting.put_back(image, spot.landmarks, edit.filtered, spot.transform)
-        elif edit.outcome == REPLACED:
-            others = [_extent(other) for other in decided if other is not edit]
-            try:
-                image = pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
-            except (cv2.error, ArithmeticError, ValueError):
-                edits[i] = replace(edit, outcome=BLURRED, reason=_NOT_PASTED)
-    for edit in edits:  # last, so that no other edit restores what they hide
-        if edit.outcome == BLURRED:
-            image = pasting.blur_out(image, edit.spot.box, edit.spot.landmarks)
     scale = min(1.0, largest_side / max(image.shape[:2]))
-    data = encode_png(detection.resize(image, scale))
+    image = detection.resize(image, scale)
+    placed = [replace(edit, spot=edit.spot.scaled(scale)) for edit in decided]
+    for i, edit in enumerate(placed):
+        if edit.outcome in (FILTERED, REPLACED):
+            before, image = image, _apply(image, edit, placed)
+            if not _changed(before, image, edit.spot.box):
+                edits[i] = replace(edits[i], outcome=BLURRED, reason=_NOT_PASTED)
+    for edit, place in zip(edits, placed, strict=True):  # last, so that no other edit restores what they hide
+        if edit.outcome == BLURRED:
+            image = pasting.blur_out(image, place.spot.box, place.spot.landmarks)
+    faces = [edit.record(scale) for edit in edits]
+    try:
+        image = _blur_the_rest(image, faces, scale)
+    except SearchError as error:
+        target.unlink(missing_ok=True)
+        return {"source": source, "status": FAILED, "reason": str(error), "faces": []}
+    data = encode_png(image)
     utils.save_atomic(target, lambda file: file.write(data))
-    faces, digest = [edit.record() for edit in edits], hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data).hexdigest()
     return {"source": source, "status": WRITTEN, "reason": "", "faces": faces, "sha256": digest}
+
+
+def _apply(image: np.ndarray, edit: _FaceEdit, decided: Sequence[_FaceEdit]) -> np.ndarray:
+    """Replace or filter one face; return the image itself if that fails."""
+    spot, surrogate = edit.spot, edit.surrogate
+    if edit.outcome == FILTERED:
+        return pasting.put_back(image, spot.landmarks, edit.filtered, spot.transform)
+    others = [_extent(other) for other in decided if other is not edit]
+    try:
+        return pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
+    except (cv2.error, ArithmeticError, ValueError):
+        return image
+
+
+def _changed(before: np.ndarray, after: np.ndarray, box: np.ndarray) -> bool:
+    """Whether an edit changed the middle of a face's box."""
+    left, top, right, bottom = box
+    columns, rows = (
+        slice(max(0, int(low + (high - low) / 4)), max(0, int(np.ceil(high - (high - low) / 4))))
+        for low, high in ((left, right), (top, bottom))
+    )
+    changed = (before[rows, columns] != after[rows, columns]).any(axis=2)
+    return changed.size > 0 and bool(changed.mean() >= _CHANGED_SHARE)
+
+
+def _blur_the_rest(image: np.ndarray, faces: list[dict], scale: float) -> np.ndarray:
+    """Search the result, as thoroughly as the audit does, and blur out faces that no edit explains.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+    faces : list of dict
+        The records of the edits; those of further faces are added.
+    scale : float
+        The image is this many times as large as the photo.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+
+    Raises
+    ------
+    SearchError
+        If the search fails, or still finds such faces after `_SEARCHES` searches.
+    """
+    for _ in range(_SEARCHES):
+        rest = unexplained(search(image), _shown(faces))
+        if not rest:
+            return image
+        for spot in rest:
+            image = pasting.blur_out(image, spot.box, spot.landmarks)
+            in_photo = replace(spot, box=spot.box / scale)
+            faces.append(_FaceEdit(in_photo, BLURRED, _FOUND_LATER).record(scale))
+    raise SearchError(f"faces were still found on the result after {_SEARCHES} searches")
+
+
+def _shown(faces: Sequence[dict]) -> list[dict]:
+    """The faces on an image, as the ledger records them."""
+    return [{"box": face["image_box"], "outcome": face["outcome"]} for face in faces]
 
 
 def _extent(edit: _FaceEdit) -> np.ndarray:
@@ -160,8 +247,7 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
 
     todo = []
     for number, photo in enumerate(plan.photos):
-        source, reason = options.name_of(photo.path), _why_not_written(options, plan, photo)
-        status = DAMAGED if photo.damage else SUPPRESSED
+        source, (status, reason) = options.name_of(photo.path), _why_not_written(options, plan, number)
         if not reason and not journal.finished(source, options.finished_file(number)):
             todo.append(number)
         elif reason and journal.done.get(source, {}).get("status") != status:
@@ -180,18 +266,18 @@ def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
     return path, options.finished_file(number), options.name_of(path), small, options.largest_side
 
 
-class _Originals(Sequence):
-    """The original photos, read on demand; a blank photo if one has no faces or cannot be read."""
+class _OnDemand(Sequence):
+    """Images that are read from their files whenever they are needed; a blank image where no file is given."""
 
-    def __init__(self, photos: Sequence[Photo]):
-        self.photos = photos
+    def __init__(self, paths: Sequence[Path | None]):
+        self.paths = paths
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        photo = self.photos[i]
-        return read_image(photo.path) if photo.spots else np.zeros((16, 16, 3), dtype=np.uint8)
+        path = self.paths[i]
+        return np.zeros((16, 16, 3), dtype=np.uint8) if path is None else read_image(path)
 
 
 def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
@@ -202,18 +288,29 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
     if not written.any():
         return False
 
-    def reasons(status: str) -> dict[int, str]:
-        return {i: record["reason"] for i, record in enumerate(records) if record["status"] == status}
+    def reasons(*statuses: str) -> dict[int, str]:
+        return {i: record["reason"] for i, record in enumerate(records) if record["status"] in statuses}
 
+    def may_stay(photo: Photo, record: dict) -> bool:
+        """Whether a photo may be released as it is: without faces, or with all faces kept on request."""
+        outcomes = {face["outcome"] for face in record["faces"]}
+        return not photo.spots or outcomes == {KEPT}
+
+    # Originals that the images must differ from.
+    originals = [
+        None if may_stay(photo, record) else photo.path
+        for photo, record in zip(plan.photos, records, strict=True)
+    ]
     write_release(
         options.out,
-        Faces(_Originals(plan.photos), [f"photo {i}" for i in range(len(names))], names),
-        ImageFiles([options.finished_file(i) for i in np.flatnonzero(written)]),
+        Faces(_OnDemand(originals), [f"photo {i}" for i in range(len(names))], names),
+        _OnDemand([options.finished_file(i) for i in np.flatnonzero(written)]),
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
         ledger=options.ledger,
         suppressed=reasons(SUPPRESSED),
-        failed=reasons(DAMAGED),
+        failed=reasons(DAMAGED, FAILED),
+        shown={int(i): _shown(records[i]["faces"]) for i in np.flatnonzero(written)},
     )
     return True
 
@@ -226,13 +323,10 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
 def _note_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> None:
     """Record the outcome of the faces in each photo; no photo is written."""
     for number, photo in enumerate(plan.photos):
-        reason = photo.damage or _NO_FACE
-        if photo.spots:
-            reason = _why_not_written(options, plan, photo) or _SHARED_ONLY
+        status, reason = _why_not_written(options, plan, number)
         faces = [edit.record() for edit in _edits(plan, number, options.mode)]
-        status = DAMAGED if photo.damage else SUPPRESSED
-        name = options.name_of(photo.path)
-        journal.add({"source": name, "status": status, "reason": reason, "faces": faces})
+        outcome = {"status": status or SUPPRESSED, "reason": reason or _SHARED_ONLY}
+        journal.add({"source": options.name_of(photo.path), **outcome, "faces": faces})
 
 
 def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
@@ -250,6 +344,7 @@ def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) ->
         mode="shared",
         ledger=options.ledger,
         k=options.k,
+        suppressed=dict.fromkeys(np.flatnonzero(plan.labels < 0).tolist(), _LEFT_OUT),
     )
     return True
 

@@ -1,4 +1,7 @@
-"""The private report on a run: one self-contained HTML page. Its template is report.html."""
+"""The private report on a run: one self-contained HTML page. Its template is report.html.
+
+It shows the original photos and who is who, and is therefore as private as the ledger.
+"""
 
 from __future__ import annotations
 
@@ -16,74 +19,109 @@ from PIL import Image
 import detection
 from datasets.faces import read_image
 from release.auditing import AuditReport
-from release.gathering import Photo
 from release.planning import Plan
+from release.review import COLOURS, Reviewed, outlined
 
-#: Largest number of photos in the report, and their width.
-_SHEET_PHOTOS, _SHEET_WIDTH = 60, 420
+#: Width of the photos in pixels, of faces in the list of people, and quality of the JPEGs.
+_PHOTO_WIDTH, _FACE_WIDTH, _QUALITY = 900, 72, 70
+#: Number of clusters shown in shared mode.
+_MOST_CLUSTERS = 60
 
-#: Colours of the placeholders for originals: background, replaceable face, other face.
-_EMPTY, _FACE, _OTHER_FACE = (225, 225, 225), (90, 140, 190), (120, 120, 120)
 
-
-def make_sheet(plan: Plan, finished: Mapping[int, Path], mode: str, originals: bool) -> list[dict]:
-    """Draw the pictures ``before`` and ``after`` as data URIs, each pair with a ``caption``.
+def show_photos(
+    plan: Plan, photos: Sequence[Reviewed], finished: Mapping[int, Path], names: Mapping[int, str]
+) -> list[dict]:
+    """Show released photos beside the originals, with each face outlined by what became of it.
 
     Parameters
     ----------
     plan : release.planning.Plan
+    photos : sequence of Reviewed
+        The released photos, from `release.review.review`.
     finished : mapping of int to Path
         The file of each released photo.
-    mode : str
-    originals : bool
-        Whether to show the original photos, or only where their faces were.
+    names : mapping of int to str
+        Its name in the release.
+
+    Returns
+    -------
+    list of dict
+        ``before`` and ``after`` (data URIs), ``name``, ``concerns``, and the ``faces`` in words.
     """
-    if mode == "shared":
-        shown = range(min(len(plan.surrogates), _SHEET_PHOTOS))
-        return [_surrogate_entry(plan, label, originals) for label in shown]
     entries = []
-    for i, photo in enumerate(plan.photos):
-        if len(entries) < _SHEET_PHOTOS and finished[i].is_file():
-            original = read_image(photo.path)
-            before = _uri(original if originals else _places(original.shape, photo))
-            after = _uri(read_image(finished[i]))
-            entries.append({"before": before, "after": after, "caption": _caption(photo)})
+    for photo in photos:
+        original, released = read_image(plan.photos[photo.number].path), read_image(finished[photo.number])
+        small, factor = _reduced(original, _PHOTO_WIDTH)
+        boxes = [factor * np.array(face["box"]) for face in photo.faces]
+        pictures = {
+            "before": _uri(outlined(small, boxes, photo.faces)),
+            "after": _uri(_reduced(released, _PHOTO_WIDTH)[0]),
+        }
+        words = {"concerns": photo.concerns, "faces": list(map(_in_words, photo.faces))}
+        entries.append({**pictures, "name": names[photo.number], **words})
     return entries
 
 
-def _surrogate_entry(plan: Plan, label: int, originals: bool) -> dict:
-    rows = np.flatnonzero(plan.labels == label)
-    if originals:
+def _in_words(face: dict) -> str:
+    words = [face["person"], face["outcome"], face["reason"], *face["doubts"]]
+    if face["distance"] is not None:
+        words.append(f"distance {face['distance']:.2f}")
+    return ", ".join(filter(None, words))
+
+
+def show_surrogates(plan: Plan) -> list[dict]:
+    """Show the clusters of a shared release: faces ``before``, surrogate ``after``, and ``caption``."""
+    entries = []
+    for label, surrogate in enumerate(plan.surrogates[:_MOST_CLUSTERS]):
+        rows = np.flatnonzero(plan.labels == label)
         crops = [plan.found.faces.images[i] for i in rows[:8]]
         before = np.hstack([cv2.resize(crop, (90, 110), interpolation=cv2.INTER_AREA) for crop in crops])
-    else:
-        before = np.full((110, 90, 3), _EMPTY, dtype=np.uint8)
-    n_people = len(np.unique(plan.found.faces.identities[rows]))
-    caption = f"{n_people} people, {len(rows)} faces"
-    return {"before": _uri(before), "after": _uri(plan.surrogates[label].image), "caption": caption}
+        n_people = len(np.unique(plan.found.faces.identities[rows]))
+        caption = f"{n_people} people, {len(rows)} faces"
+        entries.append({"before": _uri(before), "after": _uri(surrogate.image), "caption": caption})
+    return entries
 
 
-def _caption(photo: Photo) -> str:
-    blurred = [spot.reason for spot in photo.spots if spot.reason]
-    text = f"{len(photo.spots)} faces" if len(photo.spots) != 1 else "1 face"
-    return text + (f"; blurred out: {', '.join(blurred)}" if blurred else "")
+def show_people(plan: Plan, joined_below: float) -> list[dict]:
+    """List the people with all their faces: first those who may be several people, then those who are kept.
+
+    Parameters
+    ----------
+    plan : release.planning.Plan
+    joined_below : float
+        The distance below which two faces were joined. In a larger group, only a chain of faces joins some pairs.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``faces`` (data URIs), ``n_photos``, ``spread``, ``chained``, and the number ``n_kept`` of faces that
+        stay as they are.
+    """
+    entries = []
+    for name, spread in plan.spread.items():
+        rows = np.flatnonzero(plan.found.faces.identities == name)
+        faces = [_uri(_reduced(plan.found.faces.images[i], _FACE_WIDTH)[0]) for i in rows]
+        entries.append({
+            "name": name, "faces": faces, "n_photos": len(np.unique(plan.found.photo[rows])), "spread": spread,
+            "chained": spread > joined_below, "n_kept": int(plan.kept[rows].sum()),
+        })  # fmt: skip
+
+    def urgency(entry: dict) -> tuple:
+        return entry["chained"], entry["chained"] * entry["spread"], entry["n_kept"] > 0, len(entry["faces"])
+
+    return sorted(entries, key=urgency, reverse=True)
 
 
-def _places(shape: tuple[int, ...], photo: Photo) -> np.ndarray:
-    """Draw the positions of the faces on an empty picture of the photo's size."""
-    picture = np.full((*shape[:2], 3), _EMPTY, dtype=np.uint8)
-    for spot in photo.spots:
-        left, top, right, bottom = (int(side) for side in spot.box)
-        centre, axes = ((left + right) // 2, (top + bottom) // 2), ((right - left) // 2, (bottom - top) // 2)
-        cv2.ellipse(picture, centre, axes, 0, 0, 360, _OTHER_FACE if spot.reason else _FACE, -1)
-    return picture
+def _reduced(image: np.ndarray, width: int) -> tuple[np.ndarray, float]:
+    """Reduce an image (h, w, 3) to at most this width; return the factor, too."""
+    factor = min(1.0, width / image.shape[1])
+    return detection.resize(image, factor), factor
 
 
 def _uri(image: np.ndarray) -> str:
-    """Encode an image as the source of an ``img`` element, reduced to the sheet's width."""
-    scale = min(1.0, _SHEET_WIDTH / image.shape[1])
+    """Encode an image as the source of an ``img`` element."""
     buffer = io.BytesIO()
-    Image.fromarray(detection.resize(image, scale)).save(buffer, "JPEG", quality=85)
+    Image.fromarray(image).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -91,8 +129,9 @@ def make_report(
     sentences: Sequence[str],
     audit: AuditReport | None,
     attacks: pd.DataFrame,
-    sheet: Sequence[dict],
-    originals: bool,
+    photos: Sequence[dict] = (),
+    surrogates: Sequence[dict] = (),
+    people: Sequence[dict] = (),
     k: int | None = None,
 ) -> str:
     """Render the page.
@@ -104,10 +143,8 @@ def make_report(
     audit : release.AuditReport or None
     attacks : DataFrame
         From `release.leaks.measure`.
-    sheet : sequence of dict
-        From `make_sheet`.
-    originals : bool
-        Whether the sheet shows original photos.
+    photos, surrogates, people : sequence of dict
+        From `show_photos`, `show_surrogates` and `show_people`.
     k : int, optional
         Number of people who share a surrogate, if any do.
 
@@ -119,4 +156,7 @@ def make_report(
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html")
     rows = attacks.astype(object).where(attacks.notna(), None).to_dict("records")
-    return page.render(sentences=sentences, audit=audit, attacks=rows, sheet=sheet, originals=originals, k=k)
+    return page.render(
+        sentences=sentences, audit=audit, attacks=rows, photos=photos, surrogates=surrogates, people=people, k=k,
+        colours={outcome: "#{:02x}{:02x}{:02x}".format(*colour) for outcome, colour in COLOURS.items()},
+    )  # fmt: skip

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from datasets.formats import explain_unread, unread_kind
-from release.journal import SUPPRESSED, WRITTEN, Journal
+from release.journal import BLURRED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan
-from release.replacing import BLURRED, FILTERED, REPLACED
 
 
 def count(number: int, thing: str) -> str:
@@ -32,7 +33,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
     n_faces = sum(len(photo.spots) for photo in plan.photos)
     looked_at = f"{count(len(plan.photos), 'photo')}, {count(n_faces, 'face')}"
     if options.k_anonymous:
-        n_replaceable = 0 if plan.found is None else len(plan.found.faces)
+        n_replaceable = 0 if plan.found is None else int((~plan.kept).sum())
         first = (
             f"{looked_at}, {n_replaceable} of which can be replaced: {plan.n_people} people in "
             f"{count(len(plan.surrogates), 'cluster')} of at least {options.k}."
@@ -41,7 +42,11 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         first = f"{looked_at}; --k is not used, as {options.method!r} needs no clusters."
     return [
         first,
+        *plan.notes,
         *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
+        *(_of_given(options, plan) if plan.distances is not None else ()),
+        *(_of_people(options, plan) if options.k_anonymous else ()),
+        *_of_failures(journal),
         *_of_the_rest(options, plan, others),
         _claim(options),
     ]
@@ -54,10 +59,19 @@ def _of_photos(journal: Journal) -> list[str]:
     hidden = FILTERED if outcomes[FILTERED] else REPLACED
     n_written = sum(record["status"] == WRITTEN for record in journal.done.values())
     reasons = Counter(face["reason"] for face in faces if face["outcome"] == BLURRED)
+    kept = f", {outcomes[KEPT]} {KEPT}" if outcomes[KEPT] else ""
     return [
-        f"{count(outcomes[hidden], 'face')} {hidden}, {outcomes[BLURRED]} {BLURRED}; "
+        f"{count(outcomes[hidden], 'face')} {hidden}, {outcomes[BLURRED]} {BLURRED}{kept}; "
         f"{count(n_written, 'photo')} written.",
         *(f"Blurred out, {reason}: {number}." for reason, number in sorted(reasons.items())),
+    ]
+
+
+def _of_failures(journal: Journal) -> list[str]:
+    """Count the photos that were not released because the search for faces failed."""
+    reasons = Counter(record["reason"] for record in journal.done.values() if record["status"] == FAILED)
+    return [
+        f"Not released, {reason}: {count(number, 'photo')}." for reason, number in sorted(reasons.items())
     ]
 
 
@@ -72,16 +86,44 @@ def _of_surrogates(plan: Plan) -> list[str]:
     return sentences
 
 
+def _of_given(options: FolderOptions, plan: Plan) -> list[str]:
+    """Say how sure it is which faces show the people of --keep or --only."""
+    near, far = np.sort(plan.distances[plan.kept]), np.sort(plan.distances[~plan.kept])
+    if options.given_by == "only":
+        nearest = (
+            f"; the nearest of them is at distance {near[0]:.2f} from the people to replace"
+            if len(near)
+            else ""
+        )
+        return [
+            f"{count(len(far), 'face')} may show the people of --only and are hidden; {len(near)} {KEPT}{nearest}."
+        ]
+    surest = f", at distances up to {near[-1]:.2f}" if len(near) else ""
+    other = f"; the nearest face that is hidden is at distance {far[0]:.2f}" if len(far) else ""
+    return [f"{count(len(near), 'face')} {KEPT} for --keep{surest}{other}."]
+
+
+def _of_people(options: FolderOptions, plan: Plan) -> list[str]:
+    """Name how many groups of faces may be several people."""
+    n_chained = sum(spread > options.same_person for spread in plan.spread.values())
+    if not n_chained:
+        return []
+    return [
+        f"{n_chained} of {len(plan.spread)} people may be several people who look alike, hidden as one; the report "
+        "shows their faces."
+    ]
+
+
 def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> list[str]:
     """Report what was suppressed or left out, and what to check."""
     sentences = []
-    if plan.found is not None and plan.model is None:
+    if plan.found is not None and plan.model is None and not plan.kept.all():
         told_apart = "1 person was" if plan.n_people == 1 else f"{plan.n_people} people were"
         sentences.append(
-            f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with faces are "
-            "suppressed. Add photos, or choose a smaller --k."
+            f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with their faces are suppressed. "
+            "Add photos, or choose a smaller --k, or a --method that needs no clusters, such as mask."
         )
-    n_faceless = sum(not photo.spots and not photo.damage for photo in plan.photos)
+    n_faceless = sum(not (photo.spots or photo.damage or photo.failure) for photo in plan.photos)
     if n_faceless:
         is_kept = options.keep_faceless and options.mode == "per_photo"
         done = "kept, without metadata" if is_kept else SUPPRESSED

@@ -35,6 +35,7 @@ def write_release(
     k: int | None = None,
     suppressed: Mapping[int, str] | None = None,
     failed: Mapping[int, str] | None = None,
+    shown: Mapping[int, Sequence[Mapping]] | None = None,
 ) -> dict:
     """Write anonymized images to a folder that can be shared, and the ledger to a private location.
 
@@ -58,6 +59,9 @@ def write_release(
         The claimed k in ``"shared"`` mode, at least 2; by default the largest valid one. None in ``"per_photo"`` mode.
     suppressed, failed : mapping of int to str, optional
         Row -> reason. Every photo without an image must be in exactly one of the two.
+    shown : mapping of int to sequence of mappings, optional
+        Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the
+        image) and ``outcome``. With them, the audit finds faces that the run missed.
 
     Returns
     -------
@@ -86,18 +90,21 @@ def write_release(
         _check_per_photo(k, labels)
     _refuse_photos(faces, images)
     _check_places(folder, ledger)
-    encoded = [encode_png(image) for image in images]
     files, outcomes = _assign_names(mode, faces, labels, reasons)
-    digests = {name: hashlib.sha256(encoded[label]).hexdigest() for name, label in sorted(files.items())}
+    for row, on_image in (shown or {}).items():
+        outcomes[row]["faces"] = [{"box": face["box"], "outcome": face["outcome"]} for face in on_image]
     head = {"version": layout.VERSION, "mode": mode, "k": k}
-    counts = {"n_files": len(files), "n_images": len(set(digests.values()))}
-    manifest = {"format": layout.FORMAT, **head, **counts, "files": digests}
     private = {"format": "AnonFACES ledger", **head, "photos": outcomes}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as place:
         parts = Path(place) / "release"
         parts.mkdir(mode=0o755)
+        digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
-            (parts / name).write_bytes(encoded[files[name]])
+            data = encode_png(images[files[name]])
+            (parts / name).write_bytes(data)
+            digests[name] = hashlib.sha256(data).hexdigest()
+        counts = {"n_files": len(files), "n_images": len(set(digests.values()))}
+        manifest = {"format": layout.FORMAT, **head, **counts, "files": digests}
         (parts / layout.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in parts.iterdir():
             path.chmod(0o644)

@@ -1,8 +1,11 @@
 """Files and the cache: safe reading, atomic saving, and cached results.
 
-- ``reading``: the size limit, and errors that name the file
+- ``reading``: the budget of memory and time, and errors that name the file
+- ``kinds``: what a file really is, by its first bytes
 - ``arrays``: plain arrays in ``.npy`` and ``.npz`` files
 - ``pickles``: the data in a pickle, read without executing it
+- ``hdf5``: checks of HDF5 files before their arrays are read
+- ``descriptions``: JSON
 - ``encodings``: face descriptors in any of these formats, and in ``.csv``
 - ``saving``: writing files that are either complete or absent
 - ``keys``: keys of cached results, from their inputs and from the code that computes them

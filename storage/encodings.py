@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storage.arrays import parse_npy, _parse_npz, save_arrays
-from storage.pickles import PYTHON_BUILDERS, _parse_pickle
+from storage.arrays import _parse_npz, parse_npy, save_arrays
 from storage.kinds import check_kind
+from storage.pickles import PYTHON_BUILDERS, _parse_pickle
 from storage.reading import OBJECT_BYTES, Budget, RefusedError, naming, read_file
 
 # Limits on the length of a photo's name and on the number of values of a face.
@@ -165,7 +165,9 @@ def _stack(vectors: list, budget: Budget) -> np.ndarray:
                 f"row {row} (counted from 0) has {len(vector)} values, row 0 has {len(vectors[0])}; "
                 "store encodings of one model per file"
             )
-    budget.take(8 * len(vectors) * len(vectors[0]), f"an array of {len(vectors)} times {len(vectors[0])} values")
+    budget.take(
+        8 * len(vectors) * len(vectors[0]), f"an array of {len(vectors)} times {len(vectors[0])} values"
+    )
     single = all(isinstance(vector, np.ndarray) and vector.dtype == np.float32 for vector in vectors)
     X = np.empty((len(vectors), len(vectors[0])), dtype=np.float32 if single else np.float64)  # (n, d)
     for row, vector in enumerate(vectors):

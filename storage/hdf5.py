@@ -17,7 +17,6 @@ def check_hdf5(file: h5py.File, budget: Budget) -> None:
     RefusedError
         If the file refers to another file, or an array is too large or has no values in the file.
     """
-
     # h5py garbles exceptions in its callbacks, so these only collect.
     elsewhere = file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
     if elsewhere is not None:

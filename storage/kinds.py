@@ -12,8 +12,9 @@ from storage.reading import RefusedError
 #: Number of bytes that `kind_of` looks at.
 HEAD_BYTES = 512
 
-# The first entry of a zip archive starts after 30 bytes with its name.
+# The first entry of a zip archive starts after 30 bytes with its name; these are names of entries in PyTorch's files.
 _ZIP = rb"PK\x03\x04.{26}"
+_TORCH_ENTRY = rb"([^/\0]*/)?(data\.pkl|\.format_version|byteorder|constants\.pkl|code/)"
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,23 @@ class Kind:
     advice: str
 
 
-_DOWNLOAD = "open its address in a browser, and download the file itself"
+_DOWNLOAD = "download the file itself, with a browser if need be"
 _UNPACK = "unpack it, and use the file inside"
 _TORCH = "PyTorch files can run code and are not read; export the network to ONNX, or save its arrays as .npz"
 
 # The first kind that matches is taken.
 _KINDS = (
     Kind("page", rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|\?xml|html|head|body|script|meta|title)", "a web page", _DOWNLOAD),
-    Kind("pointer", rb"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`, or download the file itself"),
-    Kind("torch", _ZIP + rb"([^/\0]*/)?(data\.pkl|\.format_version|byteorder|constants\.pkl|code/)", "a PyTorch file", _TORCH),
+    Kind("pointer", rb"version https://git-lfs", "a Git LFS pointer", f"run `git lfs pull`, or {_DOWNLOAD}"),
+    Kind("torch", _ZIP + _TORCH_ENTRY, "a PyTorch file", _TORCH),
     Kind("torch", rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", "a PyTorch file", _TORCH),
     Kind("zip", _ZIP + rb"\[Content_Types\]\.xml", "an Office document", "save its table as .csv"),
     Kind("zip", _ZIP + rb"[^/\0]*\.npy", "a .npz file", "end its name in .npz"),
     Kind("zip", _ZIP + rb"(metadata|config)\.json", "a .keras file", "end its name in .keras"),
     Kind("zip", rb"PK\x03\x04|PK\x05\x06", "a zip archive", _UNPACK),
     Kind("gzip", rb"\x1f\x8b", "a gzip file", "unpack it with gunzip"),
-    Kind("packed", rb"BZh[1-9]1AY|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", "a packed archive", _UNPACK),
+    Kind("packed", rb"BZh[1-9]1AY|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", "a packed archive", _UNPACK),
+    Kind("packed", rb"\x28\xb5\x2f\xfd|.{257}ustar", "a packed archive", _UNPACK),
     Kind("hdf5", rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "end its name in .h5"),
     Kind("npy", rb"\x93NUMPY", "a .npy file", "end its name in .npy"),
     Kind("pickle", rb"\x80[\x02-\x05]", "a pickle", "end its name in .pkl"),

@@ -175,7 +175,9 @@ class _PickleMachine:
             elif operation := getattr(self, f"op_{opcode.name.lower()}", None):
                 operation(argument)
             elif opcode.name in _UNREAD_OPCODES:
-                raise RefusedError(f"it holds {_UNREAD_OPCODES[opcode.name]}, which is not read; save plain data")
+                raise RefusedError(
+                    f"it holds {_UNREAD_OPCODES[opcode.name]}, which is not read; save plain data"
+                )
             else:
                 raise RefusedError(f"data does not need its instruction {opcode.name}, do not trust it")
         if end != len(data):
@@ -481,5 +483,7 @@ PYTHON_BUILDERS: _Builders = {
          for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
         _build_path,
     ),
-    **dict.fromkeys((f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")), _build_time),
+    **dict.fromkeys(
+        (f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")), _build_time
+    ),
 }  # fmt: skip

@@ -55,6 +55,7 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     if path.suffix not in _READERS:
         reason = explain_kind(read_head(path)) if path.is_file() else ""
         raise ValueError(
-            f"{path}: not a .npz network of this suite or an official .pkl" + (f" ({reason})" if reason else "")
+            f"{path}: not a .npz network of this suite or an official .pkl"
+            + (f" ({reason})" if reason else "")
         )
     return _READERS[path.suffix](path)

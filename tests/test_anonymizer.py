@@ -398,6 +398,19 @@ def test_frame_puts_the_eyes_level_and_the_face_in_the_middle(faces):
     assert made.height == round(made.width * frame._ASPECT)
 
 
+def test_the_frame_suits_the_large_faces_of_photos_of_different_sizes(faces):
+    landmarks = np.repeat(detection.detect(faces).landmarks[:1], 10, axis=0)
+    landmarks[-3:] *= 3  # three of ten faces are large
+    sizes = np.array([[112, 92]] * 7 + [[336, 276]] * 3)
+    eyes = detection.eye_centres(landmarks[0])
+    width = frame._WIDTH_IN_EYE_DISTANCES * np.linalg.norm(eyes[1] - eyes[0])
+    made = frame.Frame.fit(landmarks, sizes)
+    assert made.width == round(3 * width)
+    assert made.enlargement(landmarks[0]) == pytest.approx(3 * made.enlargement(landmarks[-1]))
+    small = frame.Frame.fit(landmarks[:7], sizes[:7])
+    assert (small.height, small.width) == (112, 92)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_paint_in_keeps_what_is_visible(channels):
     random = np.random.default_rng(3)
@@ -608,6 +621,48 @@ def test_no_ghost_of_a_feature_that_one_member_has_alone(faces, members):
 
 
 # Following a photo
+
+
+@pytest.fixture(scope="module")
+def mixed_sizes(orl):
+    """Four large photos, four small ones of other people, and a model of all."""
+    images = [orl.images[i] for i in range(0, 80, 10)]
+    large = [cv2.resize(image, None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC) for image in images[:4]]
+    return anonymizer.load("aam", build([*large, *images[4:]]))
+
+
+def fine_detail(image):
+    level = image.astype(np.float32).mean(axis=2)
+    return np.abs(level - cv2.GaussianBlur(level, (0, 0), 1.5)).mean()
+
+
+def test_small_photos_do_not_blur_a_surrogate(mixed_sizes):
+    assert mixed_sizes.frame.width > 150
+    sharp = fine_detail(mixed_sizes.surrogate([0, 1, 2, 3]))
+    assert fine_detail(mixed_sizes.surrogate(range(8))) > 0.85 * sharp
+
+
+def test_fine_detail_is_never_that_of_one_or_two_people(mixed_sizes):
+    some = np.array([0.5, 0.3, 0.2, 0.0], dtype=np.float32)
+    share = anonymizer.aam._share_of_detailed
+    assert share(some, np.array([True, True, False, True])) is None
+    np.testing.assert_allclose(share(some, np.array([True, True, True, False])), some)
+    assert share(some[:2], np.array([True, True])) is not None  # nobody is left out
+
+
+def test_grey_members_do_not_change_the_colour(orl):
+    skin = np.array([1.0, 0.8, 0.65])
+    images = [(orl.images[i] * skin).astype(np.uint8) for i in range(0, 60, 10)]
+    images += [orl.images[i] for i in range(60, 120, 10)]
+    model = anonymizer.load("aam", build(images))
+
+    def colour(image):
+        centre = image[40:90, 30:62].reshape(-1, 3).mean(axis=0)
+        return centre - centre.mean()
+
+    coloured, both = (colour(model.surrogate(rows)) for rows in (range(6), [0, 1, 2, 6, 7, 8]))
+    np.testing.assert_allclose(both, coloured, atol=0.15 * np.ptp(coloured))
+    assert np.ptp(colour(model.surrogate(range(6, 12)))) < 3
 
 
 def test_like_follows_the_photo_and_not_the_cluster_alone(family_models):

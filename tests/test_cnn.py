@@ -1,6 +1,9 @@
 """The up-convolutional network: its files, its training, what it draws, and the surrogates made with it."""
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from argparse import Namespace
 from dataclasses import replace
@@ -266,9 +269,9 @@ def test_shapes_that_ask_for_a_huge_network_are_refused_before_it_is_built(tmp_p
 @pytest.mark.parametrize("setting", ["[" * 100_000, '{"epsilon": 1e999}', '{"epsilon": 1' + "0" * 400 + "}"])
 def test_a_configuration_that_cannot_be_parsed_is_refused(tmp_path, setting):
     path = write_released(tmp_path / "FaceGen.RaFD.h5", released_network(), KERAS_2)
-    text = '[{"class_name": "BatchNormalization", "name": "b", "inbound_nodes": [], "config": %s}]' % setting
+    text = '[{"class_name": "BatchNormalization", "name": "b", "inbound_nodes": [], "config": SETTING}]'
     with h5py.File(path, "a", libver="latest") as file:
-        file.attrs["model_config"] = text
+        file.attrs["model_config"] = text.replace("SETTING", setting)
     with pytest.raises(ValueError, match=r"FaceGen.RaFD.h5: not a complete FaceGen network \(its JSON"):
         CNN.load_model(path)
 
@@ -383,6 +386,16 @@ def test_the_number_of_weights_is_known_before_the_network_is_built(size, normal
     assert architecture.n_weights == network.count_params()
     sizes = [np.prod(layer.output.shape[1:]) for layer in network.layers if len(layer.output.shape) == 4]
     assert architecture.largest_features == max(sizes)
+
+
+def test_the_users_settings_of_keras_do_not_matter(weights, tmp_path):
+    (tmp_path / ".keras").mkdir()
+    settings = {"image_data_format": "channels_first", "backend": "theano", "floatx": "float64"}
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
+    environment = {**os.environ, "HOME": str(tmp_path), "KERAS_BACKEND": "torch"}
+    script = f"import CNN; print(CNN.load_model({str(weights)!r}).generate([[1, 0, 0]]).dtype)"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["float32"], done.stderr[-500:]
 
 
 # Drawing

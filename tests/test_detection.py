@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import datasets
 import detection
+from datasets import Faces
 from datasets.faces import read_image
 from detection import _FIVE_POINTS as FIVE_POINTS
 from detection import _five_points as five_points
@@ -556,3 +557,31 @@ def test_a_cut_at_any_scale_shows_the_same_place():
         places = (np.arange(16) - 3) / scale + 50
         inside = places < 235
         assert np.abs(crop[10, :, 1] - places)[inside].max() < 1.5
+
+
+def test_a_spot_follows_a_resized_photo(orl):
+    image = detection.resize(orl.images[0], 4.0)
+    (spot,) = detection.find_faces(image)
+    half = spot.scaled(0.5)
+    crop = detection.cut(detection.resize(image, 0.5), half.transform, *spot.crop.shape[:2])
+    assert np.abs(crop.astype(int) - spot.crop).mean() < 4
+    np.testing.assert_allclose(half.box, spot.box / 2)
+    np.testing.assert_allclose(half.landmarks_in_crop, spot.landmarks_in_crop, atol=1e-6)
+
+
+def test_small_faces_are_not_enlarged(orl):
+    (spot,) = detection.find_faces(orl.images[0])
+    eyes = detection.eye_centres(spot.landmarks_in_crop)
+    own = detection.eye_centres(spot.landmarks)
+    assert np.linalg.norm(eyes[1] - eyes[0]) == pytest.approx(np.linalg.norm(own[1] - own[0]))
+
+
+def test_known_landmarks_are_not_searched_again(orl, own_cache, monkeypatch):
+    faces = Faces.of([orl.images[0], orl.images[10]])
+    known = np.random.default_rng(0).uniform(20, 80, (2, 68, 2)).astype(np.float32)
+    detection.remember(faces, known)
+    monkeypatch.setattr(detection, "_search", None)
+    there = detection.detect(faces)
+    np.testing.assert_array_equal(there.landmarks, known)
+    assert there.found.all() and (there.n_faces == 1).all()
+    np.testing.assert_array_equal(there.boxes[:, :2], known.min(axis=1))

@@ -363,6 +363,7 @@ def test_a_text_is_no_model(few, tmp_path):
         ({"mean": "none"}, "mean must be a number"),
         ({"scale": None}, "scale must be a number"),
         ({"scale": np.nan}, "scale must be a number"),
+        ({"channels": "R" * 10**6}, "channels must be .*, got 'R{30,40}[.]{3}R*'$"),
         ({"zoom": 0}, "zoom must be a number of at least 0.1"),
         ({"normalise": "yes"}, "normalise must be one of True, False"),
     ],
@@ -389,6 +390,11 @@ def test_an_unknown_option_tells_the_known_ones(few, tmp_path):
     path = save_onnx(tmp_path / "model.onnx", ["n", 3, SIDE, SIDE])
     with pytest.raises(TypeError, match="unknown options .'size'.*input_size"):
         embed(few, f"onnx:{path}", size=32)
+
+
+def test_an_integer_beyond_floats_is_no_number():
+    with pytest.raises(ValueError, match="mean must be a number"):
+        _Preparation(mean=10**400)
 
 
 def test_a_flat_photo_is_whitened_to_zeros():

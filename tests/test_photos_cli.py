@@ -10,19 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scenes import ON_PHOTO, SKIN, fill, journal_of, run, scene
 
 import detection
 import release
 from anonymizer.__main__ import _make_parser, main, read_options
 from datasets.faces import is_grey, read_image
-from release import gathering, journal, leaks, pasting, planning, replacing, report
+from release import gathering, journal, leaks, pasting, planning, replacing
 from release.people import doubtful_pairs, group_people
 from release.pose import _MEAN_FACE, Pose
 
 #: A busy machine may take its time.
 untimed = settings(deadline=None)
-
-SKIN = np.array([1.0, 0.8, 0.66])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,58 +33,12 @@ def _own_cache(tmp_path_factory):
         yield
 
 
-def scene(images, places, size=(260, 520), seed=0):
-    """Faces on a coloured ground: places are (x, y, height of the head, angle) in pixels and degrees."""
-    height, width = size
-    random = np.random.default_rng(seed)
-    canvas = np.ones((height, width, 3)) * random.uniform(60, 190, 3)
-    canvas += cv2.GaussianBlur(random.normal(0, 90, (height, width, 3)), (0, 0), 9)
-    for image, (x, y, tall, angle) in zip(images, places, strict=True):
-        move = cv2.getRotationMatrix2D((46, 56), angle, tall / 112)
-        move[:, 2] += np.array([x, y]) - (46, 56)
-        soft = cv2.GaussianBlur(
-            cv2.ellipse(np.zeros((112, 92)), (46, 56), (42, 53), 0, 0, 360, 1, -1), (0, 0), 2
-        )
-        drawn = cv2.warpAffine(image * SKIN, move, (width, height), flags=cv2.INTER_CUBIC)
-        alpha = cv2.warpAffine(soft, move, (width, height))[..., None]
-        canvas = canvas * (1 - alpha) + drawn * alpha
-    return np.clip(canvas, 0, 255).astype(np.uint8)
-
-
-PLACES = [(120, 130, 190, 8), (370, 125, 210, -10)]
-
-#: Who is on each photo: rows of the ORL photos, ten a person.
-ON_PHOTO = {
-    "anna-beth.jpg": (0, 70),
-    "beth-carl.jpg": (73, 140),
-    "dora-emil.jpg": (200, 310),
-    "anna-emil.jpg": (2, 312),
-}
-
-
 @pytest.fixture(scope="module")
 def source(orl, tmp_path_factory):
     """Four photos of five people, one without a face, one cut short, and a text."""
     place = tmp_path_factory.mktemp("photos")
-    for number, (name, rows) in enumerate(ON_PHOTO.items()):
-        image = Image.fromarray(scene([orl.images[i] for i in rows], PLACES, seed=number))
-        exif = Image.Exif()
-        exif[0x010E] = "taken by somebody"
-        image.save(place / name, quality=95, exif=exif)
-    Image.fromarray(scene([], [], seed=9)).save(place / "meadow.png")
-    (place / "cut.jpg").write_bytes((place / "anna-beth.jpg").read_bytes()[:2000])
-    (place / "notes.txt").write_text("no photo")
+    fill(place, orl)
     return place
-
-
-def run(source, out, *options):
-    """Run the command with one detector, as the tests' faces are seen from the front; the exit status."""
-    return main([str(source), str(out), "--quick", *options])
-
-
-def journal_of(out):
-    lines = (out.with_name(out.name + "-private") / "ledger-faces.jsonl").read_text().splitlines()
-    return {record["source"]: record for record in map(json.loads, lines[1:])}
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +128,14 @@ def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
     assert "is cut short; copy it again" in records["cut.jpg"]["reason"]
 
 
-def test_report_shows_no_original_unless_asked(source, finished):
+def test_report_shows_photos_and_people_and_names_no_file(source, finished):
     page = (finished.with_name("out-private") / "ledger-report.html").read_text()
-    assert page.count('alt="after"') == 4
+    assert page.count('alt="after"') == page.count('alt="before"') == 4
+    assert page.count('alt="face"') == 8 and page.count('class="person"') == 5
     assert "no k-anonymity" in page.lower() and leaks._CONTEXT in page
-    assert "--show-originals shows them" in page
+    assert "as private as the ledger" in page
+    assert all(path.name in page for path in finished.glob("*.png"))
     assert not any(name in page for name in ON_PHOTO)
-    opened = gathering.open_photos([source / "anna-beth.jpg"], thorough=False)
-    shown = [
-        report.make_sheet(planning.Plan(opened), {0: source / "anna-beth.jpg"}, "per_photo", originals)[0]
-        for originals in (False, True)
-    ]
-    assert shown[1]["before"] == shown[1]["after"] != shown[0]["before"]  # the file stands for both here
 
 
 def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
@@ -614,6 +563,74 @@ def test_the_surroundings_follow_the_outline():
     x, y = np.rint(target[[2, 14]]).astype(int).T
     assert (part[y, x] < 20).all()
     assert np.array_equal(pasting._make_room(part, landmarks, landmarks), part)
+
+
+def test_a_reduced_photo_is_pasted_at_its_reduced_size(orl, portrait, tmp_path):
+    _, _, other, points = portrait
+    photo = detection.resize(scene([orl.images[0]], [(130, 130, 200, 12)], (260, 260)), 2.0)
+    small = detection.resize(photo, 0.5)
+    for name, image in (("large.png", photo), ("small.png", small)):
+        Image.fromarray(image).save(tmp_path / name)
+    (spot,) = detection.find_faces(photo)
+    made = []
+    for name, place in (("large.png", spot), ("small.png", spot.scaled(0.5))):
+        edit = replacing._FaceEdit(place, replacing.REPLACED, surrogate=planning.Surrogate(other, points))
+        record = replacing._make_photo(tmp_path / name, tmp_path / "out.png", name, [edit], 260)
+        made.append(read_image(tmp_path / "out.png"))
+        np.testing.assert_allclose(record["faces"][0]["box"], place.box, atol=0.06)
+    np.testing.assert_array_equal(*made)
+    assert not np.array_equal(made[0], small)
+
+
+@pytest.mark.parametrize("side", ["left", "bottom"])
+def test_a_face_is_replaced_up_to_the_border_of_the_photo(portrait, side):
+    photo, landmarks, other, points = portrait
+    whole = pasting.paste(photo, landmarks, other, points).astype(int)
+    cut = int(landmarks[[48, 36]].min() - 12) if side == "left" else int(landmarks[48:60, 1].max() + 12)
+    part = np.s_[:, cut:] if side == "left" else np.s_[:cut]
+    shift = [cut, 0] if side == "left" else [0, 0]
+    result = pasting.paste(np.ascontiguousarray(photo[part]), landmarks - shift, other, points).astype(int)
+    edge = np.s_[:, 0] if side == "left" else np.s_[-1]
+    face = pasting._soft_mask(landmarks, *photo.shape[:2])[part][edge] > 0.9
+    assert face.sum() > 20
+    before, there, expected = (image[edge][face] for image in (photo[part].astype(int), result, whole[part]))
+    assert np.abs(there - expected).mean() < 0.5 * np.abs(there - before).mean()
+
+
+def test_a_blurred_photo_gets_a_blurred_face(portrait):
+    photo, landmarks, other, points = portrait
+    inside = _distance_outside(photo.shape, landmarks) == 0
+    details = []
+    for blur in (0.3, 4.0):
+        result = pasting.paste(cv2.GaussianBlur(photo, (0, 0), blur), landmarks, other, points)
+        level = result.astype(np.float32).mean(axis=2)
+        details.append(np.abs(level - cv2.GaussianBlur(level, (0, 0), 1.5))[inside].mean())
+    assert details[1] < 0.5 * details[0]
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_surface_is_found_in_spite_of_a_beard(degree):
+    x, y = np.meshgrid(np.linspace(-1, 1, 80), np.linspace(-1, 1, 60))
+    surface = 50 + 8 * x - 5 * y + (6 * x * y - 4 * y**2 if degree == 2 else 0)
+    values = surface.copy()
+    values[50:, 20:60] -= 40
+    area = np.ones((60, 80), dtype=bool)
+    found = pasting._surface(area, values[area], degree)
+    np.testing.assert_allclose(found[:45], surface[:45], atol=1)
+
+
+def test_hair_on_the_forehead_of_a_surrogate_becomes_skin(portrait):
+    _, landmarks, _, _ = portrait
+    lab = np.full((260, 260, 3), (65.0, 12.0, 15.0), np.float32)
+    clean = lab.copy()
+    x, y = np.rint(landmarks[[19, 24]].mean(axis=0) + 0.25 * (landmarks[27] - landmarks[8])).astype(int)
+    cv2.circle(lab, (int(x), int(y)), 6, (25.0, 2.0, 4.0), -1)
+    chin = np.rint(landmarks[8] + 0.1 * (landmarks[27] - landmarks[8])).astype(int)
+    cv2.circle(lab, tuple(map(int, chin)), 4, (40.0, 12.0, 15.0), -1)
+    skin = pasting._skin(landmarks, pasting._soft_mask(landmarks, 260, 260))
+    result = pasting._clean_forehead(lab, landmarks, skin)
+    assert np.abs(result[y, x] - clean[y, x]).max() < 5
+    np.testing.assert_array_equal(result[chin[1], chin[0]], lab[chin[1], chin[0]])
 
 
 def test_a_face_pasted_over_itself_stays(portrait):

@@ -398,7 +398,11 @@ def test_our_own_kinds_under_another_suffix(tmp_path):
 
 
 def test_network_readers_call_files_what_they_are(tmp_path):
-    for read, suffix in ((utils.load_array, ".npy"), (utils.load_arrays, ".npz"), (utils.load_pickle, ".pkl")):
+    for read, suffix in (
+        (utils.load_array, ".npy"),
+        (utils.load_arrays, ".npz"),
+        (utils.load_pickle, ".pkl"),
+    ):
         refused(write(tmp_path, f"x{suffix}", KINDS["a web page"][0]), "it is a web page", load=read)
 
 
@@ -818,7 +822,7 @@ def test_innocent_objects_are_named_and_not_suspected(tmp_path, value, word, pro
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_python_objects_beside_an_encoding(tmp_path, protocol):
-    now = datetime.datetime(2020, 1, 2, 3, 4, 5, 6, datetime.timezone.utc)
+    now = datetime.datetime(2020, 1, 2, 3, 4, 5, 6, datetime.UTC)
     row = collections.OrderedDict(imagePath=pathlib.PurePosixPath("a/b.jpg"), encoding=[1.0, 2.0])
     row |= {"taken": now, "day": now.date(), "ago": datetime.timedelta(1), "at": now.time(), "more": None}
     windows = {"imagePath": pathlib.PureWindowsPath(r"C:\a\c.jpg"), "encoding": [3.0, 4.0]}

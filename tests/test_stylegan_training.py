@@ -199,6 +199,8 @@ HUGE = {"resolution": 32, "colours": 1, "num_layers": 8, "w_dim": 6, "widths": [
         {"sizes": {**HUGE, "resolution": 48}},
         {"sizes": {**HUGE, "hidden": 10**9}},
         {"sizes": HUGE},
+        {"sizes": {**HUGE, "widths": [4096, 4096, 6], "hidden": 7}},  # only what lies between would be huge
+        {"sizes": {**HUGE, "hidden": 1e999}},
     ],
     ids=str,
 )
