@@ -11,9 +11,17 @@
 """
 
 from datasets.faces import Faces, ImageFiles, is_grey, photo_key
-from datasets.sources import DATASETS, PEOPLE, add_people_option, built_in, is_built_in, load_faces
+from datasets.sources import (
+    DATASETS,
+    PEOPLE,
+    add_people_option,
+    built_in,
+    is_built_in,
+    load_faces,
+    warn_of_alike,
+)
 
 __all__ = [
     "DATASETS", "PEOPLE", "Faces", "ImageFiles", "add_people_option", "built_in", "is_built_in", "is_grey",
-    "load_faces", "photo_key",
+    "load_faces", "photo_key", "warn_of_alike",
 ]  # fmt: skip

@@ -149,7 +149,7 @@ class Faces:
         RGB. One array (n, h, w, 3) if all photos have one size and are in memory; for a folder, an `ImageFiles`
         that reads on demand.
     identities : ndarray of str, shape (n,)
-        The person in each photo.
+        The person in each photo. Names that look the same are made equal: see `utils.tidy_name`.
     names : ndarray of str, shape (n,)
         The name of each photo in its source, for example ``"s1/1.pgm"``.
     attributes : DataFrame, n rows
@@ -185,6 +185,9 @@ class Faces:
                 raise ValueError(f"{part} must have one entry per photo, got {found} for {n}")
         for part in ("identities", "names"):
             object.__setattr__(self, part, _texts(part, getattr(self, part)))
+        identities = self.identities.tolist()
+        tidy = {name: utils.tidy_name(name) for name in set(identities)}
+        object.__setattr__(self, "identities", np.array([tidy[name] for name in identities], dtype=str))
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray], identities=None, names=None, source: str = "faces") -> Faces:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import re
+import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +151,33 @@ def _load_folder(folder: Path, read_people: ReadPeople) -> Faces:
     images = ImageFiles(paths)
     _check_readable(images)
     _warn_of_the_rest(folder, paths, left_out)
+    warn_of_alike(folder, identities, stacklevel=5)
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return Faces(images, identities, names, attributes, source=folder.name or str(folder))
+    return Faces(images, identities, names, attributes, source=Path(os.path.abspath(folder)).name or "faces")
+
+
+def warn_of_alike(folder: Path, identities: Sequence[str], stacklevel: int = 2) -> None:
+    """Warn once of names of people that look the same, and once of names that differ in case only."""
+    tidy = map(utils.tidy_name, identities)
+    for names, form, meaning in (
+        (identities, utils.tidy_name, "look the same and are one person; rename them if they are several"),
+        (
+            tidy,
+            _without_case,
+            "differ in case only and are different people; use one name if they are the same",
+        ),
+    ):
+        groups: dict[str, list[str]] = {}
+        for name in dict.fromkeys(names):
+            groups.setdefault(form(name), []).append(name)
+        alike = [group for group in groups.values() if len(group) > 1]
+        if alike:
+            first, count = " and ".join(map(ascii, alike[0])), sum(map(len, alike))
+            warnings.warn(f"{folder}: {count} names {meaning} (first: {first})", stacklevel=stacklevel)
+
+
+def _without_case(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _warn_of_the_rest(folder: Path, paths: list[Path], left_out: list[str]) -> None:

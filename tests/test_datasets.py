@@ -17,6 +17,7 @@ from PIL import Image
 
 import datasets
 import datasets.faces
+import partitioning
 from datasets import Faces, ImageFiles, is_grey
 from datasets.faces import read_image
 from datasets.formats import count_frames
@@ -292,6 +293,42 @@ def test_each_photo_of_a_flat_folder_may_be_a_person(tmp_path):
         faces = datasets.load_faces(tmp_path, per_identity=1, people="photos")
     assert list(faces.identities) == list(faces.names) == ["ann.jpg", "ann.png", "bob.png"]
     assert faces.others is None
+
+
+ALIKE = {
+    "decomposed": "Mu\u0308ller", "space at the end": "Müller ", "space in front": " Müller",
+    "no-break space": "Müller\u00a0", "zero-width space": "Mül\u200bler", "soft hyphen": "Mül\u00adler",
+    "byte order mark": "\ufeffMüller",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALIKE.values(), ids=ALIKE)
+def test_names_that_look_the_same_are_one_person(tmp_path, name):
+    people_folder(tmp_path, people=("Müller", name, "Meier"))
+    with pytest.warns(UserWarning, match="2 names look the same and are one person") as warned:
+        faces = datasets.load_faces(tmp_path)
+    assert len(warned) == 1
+    assert list(faces.people) == ["Meier", "Müller"] and (faces.identities == "Müller").sum() == 4
+    same = Faces(np.zeros((3, 20, 20, 3), np.uint8), ["Müller", name, "Meier"], list("xyz"))
+    assert same.n_people == 2
+    labels = partitioning.PARTITIONERS["ward"](np.eye(4), 2, identities=["Müller", name, "Meier", "Huber"])
+    assert list(labels) == [0, 0, 0, 0]  # three people are too few for two clusters of two
+
+
+@pytest.mark.parametrize("name", ["müller", "MÜLLER", "\uff2düller"])
+def test_names_that_differ_in_case_only_are_named(tmp_path, name):
+    people_folder(tmp_path, people=("Müller", name, "Meier"))
+    with pytest.warns(UserWarning, match="2 names differ in case only and are different people") as warned:
+        faces = datasets.load_faces(tmp_path)
+    assert len(warned) == 1 and faces.n_people == 3
+
+
+def test_names_that_differ_are_not_touched(tmp_path):
+    names = ["Anna Meier", "Annameier", "Änna", "Anna", "漢字", "İ", "\u200b"]
+    people_folder(tmp_path, people=names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(datasets.load_faces(tmp_path).people) == set(names)
 
 
 @pytest.mark.parametrize(
