@@ -23,6 +23,9 @@ SMALLEST_SIDE = 16
 # Decoded photos of one folder stay in memory up to this many bytes; others are read again when needed.
 _IMAGE_MEMORY = 1 << 30
 
+# Bits per pixel that cameras and scanners use, and the least value of 0..255 that the brightest pixels of a photo have.
+_DEPTHS, _LEAST_WHITE = (8, 10, 12, 14, 16), 16
+
 # The contact sheet of a set: maximum number of photos, columns, pixels per cell and between cells.
 _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 
@@ -30,8 +33,8 @@ _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 def read_image(path: str | Path) -> np.ndarray:
     """Read one image file, upright and as 8-bit RGB.
 
-    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, 16-bit grey is scaled to 8 bits, and transparent
-    pixels become white.
+    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, and transparent pixels become white. Grey of more than
+    8 bits is scaled: its largest value tells whether white is 255, 1023, 4095, 16383 or 65535; of floats up to 1 it is 1.
 
     Parameters
     ----------
@@ -49,13 +52,15 @@ def read_image(path: str | Path) -> np.ndarray:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not an image, is cut short or damaged, or has a side below 16 pixels.
+        If the file is not an image, is cut short or damaged, has a side below 16 pixels, or has more than 8 bits and its
+        values do not tell what is white.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
     try:
         with open_image(path) as file:
+            was_reduced = _reduces_depth(file)
             image = upright(file)
     except READ_ERRORS as error:
         raise ValueError(explain_damage(path, error)) from error
@@ -63,12 +68,33 @@ def read_image(path: str | Path) -> np.ndarray:
         size = f"{image.height}x{image.width}"
         raise ValueError(f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {size}")
     del file  # its pixels, if they were turned
-    return _to_rgb(image)
+    try:
+        return _check_range(_to_rgb(image)) if was_reduced else _to_rgb(image)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; save it with 8 bits per channel") from None
+
+
+def _reduces_depth(file: Image.Image) -> bool:
+    """Return whether Pillow keeps only the upper 8 of 16 bits per channel of a file that is not decoded yet."""
+    mark = "65535" if file.format == "PPM" else ";16"
+    return not _is_deep(file) and any(mark in str(tile[3]) for tile in getattr(file, "tile", ()))
+
+
+def _check_range(image: np.ndarray) -> np.ndarray:
+    """Return an image (h, w, 3) of the upper 8 bits; raise ValueError if 10 to 14 bits were in the lower ones."""
+    if 0 < image.min(axis=2).max() <= 0xFF >> (16 - _DEPTHS[-2]):
+        raise ValueError("its colours have 16 bits, of which the upper ones are not used")
+    return image
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether an image has one channel of more than 8 bits, which Pillow would clip at 255."""
+    return image.mode.startswith(("I", "F"))
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255 instead of scaling
-        grey = np.clip(np.asarray(image, dtype=np.float64) / 257.0, 0, 255).round().astype(np.uint8)
+    if _is_deep(image):
+        grey = _to_8_bits(np.asarray(image))
         return np.repeat(grey[..., None], 3, axis=2)  # (h, w, 3)
     if image.mode == "RGBa":  # colours multiplied by their opacity
         image = image.convert("RGBA")
@@ -76,6 +102,30 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _to_8_bits(grey: np.ndarray) -> np.ndarray:
+    """Scale grey values (h, w), integers or floats of an unknown depth, to uint8."""
+    largest = float(grey.max())
+    if not (grey.min() >= 0 and np.isfinite(largest)):
+        raise ValueError("its grey values are negative or not finite")
+    if grey.dtype.kind == "f" and _bright(grey) <= 1:
+        white = 1.0
+    elif grey.dtype.kind == "f" and largest < _LEAST_WHITE:
+        raise ValueError(f"its grey values are floats up to {largest:.3g}, which does not tell what is white")
+    else:
+        bits = int(largest).bit_length()
+        white = 2.0 ** min((depth for depth in _DEPTHS if depth >= bits), default=bits) - 1
+    if 0 < _bright(grey) * 255 < _LEAST_WHITE * white:
+        raise ValueError(
+            f"its grey values are so far below their largest, {largest:.3g}, that it would be black"
+        )
+    return np.clip(np.multiply(grey, 255 / white, dtype=np.float32), 0, 255).round().astype(np.uint8)
+
+
+def _bright(grey: np.ndarray) -> float:
+    """The value above which 1 % of the pixels are."""
+    return float(np.quantile(grey.ravel()[:: max(1, grey.size // 1_000_000)], 0.99))
 
 
 def is_grey(image: np.ndarray) -> bool:

@@ -495,6 +495,69 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, ending):
     assert is_grey(image)
 
 
+#: Grey images of a depth that their format does not tell: 0..1 -> array to write.
+DEPTHS = {
+    **{f"{bits} bits in 16.png": lambda x, bits=bits: (x * (2**bits - 1)).round().astype(np.uint16) for bits in (8, 10, 12, 14, 16)},
+    **{f"{bits} bits in 32.tif": lambda x, bits=bits: (x * (2**bits - 1)).round().astype(np.int32) for bits in (8, 12, 16, 20, 31)},
+    "unit.tif": lambda x: x.astype(np.float32),
+    "unit.pfm": lambda x: x.astype(np.float32),
+    "bytes.tif": lambda x: (x * 255).astype(np.float32),
+    "12 bits.tif": lambda x: (x * 4095).astype(np.float32),
+    "12 bits.pgm": lambda x: (x * 4095).round().astype(np.uint16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_grey_of_any_depth_is_scaled_by_its_values(tmp_path, name):
+    levels = np.linspace(0, 1, 40 * 30).reshape(40, 30)
+    assert cv2.imwrite(str(tmp_path / name), DEPTHS[name](levels))
+    image = read_image(tmp_path / name)
+    assert is_grey(image)
+    assert np.abs(image[..., 0] - 255 * levels).max() <= 1
+
+
+def test_bright_spots_of_floats_do_not_darken_the_photo(tmp_path):
+    levels = np.linspace(0, 1, 40 * 30, dtype=np.float32).reshape(40, 30)
+    levels[-1, -5:] = [1.1, 2, 5, 70, 9000]
+    image = read_image(save(tmp_path / "a.tif", Image.fromarray(levels)))
+    assert np.abs(image[..., 0] - 255 * levels.clip(0, 1)).max() <= 1
+
+
+def test_black_of_any_depth_stays_black(tmp_path):
+    for kind in (np.uint16, np.int32, np.float32):
+        assert not read_image(save(tmp_path / "a.tif", Image.fromarray(np.zeros((20, 20), kind)))).any()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.eye(20, dtype=np.int32) - 1, "negative or not finite"),
+        (np.full((20, 20), np.nan, np.float32), "negative or not finite"),
+        (np.full((20, 20), np.inf, np.float32), "negative or not finite"),
+        (np.linspace(0, 7, 400, dtype=np.float32).reshape(20, 20), "floats up to 7, which does not tell"),
+        (np.tri(20, dtype=np.uint16), "that it would be black"),
+        (np.where(np.eye(400) > 0, 60000, np.tri(400)).astype(np.uint16), "that it would be black"),
+        (np.linspace(0, 0.01, 400, dtype=np.float32).reshape(20, 20), "that it would be black"),
+    ],
+)
+def test_grey_whose_white_is_unknown_is_refused(tmp_path, array, message):
+    path = save(tmp_path / "a.tif", Image.fromarray(array))
+    with pytest.raises(ValueError, match=f"a.tif: .*{message}.*save it with 8 bits per channel"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "ppm"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_colours_that_do_not_fill_16_bits_are_refused(tmp_path, suffix, bits):
+    picture = (np.random.default_rng(0).random((20, 20, 3)) * (2**bits - 1)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), picture)
+    if bits == 16:
+        assert np.abs(read_image(tmp_path / f"a.{suffix}")[..., ::-1] - picture / 257).max() <= 1
+    else:
+        with pytest.raises(ValueError, match="16 bits, of which the upper ones are not used"):
+            read_image(tmp_path / f"a.{suffix}")
+
+
 def test_cmyk_is_turned_to_rgb(tmp_path):
     cmyk = Image.fromarray(picture()).convert("CMYK")
     image = read_image(save(tmp_path / "a.tif", cmyk))
