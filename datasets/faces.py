@@ -33,8 +33,8 @@ _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 def read_image(path: str | Path) -> np.ndarray:
     """Read one image file, upright and as 8-bit RGB.
 
-    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, and transparent pixels become white. Grey of more than
-    8 bits is scaled: its largest value tells whether white is 255, 1023, 4095, 16383 or 65535; of floats up to 1 it is 1.
+    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, and transparent pixels become white. Grey of more
+    than 8 bits is scaled: its largest value tells whether white is 255, 1023, 4095, 16383 or 65535, or 1 for floats.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def read_image(path: str | Path) -> np.ndarray:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not an image, is cut short or damaged, has a side below 16 pixels, or has more than 8 bits and its
-        values do not tell what is white.
+        If the file is not an image, is cut short or damaged, has a side below 16 pixels, or has more than 8 bits and
+        its values do not tell what is white.
     """
     path = Path(path)
     if not path.is_file():
@@ -209,6 +209,9 @@ class Faces:
     others : Faces or None
         Further photos of the same people, set aside by ``per_identity``: an adversary's gallery, or the probes.
         None if every photo is in this set.
+    people_by : str
+        What told the people of a folder apart: ``"sub-folder"``, ``"RaFD file names"``, ``"identity_CelebA.txt"`` or
+        ``"photo"``; empty for all other sets.
 
     Raises
     ------
@@ -222,6 +225,7 @@ class Faces:
     attributes: pd.DataFrame = field(default_factory=pd.DataFrame)
     source: str = "faces"
     others: Faces | None = None
+    people_by: str = ""
 
     def __post_init__(self):
         n = len(self.images)
@@ -321,7 +325,9 @@ class Faces:
         attributes = self.attributes.iloc[rows].reset_index(drop=True)
         plain = isinstance(self.images, list | tuple)
         images = [self.images[i] for i in rows] if plain else self.images[rows]
-        return Faces(images, self.identities[rows], self.names[rows], attributes, self.source)
+        return Faces(
+            images, self.identities[rows], self.names[rows], attributes, self.source, people_by=self.people_by
+        )
 
     def joined(self, other: Faces) -> Faces:
         """Return the photos of both sets as one set, without attributes and `others`."""
@@ -370,6 +376,8 @@ class Faces:
             parts.append(f"{self.attributes.shape[1]} attributes")
         if self.others is not None:
             parts.append(f"{len(self.others)} other photos")
+        if self.people_by:
+            parts.append(f"people by {self.people_by}")
         return f"<Faces {self.source}: {'; '.join(parts)}>"
 
     def _repr_png_(self) -> bytes:

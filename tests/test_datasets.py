@@ -448,6 +448,122 @@ def test_a_wrong_celeba_table_is_refused(tmp_path, table, content, message):
     assert table in str(error.value)
 
 
+OWN_TREE = {
+    "root": ("", "Img/img_align_celeba", "Anno/"),
+    "png": ("", "Img/img_align_celeba_png", "Anno/"),
+    "doubled": ("", "Img/img_align_celeba/img_align_celeba", "Anno/"),
+    "Img": ("Img", "Img/img_align_celeba", "Anno/"),
+    "photos": ("Img/img_align_celeba", "Img/img_align_celeba", "Anno/"),
+    "no Img": ("img_celeba", "img_celeba", ""),
+}
+
+
+@pytest.mark.parametrize(("source", "photos", "tables"), OWN_TREE.values(), ids=OWN_TREE)
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_celeba_is_read_from_its_own_tree(tmp_path, source, photos, tables, ending):
+    celeba_folder(tmp_path, photos)
+    for path in (tmp_path / photos).iterdir():
+        path.rename(path.with_suffix(ending))
+    (tmp_path / "list_attr_celeba.txt").write_text(ATTRIBUTES)
+    (tmp_path / "Anno").mkdir()
+    for name in ("identity_CelebA.txt", "list_attr_celeba.txt"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).unlink()
+        (tmp_path / tables / name).write_text(text, encoding="utf-8-sig")  # with a byte order mark
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        faces = datasets.load_faces(tmp_path / source)
+    assert list(faces.identities) == ["2880", "2937", "2880"]
+    assert list(faces.attributes["Eyeglasses"]) == [False, True, True]
+    assert repr(faces).endswith("people by identity_CelebA.txt>")
+
+
+def test_celeba_that_cannot_be_read_right_is_refused(tmp_path):
+    celeba_folder(tmp_path, "img_align_celeba")
+    save(tmp_path / "img_align_celeba_png" / "000001.png", picture())
+    with pytest.raises(ValueError, match="2 photos are versions of the same photos.*keep one version"):
+        datasets.load_faces(tmp_path)
+    (tmp_path / "identity_CelebA.txt").unlink()
+    with pytest.raises(ValueError, match="holds photos of many people, but identity_CelebA.txt.*is missing"):
+        datasets.load_faces(tmp_path)
+
+
+# What is left out, and what was guessed
+
+
+LEFT_OUT = {
+    "a/session2/2.jpg": "deeper than one sub-folder per person",
+    "a/b/c/2.png": "deeper than one sub-folder per person",
+    "a/2": "its name has no ending",
+    "a/2.jp2": "its ending '.jp2' is not that of a photo",
+    "a/2.jpg.part": "its ending '.part' is not that of a photo",
+    "a/2.mov": "videos are not supported",
+    "2.psd": "its ending '.psd' is not that of a photo",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_files_that_are_left_out_are_named(tmp_path, name):
+    people_folder(tmp_path, people=("a", "b"))
+    save(tmp_path / "a" / "2.JPE", picture(), format="JPEG")
+    save(tmp_path / name, picture(), format="PNG")
+    with pytest.warns(UserWarning, match=r"1 files are left out \(first: ") as warned:
+        faces = datasets.load_faces(tmp_path)
+    assert len(warned) == 1 and len(faces) == 5
+    assert f"{tmp_path / name}: {LEFT_OUT[name]}" in str(warned[0].message)
+
+
+def test_links_are_followed_or_named(tmp_path):
+    people_folder(tmp_path / "in", people=("a", "b"))
+    people_folder(tmp_path / "elsewhere", people=("c",))
+    (tmp_path / "in" / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (tmp_path / "in" / "a" / "all").symlink_to(tmp_path / "in")  # a loop
+    (tmp_path / "in" / "b" / "9.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.warns(UserWarning, match=r"b/9.jpg: the link leads nowhere") as warned:
+        faces = datasets.load_faces(tmp_path / "in")
+    assert len(warned) == 1 and list(faces.people) == ["a", "b", "c"] and len(faces) == 6
+
+
+def test_photos_that_are_all_too_deep_are_named(tmp_path):
+    people_folder(tmp_path / "session1")
+    with pytest.raises(ValueError, match="holds no photos.*session1/ann/0.png: deeper than one sub-folder"):
+        datasets.load_faces(tmp_path)
+
+
+def rafd_by_expression(folder, identities=("01", "02")):
+    for identity in identities:
+        for expression in ("happy", "sad"):
+            parts = {**rafd_names()[0], "identity": identity, "expression": expression}
+            save(folder / expression / RAFD.format(**parts), picture(hash(identity) % 9))
+    return folder
+
+
+def test_rafd_photos_are_people_by_their_names_in_any_sub_folder(tmp_path):
+    faces = datasets.load_faces(rafd_by_expression(tmp_path))
+    assert list(faces.people) == ["01", "02"] and faces.people_by == "RaFD file names"
+
+
+@pytest.mark.parametrize(
+    "stray", ["happy/extra.png", "sad/copy of Rafd090_01_Caucasian_female_sad_frontal.png"]
+)
+@pytest.mark.parametrize("identities", [("01",), ("01", "02")])
+def test_sorted_rafd_photos_and_a_stray_one_are_refused(tmp_path, stray, identities):
+    save(rafd_by_expression(tmp_path, identities) / stray, picture())
+    with pytest.raises(
+        ValueError, match=f"{2 * len(identities)} of .* photos have RaFD names.*first: .*{stray}"
+    ):
+        datasets.load_faces(tmp_path)
+
+
+def test_rafd_photos_beside_others_in_a_folder_per_person(tmp_path):
+    people_folder(tmp_path, people=("ann", "bob"))
+    for parts in rafd_names()[:2]:
+        save(tmp_path / "ann" / RAFD.format(**parts), picture())
+    faces = datasets.load_faces(tmp_path)
+    assert list(faces.people) == ["ann", "bob"] and repr(faces).endswith("; people by sub-folder>")
+    assert faces.split(1, 0).others.people_by == "sub-folder"
+
+
 # Images of all kinds
 
 
@@ -495,15 +611,20 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, ending):
     assert is_grey(image)
 
 
+def integers(bits, kind):
+    """A function that scales 0..1 to integers of so many bits."""
+    return lambda x: (x * (2**bits - 1)).round().astype(kind)
+
+
 #: Grey images of a depth that their format does not tell: 0..1 -> array to write.
 DEPTHS = {
-    **{f"{bits} bits in 16.png": lambda x, bits=bits: (x * (2**bits - 1)).round().astype(np.uint16) for bits in (8, 10, 12, 14, 16)},
-    **{f"{bits} bits in 32.tif": lambda x, bits=bits: (x * (2**bits - 1)).round().astype(np.int32) for bits in (8, 12, 16, 20, 31)},
+    **{f"{bits} bits in 16.png": integers(bits, np.uint16) for bits in (8, 10, 12, 14, 16)},
+    **{f"{bits} bits in 32.tif": integers(bits, np.int32) for bits in (8, 12, 16, 20, 31)},
     "unit.tif": lambda x: x.astype(np.float32),
     "unit.pfm": lambda x: x.astype(np.float32),
     "bytes.tif": lambda x: (x * 255).astype(np.float32),
     "12 bits.tif": lambda x: (x * 4095).astype(np.float32),
-    "12 bits.pgm": lambda x: (x * 4095).round().astype(np.uint16),
+    "12 bits.pgm": integers(12, np.uint16),
 }  # fmt: skip
 
 
