@@ -39,9 +39,7 @@ def _session(keeps_memory: bool):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # photos are processed in parallel
     options.log_severity_level = 3
-    options.enable_cpu_mem_arena = (
-        False  # it would keep the memory of the largest photo, 1.5 GB at 2560 pixels
-    )
+    options.enable_cpu_mem_arena = keeps_memory
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
