@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Callable
 
 from sklearn.utils import check_random_state
@@ -31,7 +32,7 @@ __all__ = [
     "cached_rows", "check_random_state", "content_key", "find_dlib_model", "find_package_file",
     "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "one_thread",
     "package_files", "parse_json", "per_thread", "progress", "save_arrays", "save_atomic", "save_encodings",
-    "source_key",
+    "source_key", "tidy_name",
 ]  # fmt: skip
 
 
@@ -63,6 +64,22 @@ def one_thread(function: Callable) -> Callable:
             return function(*args, **kwargs)
 
     return limited
+
+
+def tidy_name(name: str) -> str:
+    """Return a person's name in one form, so that names that look the same are equal.
+
+    Accents and letters are composed (Unicode's form NFC), invisible characters are removed, and white space becomes one
+    space between words. A name without visible characters stays as it is.
+
+    Examples
+    --------
+    >>> import utils
+    >>> utils.tidy_name(" Zoe\u0308  Meier ")
+    'Zoë Meier'
+    """
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFC", " ".join(visible.split())) or name
 
 
 def import_quietly(*names: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 import anonymizer
+import datasets
 import detection
 import embedding
 import partitioning
@@ -266,4 +267,5 @@ def _folders(options: FolderOptions, photos: Sequence[Photo], found: FoundFaces)
         heights = [spot.box[3] - spot.box[1] for spot in photos[i].spots]
         folder = photos[i].path.relative_to(options.folder).parts[0]
         names.append(folder if j == int(np.argmax(heights)) else None)
-    return names
+    datasets.warn_of_alike(options.folder, [name for name in names if name is not None])
+    return [None if name is None else utils.tidy_name(name) for name in names]

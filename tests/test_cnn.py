@@ -942,11 +942,29 @@ def test_people_whom_the_network_does_not_know(faces, weights):
     strangers = datasets.load_faces("orl").select([0, 30])
     with pytest.raises(ValueError, match=r"does not know 1 of the people \(first: s4\).*python -m CNN train"):
         UpConvolution(strangers, weights=weights)
-    elsewhere = Faces(faces.images, faces.identities, faces.names, source="holiday")
-    with pytest.raises(ValueError, match="was trained on .*python -m CNN train"):
-        UpConvolution(elsewhere, weights=weights)
     with pytest.raises(ValueError, match="proxy must be"):
         UpConvolution(strangers, weights=weights, proxy=4)
+
+
+def test_people_are_known_by_the_pixels_of_their_photos(faces, weights, model):
+    renamed = Faces(faces.images, faces.identities, [f"{i}.png" for i in range(len(faces))], source="holiday")
+    known = UpConvolution(renamed, weights=weights)
+    for i in (0, 5):
+        code = model.nuisance_of(faces.names[i])
+        np.testing.assert_array_equal(known.nuisance(i), known._fit(i)[0] if code is None else code)
+    changed = faces.images.copy()
+    changed[3, 50, 40] ^= 1
+    others = [
+        Faces(changed, faces.identities, faces.names, source=faces.source),
+        Faces(
+            faces.images, np.roll(faces.identities, 4), faces.names, source=faces.source
+        ),  # names exchanged
+    ]
+    for other, count in zip(others, (1, 12), strict=True):
+        with pytest.raises(ValueError, match=f"does not know {count} of the 12 photos.*python -m CNN train"):
+            UpConvolution(other, weights=weights)
+        UpConvolution(other, weights=weights, identities=model.identities)  # the names are trusted
+        UpConvolution(other, weights=weights, proxy=2)
 
 
 def test_proxies_stand_for_strangers(weights):
@@ -963,6 +981,17 @@ def test_proxies_stand_for_strangers(weights):
 
 
 # The bundled weights
+
+
+def test_the_bundled_network_knows_the_orl_photos_only(orl):
+    strangers = orl.select(range(200, 240))
+    namesakes = Faces(strangers.images, orl.identities[:40], orl.names[:40], source="orl")
+    assert UpConvolution.fits(orl) and not UpConvolution.fits(namesakes)
+    with pytest.raises(ValueError, match="was trained on orl and does not know 40 of the 40 photos"):
+        UpConvolution(namesakes)
+    elsewhere = Faces(strangers.images, strangers.identities, np.arange(40), source="my copy")
+    assert UpConvolution.fits(elsewhere)
+    UpConvolution(elsewhere)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import stat
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ import release
 import utils
 from anonymizer.__main__ import _make_parser, main, read_options
 from datasets.faces import is_grey, read_image
+from detection import Spot
 from release import gathering, journal, leaks, pasting, planning, replacing
 from release.people import doubtful_pairs, group_people
 from release.pose import _MEAN_FACE, Pose
@@ -280,6 +283,18 @@ def test_people_can_be_named_by_folders(orl, tmp_path):
     assert people["anna/0.png"][0] == people["anna/5.png"][0] != people["ben/200.png"][0]
     assert len({faces[1] for faces in people.values()}) == 1  # who has no name is known by the face
     assert len({person for faces in people.values() for person in faces}) == 3
+
+
+def test_folders_whose_names_look_the_same_are_one_person():
+    names = ["Müller", "Mu\u0308ller ", "Meier", "meier"]
+    photos = [
+        SimpleNamespace(path=Path("in") / name / "0.png", spots=[Spot((0, 0, 9, 9), None, 1)])
+        for name in names
+    ]
+    found = SimpleNamespace(photo=np.arange(4), place=np.zeros(4, int))
+    with pytest.warns(UserWarning, match="2 names (look the same|differ in case only)") as warned:
+        folders = planning._folders(SimpleNamespace(folder=Path("in")), photos, found)
+    assert folders == ["Müller", "Müller", "Meier", "meier"] and len(warned) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------
