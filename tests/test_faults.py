@@ -1,11 +1,8 @@
 """The folder command under single faults: whatever fails inside, no original face is released, and it says so."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -413,3 +410,136 @@ def test_a_faceless_photo_is_kept_only_if_the_detector_works_on_it(tmp_path, mon
 @pytest.mark.parametrize("size", [(16, 16), (40, 900), (300, 200), (1500, 2000)])
 def test_the_known_face_is_found_on_pictures_of_any_size(size):
     searching.check_detector(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Interruptions, and two runs at once
+# ----------------------------------------------------------------------------------------------------------
+
+MAKE = ("--k", "2", "--method", "pixel")
+
+
+def private(out, name):
+    return out.with_name(out.name + "-private") / name
+
+
+def assert_complete(out):
+    """The ledger names the released files, the report is there, and nothing unfinished is left."""
+    ledger = json.loads(private(out, "ledger.json").read_text())
+    assert {entry["file"] for entry in ledger["photos"]} - {None} == {path.name for path in out.glob("*.png")}
+    assert {path.name for path in private(out, "").iterdir()} == {
+        "ledger.json", "ledger-faces.jsonl", "ledger-report.html",
+    }  # fmt: skip
+    assert not list(out.parent.rglob(".partial-*"))
+    assert release.audit_release(out, ledger=private(out, "ledger.json")).passed
+
+
+STEPS = {
+    "photos": (replacing, "_make_photo"),
+    "writing": (writing, "encode_png"),
+    "ledger": (writing.Path, "rename"),
+    "audit": (folder, "audit_release"),
+    "attack": (leaks, "measure"),
+    "report": (report, "make_report"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_the_same_command_goes_on_after_an_interruption(source, tmp_path, monkeypatch, capsys, step, stop):
+    place, name = STEPS[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, fails(stop()))
+        if stop is SystemExit:
+            with pytest.raises(SystemExit):
+                run(source, tmp_path / "out", *MAKE)
+        else:
+            assert run(source, tmp_path / "out", *MAKE) == 130
+    assert not private(tmp_path / "out", "ledger-report.html").exists()
+    assert run(source, tmp_path / "out", *MAKE) == 0
+    assert "Report: " in capsys.readouterr().out
+    assert_complete(tmp_path / "out")
+
+
+def test_a_release_without_its_ledger_gets_it(source, tmp_path, monkeypatch):
+    """Killed between the two renames."""
+    out = tmp_path / "out"
+    assert run(source, out, *MAKE) == 0
+    place = private(out, ".partial-ledger-abcdefgh")
+    place.mkdir()
+    private(out, "ledger.json").rename(place / writing._PENDING)
+    private(out, "ledger-report.html").unlink()
+    assert run(source, out, *MAKE) == 0
+    assert_complete(out)
+
+
+def test_a_ledger_of_another_release_is_not_taken(source, tmp_path):
+    place = tmp_path / "out-private" / ".partial-ledger-abcdefgh"
+    place.mkdir(parents=True)
+    (place / writing._PENDING).write_text('{"photos": [{"file": "a.png"}]}')
+    (tmp_path / ".partial-out-abcdefgh").mkdir()
+    assert run(source, tmp_path / "out", *MAKE) == 0
+    assert_complete(tmp_path / "out")
+
+
+def test_a_missing_report_is_made_again(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(source, out, *MAKE) == 0
+    files = {path: path.stat().st_mtime_ns for path in (*out.iterdir(), private(out, "ledger.json"))}
+    private(out, "ledger-report.html").unlink()
+    capsys.readouterr()
+    assert run(source, out, *MAKE) == 0
+    assert "the released face identifies" in capsys.readouterr().out
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert_complete(out)
+
+
+def test_a_photo_that_failed_fails_the_finished_run_too(source, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        bad, paste = read_image(source / NAMES[0])[0, 0], pasting.paste
+        patch.setattr(
+            pasting,
+            "paste",
+            lambda photo, *rest: (
+                fails(RuntimeError("oops"))() if (photo[0, 0] == bad).all() else paste(photo, *rest)
+            ),
+        )
+        assert run(source, tmp_path / "out", *MAKE) == 1
+    capsys.readouterr()
+    assert run(source, tmp_path / "out", *MAKE) == 1
+    assert (
+        "Not released, its faces could not be replaced (RuntimeError: oops): 1 photo."
+        in capsys.readouterr().out
+    )
+
+
+def test_two_runs_do_not_use_one_folder(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    with writing.locked(private(out, "")):
+        (private(out, "") / "other").write_text("")
+        assert run(source, out, *MAKE) == 2
+    assert "another run is using" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(source, out, *MAKE) == 0
+
+
+def test_an_unused_private_folder_is_removed(tmp_path):
+    with pytest.raises(RuntimeError), writing.locked(tmp_path / "private"):
+        raise RuntimeError
+    assert not (tmp_path / "private").exists()
+
+
+def test_a_killed_run_goes_on(source, pictures, tmp_path):
+    """Kill -9 at several moments, one after another."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-W", "ignore", "-m", "anonymizer", str(source), str(out), "--quick", *MAKE]
+    for delay in (3.0, 4.0, 5.0):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert_no_face(out, pictures)
+    assert run(source, out, *MAKE) == 0
+    assert_complete(out)
