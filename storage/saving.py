@@ -31,7 +31,7 @@ def save_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it to save {path.name}")
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".partial-{path.name[:80]}-")
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
@@ -40,9 +40,8 @@ def save_atomic(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         if error.errno is None or error.filename not in (None, temporary):
             raise
-        raise OSError(
-            error.errno, error.strerror, str(path)
-        ) from error  # of the type that belongs to the number
+        # The type of the error follows from its number.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from scenes import ON_PHOTO, SKIN, fill, journal_of, run, scene
 
 import detection
 import release
+import utils
 from anonymizer.__main__ import _make_parser, main, read_options
 from datasets.faces import is_grey, read_image
 from detection import Spot
@@ -158,9 +159,9 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
 def test_finished_photos_are_not_made_again(source, tmp_path, monkeypatch, capsys):
     made, original = [], replacing._make_photo
 
-    def count(path, *rest):
-        made.append(path.name)
-        return original(path, *rest)
+    def count(photo, *rest):
+        made.append(photo.path.name)
+        return original(photo, *rest)
 
     def stop_after_two(*arguments):
         if len(made) == 2:
@@ -592,7 +593,10 @@ def test_a_reduced_photo_is_pasted_at_its_reduced_size(orl, portrait, tmp_path):
     made = []
     for name, place in (("large.png", spot), ("small.png", spot.scaled(0.5))):
         edit = replacing._FaceEdit(place, replacing.REPLACED, surrogate=planning.Surrogate(other, points))
-        record = replacing._make_photo(tmp_path / name, tmp_path / "out.png", name, [edit], 260)
+        found = gathering.Photo(
+            tmp_path / name, pixels=utils.content_key(photo if name == "large.png" else small)
+        )
+        record = replacing._make_photo(found, tmp_path / "out.png", name, [edit], 260)
         made.append(read_image(tmp_path / "out.png"))
         np.testing.assert_allclose(record["faces"][0]["box"], place.box, atol=0.06)
     np.testing.assert_array_equal(*made)
@@ -755,8 +759,12 @@ def test_blurring_out_leaves_sixteen_patches():
 @untimed
 @given(st.integers(-60, 200), st.integers(-60, 200), st.integers(4, 120))
 def test_blurring_out_holds_everywhere(left, top, side):
-    photo = np.full((120, 160, 3), 90, dtype=np.uint8)
-    result = pasting.blur_out(photo, np.array([left, top, left + side, top + side]))
+    photo, box = np.full((120, 160, 3), 90, dtype=np.uint8), [left, top, left + side, top + side]
+    if min(box[2:]) <= 0 or left >= 160 or top >= 120:
+        with pytest.raises(ValueError, match="outside the photo"):
+            pasting.blur_out(photo, box)
+        return
+    result = pasting.blur_out(photo, np.array(box))
     assert result.shape == photo.shape and np.array_equal(
         result, photo
     )  # of one colour nothing but it is left
