@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib.externals.loky import get_reusable_executor
 
 import utils
 from storage import cache, parallel
@@ -444,8 +445,8 @@ def test_a_store_on_a_full_disk_says_what_to_do(monkeypatch):
         connection.execute("PRAGMA max_page_count = 2")
         return connection
 
-    monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
     store = utils.CacheStore("rows")
+    monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
     with pytest.raises(OSError, match=r"rows.sqlite: .*disk is full\); .*set ANONFACES_CACHE"):
         store.put({"key": bytes(100_000)})
 
@@ -459,14 +460,11 @@ def test_errors_in_writing_name_the_file(monkeypatch, tmp_path, number):
         utils.save_atomic(tmp_path / "a.csv", fail)
     assert error.value.errno == number and list(tmp_path.glob("*")) == []
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(
-        OSError, match=rf"folder/key.npz: cannot write to the cache \({os.strerror(number)}.*ANONFACES_CACHE"
-    ):
+    explained = rf"cannot write to the cache \({os.strerror(number)}.*ANONFACES_CACHE"
+    with pytest.raises(OSError, match=f"folder/key.npz: {explained}"):
         utils.cached_arrays("folder", "key", lambda: {"a": 1})
     monkeypatch.setattr(Path, "mkdir", fail)
-    with pytest.raises(
-        OSError, match=rf"new: cannot write to the cache \({os.strerror(number)}.*ANONFACES_CACHE"
-    ):
+    with pytest.raises(OSError, match=f"new: {explained}"):
         utils.cache_folder("new")
 
 
@@ -475,6 +473,7 @@ def place_of(array):
 
 
 def test_shared_arrays_lie_in_the_cache_and_are_removed_after_a_kill(own_cache):
+    get_reusable_executor().shutdown()  # it shares arrays in the cache of an earlier test
     array = np.zeros(1 << 18)
     places = list(utils.run_parallel([joblib.delayed(place_of)(array)] * 2, 2))
     shared = Path(places[0]).parents[1]

@@ -120,6 +120,8 @@ def test_private_files_are_for_their_owner_alone(finished):
     }
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in private.iterdir())
+    assert stat.S_IMODE(finished.stat().st_mode) == 0o755
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in finished.iterdir())
 
 
 def test_damaged_and_faceless_photos_are_suppressed_with_a_reason(finished):
