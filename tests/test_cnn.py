@@ -30,6 +30,7 @@ from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
 from CNN.training import UpConvolutionSettings, UpConvolutionTrainer
 from datasets import Faces
+from training import loop
 from training.command import output_file
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import mirror_landmarks, prepare
@@ -864,14 +865,52 @@ def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, 
     assert "a .gif file" in capsys.readouterr().err
 
 
+def test_the_same_command_resumes_a_killed_training(faces, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "people"
+    for image, person, name in zip(faces.images[2:6], faces.identities[2:6], faces.names[2:6], strict=True):
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / person / f"{Path(name).stem}.png")
+    made = []
+    for name, stop in (("straight", 99), ("killed", 3)):
+        out = tmp_path / f"{name}.keras"
+        command = (
+            f"train {folder} --out {out} --batch 4 --capacity 0.05 --size 32x26 --images 24 --evaluate-every 16 "
+            "--held-out 1"
+        ).split()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+            step = UpConvolutionTrainer.step
+
+            def killed(trainer, step=step, stop=stop):
+                if trainer.steps == stop:
+                    raise SystemExit
+                return step(trainer)
+
+            patch.setattr(UpConvolutionTrainer, "step", killed)
+            if stop < 6:
+                with pytest.raises(SystemExit):
+                    main(command)
+                assert not out.exists()
+        if stop < 6:
+            assert main([*command, "--seed", "1"]) == 2
+            assert "different photos or settings" in capsys.readouterr().err
+        assert main(command) == 0
+        made.append(CNN.load_model(out))
+    assert "after 12 of 24 images" in capsys.readouterr().out
+    np.testing.assert_allclose(*(model.generate(np.eye(2)) for model in made), atol=1e-6)
+    logs = [pd.read_csv(tmp_path / f"{name}.csv")[["images", "loss"]] for name in ("straight", "killed")]
+    pd.testing.assert_frame_equal(*logs)
+
+
 def test_weights_go_to_a_default_file_that_is_never_overwritten(tmp_path):
-    options = Namespace(source=str(tmp_path / "people"), out=None, resume=False)
+    options = Namespace(source=str(tmp_path / "people"), out=None, checkpoint=None)
     out = output_file(options, tmp_path / "output", ".keras")
     assert out == tmp_path / "output" / "people.keras" and out.parent.is_dir()
     out.touch()
     with pytest.raises(FileExistsError, match="people.keras exists"):
         output_file(options, tmp_path / "output", ".keras")
-    for wanted in ({"resume": True}, {"out": out}):
+    (tmp_path / "made.npz").touch()
+    for wanted in ({"checkpoint": tmp_path / "made.npz"}, {"out": out}):
         assert output_file(Namespace(**{**vars(options), **wanted}), tmp_path / "output", ".keras") == out
     with pytest.raises(ValueError, match=r"must end in \.keras"):
         output_file(Namespace(**{**vars(options), "out": tmp_path / "a.npz"}), tmp_path, ".keras")
