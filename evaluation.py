@@ -248,7 +248,7 @@ def _in_parallel(
     entries = [dict(registry) for registry in _registries()]
     calls = (joblib.delayed(_run_task)(entries, function, arguments) for arguments in tasks)
     jobs = n_jobs if len(tasks) >= _PARALLEL_TASKS else 1
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator" if ordered else "generator_unordered")(calls)
+    results = utils.run_parallel(calls, jobs, return_as="generator" if ordered else "generator_unordered")
     with warnings.catch_warnings():
         # joblib mistakes a worker that holds a network for a memory leak and replaces it; no task is lost.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")

@@ -133,7 +133,7 @@ def _open_photo(path: Path, thorough: bool = True) -> Photo:
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
     """Read all photos and find their faces in `workers` processes; see `_open_photo`."""
     tasks = (joblib.delayed(_open_photo)(path, thorough) for path in paths)
-    found = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks)
+    found = utils.run_parallel(tasks, workers)
     return list(utils.progress(found, "looking for faces", total=len(paths)))
 
 

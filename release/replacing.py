@@ -263,8 +263,8 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
             todo.append(number)
         elif reason and journal.done.get(source, {}).get("status") != status:
             note({"source": source, "status": status, "reason": reason, "faces": []})
-    pool = joblib.Parallel(n_jobs=options.workers, return_as="generator")
-    records = pool(joblib.delayed(_make_photo)(*_arguments(options, plan, number)) for number in todo)
+    tasks = (joblib.delayed(_make_photo)(*_arguments(options, plan, number)) for number in todo)
+    records = utils.run_parallel(tasks, options.workers)
 
     for record in utils.progress(records, "replacing faces", total=len(todo)):
         note(record)

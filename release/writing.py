@@ -122,6 +122,7 @@ def write_release(
         for path in parts.iterdir():
             path.chmod(0o644)
             os.utime(path, (layout.FILE_TIME, layout.FILE_TIME))
+        parts.chmod(0o755)
         os.utime(parts, (layout.FILE_TIME, layout.FILE_TIME))
         utils.save_atomic(pending, lambda file: file.write(json.dumps(private, indent=1).encode()))
         if folder.exists():

@@ -855,6 +855,7 @@ def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, 
     assert {path.name for path in out.parent.iterdir()} == {
         "people.keras", "people.csv", "people.png", "people.checkpoint.npz"
     }  # fmt: skip
+    assert all(path.stat().st_mode & 0o077 == 0 for path in out.parent.iterdir())  # the sheet shows photos
     assert main([*options, "--images", "16", "--held-out", "1", "--resume"]) == 0
     assert CNN.load_model(out).training["images_seen"] == 16
     assert len(pd.read_csv(out.with_suffix(".csv"))) == 2

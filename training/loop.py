@@ -252,8 +252,9 @@ class TrainingLoop(ABC):
 
     def _write(self, out: Path, checkpoint: Path) -> None:
         self.save_checkpoint(checkpoint)
-        self._log_table().to_csv(out.with_suffix(".csv"), index=False)
-        Image.fromarray(self.sheet()).save(out.with_suffix(".png"))
+        log, sheet = self._log_table().to_csv(index=False).encode(), Image.fromarray(self.sheet())
+        utils.save_atomic(out.with_suffix(".csv"), lambda file: file.write(log))
+        utils.save_atomic(out.with_suffix(".png"), lambda file: sheet.save(file, "PNG"))
 
     def _log_table(self) -> pd.DataFrame:
         return pd.DataFrame(self.log, columns=_LOG_COLUMNS)
