@@ -1202,7 +1202,7 @@ def test_command_says_which_k_do_not_fit(folder, tmp_path, monkeypatch, k, capsy
     monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
     assert experiments.main([str(folder), "--grid", "tiny", "--k", k, "--output", str(tmp_path)]) == 2
     assert re.search("error: .*(4 people|at most 4)", capsys.readouterr().err)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.csv"))
 
 
 @pytest.mark.usefixtures("no_sweep")
