@@ -87,7 +87,7 @@ def check_detector(picture: np.ndarray) -> None:
 @lru_cache(maxsize=1)
 def _known_face() -> tuple[np.ndarray, np.ndarray]:
     """A photo of the built-in people, uint8 (112, 92, 3), and the box of its face."""
-    return datasets.load_faces("orl").images[0], np.array(_KNOWN_BOX, dtype=float)
+    return datasets.built_in("orl").images[0], np.array(_KNOWN_BOX, dtype=float)
 
 
 def _fault(spot: Spot, height: int, width: int) -> str:

@@ -321,12 +321,8 @@ def test_other_files_are_refused(tmp_path):
         CNN.load_model(other)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("height", 100_000), ("filters", [4, 4]), ("inputs", [["pose", 3]]), ("kernels", 3), ("width", "wide")],
-)
-def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
-    path = tmp_path / "changed.keras"
+def with_architecture(weights, path, name, value):
+    """Write the weights to another file, with one value of their architecture changed; return its path."""
     with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
         for member in archive.namelist():
             content = archive.read(member)
@@ -335,6 +331,15 @@ def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
                 description["architecture"][name] = value
                 content = json.dumps(description)
             changed.writestr(member, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("height", 100_000), ("filters", [4, 4]), ("inputs", [["pose", 3]]), ("kernels", 3), ("width", "wide")],
+)
+def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
+    path = with_architecture(weights, tmp_path / "changed.keras", name, value)
     with pytest.raises(ValueError, match="changed.keras"):
         CNN.load_model(path)
 
@@ -348,15 +353,7 @@ def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
     ],
 )
 def test_a_small_file_cannot_ask_for_a_huge_network(weights, tmp_path, name, value, message):
-    path = tmp_path / "changed.keras"
-    with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
-        for member in archive.namelist():
-            content = archive.read(member)
-            if member == "anonfaces.json":
-                description = json.loads(content)
-                description["architecture"][name] = value
-                content = json.dumps(description)
-            changed.writestr(member, content)
+    path = with_architecture(weights, tmp_path / "changed.keras", name, value)
     with pytest.raises(ValueError, match=message):
         CNN.load_model(path)
 

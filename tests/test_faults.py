@@ -22,16 +22,11 @@ from anonymizer import filters
 from datasets.faces import read_image
 from release import auditing, folder, gate, journal, leaks, pasting, replacing, report, searching, writing
 
+#: Everything is computed here and now, whatever lies in the project's cache.
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("a.png", "b.png")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANONFACES_QUIET", "1")
-        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

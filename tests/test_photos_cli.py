@@ -24,17 +24,11 @@ from release import gathering, journal, leaks, pasting, planning, replacing
 from release.people import doubtful_pairs, group_people
 from release.pose import _MEAN_FACE, Pose
 
+#: Everything is computed here and now, whatever lies in the project's cache.
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 #: A busy machine may take its time.
 untimed = settings(deadline=None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Everything is computed here and now, once for the module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANONFACES_QUIET", "1")
-        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
