@@ -25,13 +25,13 @@ from storage.keys import content_key, source_key
 from storage.packages import find_dlib_model, find_package_file, package_files
 from storage.parallel import run_parallel
 from storage.pickles import PickledObject, load_pickle
-from storage.progress import progress
+from storage.progress import no_bars, progress
 from storage.saving import save_atomic
 
 __all__ = [
     "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json",
     "cached_rows", "check_random_state", "content_key", "find_dlib_model", "find_package_file",
-    "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "one_thread",
+    "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "no_bars", "one_thread",
     "package_files", "parse_json", "per_thread", "progress", "run_parallel", "save_arrays", "save_atomic",
     "save_encodings", "source_key", "tidy_name",
 ]  # fmt: skip
