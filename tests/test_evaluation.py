@@ -658,11 +658,11 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     arguments = (faces, ["dlib"], ["ward"], ["pixel"], [4, 6])
     compute, started = releases._measure_combination, []
 
-    def interrupted(key, *rest):
+    def interrupted(faces, combination, *rest):
         if len(started) == 3:
             raise KeyboardInterrupt
-        started.append(key)
-        return compute(key, *rest)
+        started.append(tuple(combination.values()))
+        return compute(faces, combination, *rest)
 
     monkeypatch.setattr(releases, "_measure_combination", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -670,9 +670,9 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     assert len(started) == 3
     resumed = []
 
-    def counted(key, *rest):
-        resumed.append(key)
-        return compute(key, *rest)
+    def counted(faces, combination, *rest):
+        resumed.append(tuple(combination.values()))
+        return compute(faces, combination, *rest)
 
     monkeypatch.setattr(releases, "_measure_combination", counted)
     table = evaluation.sweep(*arguments, n_jobs=1)
