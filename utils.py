@@ -14,7 +14,6 @@ import threading
 import unicodedata
 from collections.abc import Callable
 
-from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from storage.arrays import load_array, load_arrays, save_arrays
@@ -35,6 +34,13 @@ __all__ = [
     "package_files", "parse_json", "per_thread", "progress", "run_parallel", "save_arrays", "save_atomic",
     "save_encodings", "source_key", "tidy_name",
 ]  # fmt: skip
+
+
+def check_random_state(seed):
+    """See `sklearn.utils.check_random_state`; scikit-learn takes a second to import, so nothing imports it at once."""
+    from sklearn.utils import check_random_state
+
+    return check_random_state(seed)
 
 
 def per_thread(make: Callable) -> Callable:

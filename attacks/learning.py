@@ -6,13 +6,9 @@ worse for strangers than the plain distance, so these attackers also learn how f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 import checks
 import intervals
@@ -238,6 +234,10 @@ def _fit_components(gallery: Gallery, practice: Practice) -> Callable[[np.ndarra
 
 
 def _learn_pairs(practice: Practice, gallery: Gallery, random) -> Measure:
+    from sklearn.pipeline import make_pipeline  # slow to import, like all of scikit-learn
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
     # Project images (m, r) and photos (g, r).
     project = _fit_components(gallery, practice)
     images, photos = project(practice.descriptors), project(gallery.descriptors)
@@ -290,6 +290,8 @@ def _fit_reversal(images: np.ndarray, members, gallery: Gallery) -> Callable[[np
 
     Stronger regularisation changes an image less.
     """
+    from sklearn.linear_model import Ridge, RidgeCV
+
     # Average the photos of each person (p, d), and the people behind each image (m, d).
     people, person = np.unique(gallery.identities, return_inverse=True)
     means = np.zeros((len(people), gallery.descriptors.shape[1]))

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binom
+import scipy
 
 import detection
 import embedding
@@ -149,7 +149,7 @@ def check_attack(compared: Comparison) -> tuple[bool | None, str]:
         return None, "not attacked: every face was kept on request"
     threshold = _naming_threshold(compared.descriptors, compared.identities)
     named = compared.found & (compared.distances.min(axis=1) < threshold)
-    most = int(binom.ppf(0.99, len(named), _FALSE_NAMES))
+    most = int(scipy.stats.binom.ppf(0.99, len(named), _FALSE_NAMES))
     detail = (
         f"an attacker with the originals and dlib's descriptor names a person in {named.sum()} of {len(named)} images, "
         f"where chance gives at most {most}; no face was found in {(~compared.found).sum()} images"
