@@ -142,9 +142,10 @@ def measure_combinations(
     output: str | Path | None = None,
 ) -> pd.DataFrame:
     """Measure the combinations of `sweep_combinations`; see `sweep`."""
-    table = pd.DataFrame(
-        run_jobs(combination_jobs(faces, combinations, recogniser, threshold), n_jobs, "combinations")
-    )
+    results = run_jobs(combination_jobs(faces, combinations, recogniser, threshold), n_jobs, "combinations")
+    rows, models = results[: len(combinations)], dict.fromkeys(c["anonymizer"] for c in combinations)
+    drawn = dict(zip(models, results[len(combinations) :], strict=True))
+    table = pd.DataFrame([{**row, **drawn[row["anonymizer"]]} for row in rows])
     if output is not None:
         save_table(table, output)
     return table

@@ -31,14 +31,15 @@ from measures import (
     measure_row,
     partition_people,
     partitioner,
+    reconstruction_scores,
     release_images,
 )
 
 #: Placeholder in columns that do not apply to a row.
 NOT_APPLICABLE = "-"
 
-#: CPU seconds of a row of the sweep, and of each image in it.
-_SECONDS_PER_ROW, _SECONDS_PER_IMAGE = 0.1, 0.06
+#: CPU seconds of a row of the sweep, of each image in it, and of a fit of the network of ``cnn`` to a photo.
+_SECONDS_PER_ROW, _SECONDS_PER_IMAGE, _SECONDS_PER_FIT = 0.1, 0.06, 1.2
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def _code_key() -> str:
 
 
 def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Job]:
-    """Make a job for each row of `evaluation.sweep`.
+    """Make a job for each row of `evaluation.sweep`, then one for the reconstructions of each anonymizer in it.
 
     Parameters
     ----------
@@ -136,6 +137,10 @@ def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Jo
         key = utils.content_key(models[c["anonymizer"]], clear.descriptors, held, *c.values(), how, *own)
         cost = _SECONDS_PER_ROW + _seconds_per_image(c["anonymizer"]) * len(faces) / c["k"]
         jobs.append(Job(store, key, _measure_combination, (faces, c, clusters, how), cost))
+    for name, model in models.items():
+        key = utils.content_key("reconstructions", model, clear.descriptors, how["recogniser"])
+        cost = len(faces) * (_SECONDS_PER_FIT if name == "cnn" else _SECONDS_PER_IMAGE)
+        jobs.append(Job(store, key, _measure_reconstructions, (faces, name, how["recogniser"]), cost))
     return jobs
 
 
@@ -149,6 +154,10 @@ def _measure_combination(
 ) -> dict[str, float | int | str]:
     model = load_model(combination["anonymizer"], faces)
     return {**combination, **measure_row(faces, model, descriptors, combination, how)}
+
+
+def _measure_reconstructions(faces: Faces, name: str, recogniser: str) -> dict[str, float]:
+    return reconstruction_scores(clear_photos(faces, recogniser), load_model(name, faces))
 
 
 @dataclass(frozen=True)
