@@ -9,16 +9,6 @@ import numpy as np
 
 import detection
 from release.writing import pixel_key
-from utility import appearance
-
-#: An image counts as a copy if the similarity of its coarse structure to a photo's exceeds this. On the built-in faces,
-#: photos under strong compression, noise or a slight blur reach 0.94 to 0.99, surrogates of two people at most 0.80,
-#: different photos of the same person 0.91.
-_NEAR_SIMILARITY = 0.94
-#: Structure is compared after a blur that removes noise and blocking artefacts, at this side and contrast.
-_COARSE_SIDE, _COARSE_BLUR, _COARSE_CONTRAST = 56, 1.5, 40.0
-#: Side of the thumbnails that select pairs worth comparing, and the correlation that a pair needs.
-_THUMBNAIL, _WORTH_COMPARING = 32, 0.85
 
 #: Number of keypoints of a picture, and its longer side in pixels when they are computed.
 _KEYPOINTS, _KEYPOINT_SIDE = 120, 240
@@ -43,81 +33,27 @@ def same_pixels(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -> n
     return np.array([pixel_key(image) in known for image in images])
 
 
-# ----------------------------------------------------------------------------------------------------------
-# Structure
-# ----------------------------------------------------------------------------------------------------------
-
-
-def same_structure(
+def same_keypoints(
     images: Sequence[np.ndarray], photos: Sequence[np.ndarray], landmarks: np.ndarray
-) -> np.ndarray:
-    """Whether an image has the structure of a photo or of its mirror image, around the face: bool (c,).
+) -> np.ndarray | None:
+    """Whether an image's keypoints match the layout of those on a photo's face, also mirrored or as a negative.
+
+    Hair and background are left out: filters and pasting leave them as they are.
 
     Parameters
     ----------
-    images, photos : sequence of uint8 arrays (h, w, 3)
+    images, photos : sequence of c and g uint8 arrays (h, w, 3)
     landmarks : ndarray, shape (g, 68, 2)
         Landmarks of the photos.
-    """
-    seen = detection.detect(images)
-    # Aligned grey crops of the photos (g, 112, 112), and thumbnails of crops and whole photos. (g, 1024) each
-    held = np.stack([_crop(photo, points) for photo, points in zip(photos, landmarks, strict=True)])
-    thumbnails, wholes = _thumbnails(held), _thumbnails([_grey(photo) for photo in photos])
-    result = np.zeros(len(images), dtype=bool)
-    for i, image in enumerate(images):
-        # Choose the pairs (photo, crop of the image) that are worth comparing.
-        if seen.found[i]:
-            crop = _crop(image, seen.landmarks[i])
-            pairs = [(g, turned) for turned in (crop, crop[:, ::-1]) for g in _similar(turned, thumbnails)]
-        else:  # the face is covered: crop the image where similar photos have theirs
-            places = [g for g in _similar(_grey(image), wholes) if photos[g].shape == image.shape]
-            pairs = [(g, _crop(image, landmarks[g])) for g in places]
-        result[i] = any(
-            appearance.structural_similarity(_coarse(held[g]), _coarse(crop)) > _NEAR_SIMILARITY
-            for g, crop in pairs
-        )
-    return result
 
+    Returns
+    -------
+    ndarray of bool, shape (c,), or None
+        None if there are too many pairs to compare.
 
-def _crop(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The aligned face in greyscale: uint8 (112, 112)."""
-    return _grey(detection.aligned_crop(image, landmarks, appearance.CROP_SIZE, appearance.CROP_ZOOM))
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-
-
-def _thumbnails(crops: Sequence[np.ndarray]) -> np.ndarray:
-    """Thumbnails of n grey images, with mean 0 and length 1: (n, 1024)."""
-    small = [cv2.resize(crop, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA) for crop in crops]
-    rows = np.stack(small).reshape(len(small), -1).astype(np.float64)
-    rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-
-
-def _similar(crop: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
-    """Rows of the thumbnails (n, 1024) that are similar to a grey image."""
-    return np.flatnonzero(thumbnails @ _thumbnails(crop[None])[0] > _WORTH_COMPARING)
-
-
-def _coarse(crop: np.ndarray) -> np.ndarray:
-    """Remove noise, compression artefacts and brightness from a grey crop: (56, 56), mean 128."""
-    size = (_COARSE_SIDE, _COARSE_SIDE)
-    small = cv2.resize(cv2.GaussianBlur(crop, (0, 0), _COARSE_BLUR), size, interpolation=cv2.INTER_AREA)
-    centred = small.astype(np.float64) - small.mean()
-    return centred / max(centred.std(), 1e-9) * _COARSE_CONTRAST + 128
-
-
-# ----------------------------------------------------------------------------------------------------------
-# Keypoints
-# ----------------------------------------------------------------------------------------------------------
-
-
-def same_keypoints(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Whether an image's keypoints match a photo's layout, also mirrored or as a negative: bool (c,).
-
-    None if there are too many pairs to compare. Lowe, "Distinctive image features from scale-invariant keypoints",
+    References
+    ----------
+    Lowe, "Distinctive image features from scale-invariant keypoints",
     IJCV 60(2), 2004, compared as in Arandjelović and Zisserman, "Three things everyone should know to improve object
     retrieval", CVPR 2012.
     """
@@ -136,7 +72,8 @@ def same_keypoints(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -
     # Similarity of each variant to each photo: the sum of its keypoints' best matches. (variants, g)
     described = np.concatenate([found[1] for _, found in variants])
     starts = np.cumsum([0, *(len(found[1]) for _, found in variants[:-1])])
-    held, similarity = [_keypoints(photo) for photo in photos], np.zeros((len(variants), len(photos)))
+    held = [_on_face(photo, points) for photo, points in zip(photos, landmarks, strict=True)]
+    similarity = np.zeros((len(variants), len(photos)))
     for g, (points, descriptors) in enumerate(held):
         if len(points) >= _AGREEING:
             similarity[:, g] = np.add.reduceat((described @ descriptors.T).max(axis=1), starts)
@@ -150,7 +87,7 @@ def same_keypoints(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -
 
 def _keypoints(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions (m, 2) and unit-length descriptors (m, 128) of an image's keypoints."""
-    grey = _grey(image)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     grey = detection.resize(grey, _KEYPOINT_SIDE / max(grey.shape))
     detector = cv2.SIFT_create(nfeatures=_KEYPOINTS, contrastThreshold=0.02)
     points, descriptors = detector.detectAndCompute(grey, None)
@@ -158,6 +95,16 @@ def _keypoints(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
     shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9)
     return np.float32([point.pt for point in points]), np.sqrt(shares)
+
+
+def _on_face(photo: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints on the face of a photo, as of `_keypoints`."""
+    points, descriptors = _keypoints(photo)
+    outline = cv2.convexHull(detection.add_forehead(landmarks).astype(np.float32))
+    scale = max(photo.shape[:2]) / _KEYPOINT_SIDE
+    inside = [cv2.pointPolygonTest(outline, tuple(map(float, point)), False) >= 0 for point in points * scale]
+    rows = np.flatnonzero(inside)
+    return points[rows], descriptors[rows]
 
 
 def _placed_alike(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> bool:

@@ -10,16 +10,18 @@ import numpy as np
 from scipy.stats import binom
 
 import detection
-import embedding
+import recognisers
 from datasets import Faces
 from release import copies
 from release.files import Contents, guessable_names, listed
 from release.journal import KEPT
 from release.ledger import Ledger
+from release.recognition import Gallery, recognised
+from release.structure import CLEAR, COARSE, Held
 
-#: An image counts as a copy if dlib's descriptor is closer to a photo's than this. On the built-in faces, compressed,
-#: cropped, brightened or mirrored photos are at most 0.26 away, surrogates of two people at least 0.28.
-_NEAR_DISTANCE = 0.25
+#: In a release that follows each photo, images that show a photo as coarsely as filters leave it are no finding if they
+#: are at least this share: then the release is one of filtered photos. Otherwise something else happened to them.
+_FILTERED_SHARE = 0.3
 
 #: The attack names a stranger for this share of images; more names than chance predicts at this rate are a finding.
 _FALSE_NAMES = 0.01
@@ -70,25 +72,37 @@ class Comparison:
         return self.contents.manifest.get("mode") == "shared"
 
     @cached_property
-    def found(self) -> np.ndarray:
-        """Whether the detector finds a face in each image: bool (c,)."""
-        return detection.detect(self.images).found
+    def seen(self) -> detection.Detections:
+        """The faces in the images."""
+        return detection.detect(self.images)
 
     @cached_property
-    def descriptors(self) -> np.ndarray:
-        """Descriptors of the photos by dlib: float32 (g, 128)."""
-        return np.concatenate([embedding.embed(part, "dlib") for part in self.parts])
+    def landmarks(self) -> np.ndarray:
+        """Landmarks of the photos: (g, 68, 2)."""
+        return np.concatenate([detection.detect(part).landmarks for part in self.parts])
+
+    @cached_property
+    def held(self) -> Held:
+        """The photos, drawn in several ways."""
+        return Held(self.photos, self.landmarks, self.identities)
+
+    @cached_property
+    def galleries(self) -> list[Gallery]:
+        """Descriptors of the photos by dlib, and by the strongest recogniser if that is another."""
+        names = dict.fromkeys(("dlib", recognisers.strongest()))
+        return [Gallery.of(self.parts, name) for name in names]
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """Distances between the descriptors of images and photos: (c, g)."""
-        drawn = embedding.embed(self.images, "dlib")
-        return np.stack([np.linalg.norm(self.descriptors - row, axis=1) for row in drawn])
+        """Distances between the descriptors of images and photos by the strongest recogniser: (c, g)."""
+        gallery = self.galleries[-1]
+        return np.stack([gallery.distances(row) for row in gallery.describe(self.images)])
 
-    @property
-    def near(self) -> np.ndarray:
-        """Whether dlib matches the face in each image to an original photo: bool (c,)."""
-        return self.found & (self.distances.min(axis=1) < _NEAR_DISTANCE)
+    @cached_property
+    def recognised(self) -> tuple[np.ndarray, int]:
+        """Whether anyone is recognised in each image, bool (c,), and the number of views that were not searched."""
+        k = self.contents.manifest.get("k") or 2
+        return recognised(self.images, self.seen, self.galleries, self.held, k)
 
 
 def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
@@ -107,25 +121,42 @@ def check_copies(compared: Comparison) -> tuple[bool | None, str]:
     )
     if not compared.images:
         return None, f"not compared{kept}"
-    landmarks = np.concatenate([detection.detect(part).landmarks for part in compared.parts])
+    shown = np.array(
+        [
+            compared.held.shown(image, points if found else None)
+            for image, points, found in zip(
+                compared.images, compared.seen.landmarks, compared.seen.found, strict=True
+            )
+        ]
+    )
+    someone, n_skipped = compared.recognised
+    keypoints = copies.same_keypoints(compared.images, compared.photos, compared.landmarks)
     copied = {
         "pixels": copies.same_pixels(compared.images, compared.photos),
-        "structure": copies.same_structure(compared.images, compared.photos, landmarks),
-        "dlib's descriptor": compared.near,
-        "keypoints": copies.same_keypoints(compared.images, compared.photos),
+        "structure": shown == CLEAR,
+        "recognition": someone,
+        "keypoints": np.zeros(len(shown), dtype=bool) if keypoints is None else keypoints,
     }
-    skipped = kept
-    if copied["keypoints"] is None:
-        copied["keypoints"] = np.zeros(len(compared.images), dtype=bool)
-        skipped += "; keypoints were not compared, as there are too many pairs"
+    notes = kept
+    coarse = (shown == COARSE) & ~np.any(list(copied.values()), axis=0)
+    if not compared.shared and coarse.mean() >= _FILTERED_SHARE:
+        notes += (
+            f"; {coarse.sum()} images show a photo as coarsely as filters leave it: its holder can find them"
+        )
+    else:
+        copied["structure"] |= coarse
+    if keypoints is None:
+        notes += "; keypoints were not compared, as there are too many pairs"
+    if n_skipped:
+        notes += f"; {n_skipped} layers and rotated images were not searched for faces, as there are too many"
     suspects = np.any(list(copied.values()), axis=0)
     if not suspects.any():
-        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{skipped}"
+        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{notes}"
     files = [name for name, suspect in zip(compared.names, suspects, strict=True) if suspect]
     how = ", ".join(f"{np.sum(flags)} by {what}" for what, flags in copied.items())
     return False, (
-        f"{len(files)} of {len(suspects)} images ({how}) are original photos or changed copies: "
-        f"{listed(files)}{skipped}"
+        f"{len(files)} of {len(suspects)} images ({how}) are original photos or changed copies, or show a person more "
+        f"clearly than a surrogate can: {listed(files)}{notes}"
     )
 
 
@@ -144,15 +175,21 @@ def check_people(compared: Comparison) -> tuple[bool, str]:
 
 
 def check_attack(compared: Comparison) -> tuple[bool | None, str]:
-    """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are."""
+    """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are.
+
+    A surrogate resembles those whom it mixes, so an attacker names more people than chance. The check fails if an
+    image of a release that follows each photo resembles one person more than surrogates of two people do.
+    """
     if not compared.images:
         return None, "not attacked: every face was kept on request"
-    threshold = _naming_threshold(compared.descriptors, compared.identities)
-    named = compared.found & (compared.distances.min(axis=1) < threshold)
+    threshold = _naming_threshold(compared.galleries[-1].descriptors, compared.identities)
+    found = compared.seen.found
+    named = found & (compared.distances.min(axis=1) < threshold)
     most = int(binom.ppf(0.99, len(named), _FALSE_NAMES))
     detail = (
-        f"an attacker with the originals and dlib's descriptor names a person in {named.sum()} of {len(named)} images, "
-        f"where chance gives at most {most}; no face was found in {(~compared.found).sum()} images"
+        f"an attacker with the originals and the recogniser {recognisers.strongest()!r} names a person in "
+        f"{named.sum()} of {len(named)} images, where chance gives at most {most}; no face was found in "
+        f"{(~found).sum()} images"
     )
     if compared.owners is not None:
         behind: dict[str, set[str]] = {}
@@ -165,8 +202,10 @@ def check_attack(compared: Comparison) -> tuple[bool | None, str]:
         detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"
     if compared.shared:
         return None, detail + "; it leads to a cluster, not to a person in it"
+    someone = compared.recognised[0].sum()
+    detail += f"; {someone} images are nearer to one person than surrogates of two people"
     detail += "; attackers who learn from such images find more, see `attacks`"
-    return bool(named.sum() <= most), detail
+    return bool(someone == 0), detail
 
 
 def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:

@@ -629,7 +629,7 @@ def test_photo_without_a_face_that_is_found_fails_too(tmp_path, faces, monkeypat
 
     monkeypatch.setattr(detection, "detect", blind)
     report = with_image(tmp_path / "out", faces, photo, tmp_path)
-    assert "1 by structure, 0 by dlib's descriptor, 1 by keypoints" in report["originals"].detail
+    assert "1 by structure, 0 by recognition, 1 by keypoints" in report["originals"].detail
 
 
 def test_blurred_photos_and_surrogates_are_no_copies(tmp_path, faces, written):
