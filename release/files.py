@@ -14,12 +14,14 @@ import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from release.guessing import Guesser, counters
 from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, VERSION
-from release.png import decode_png
+from release.png import check_canonical, decode_png
 
 #: Limits of what an audit reads.
 _MOST_FILES = 200_000
@@ -38,14 +40,16 @@ class Contents:
     Attributes
     ----------
     folder : Path
+    own_status : os.stat_result or None
+        Of the folder itself; None if it cannot be read.
     files : dict of str to os.stat_result
         Regular files by name.
     manifest : dict
         Empty unless it is valid.
     digests : dict of str to str
         SHA-256 of each file with a valid name.
-    guessable : set of str
-        Names that can be computed from a file's content.
+    computed : set of str
+        Names, without ending, that were computed from a file's content.
     images : dict of str to ndarray
         Decoded images by digest.
     faults : dict of str to str
@@ -53,10 +57,11 @@ class Contents:
     """
 
     folder: Path
+    own_status: os.stat_result | None = None
     files: dict[str, os.stat_result] = field(default_factory=dict)
     manifest: dict = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    guessable: set[str] = field(default_factory=set)
+    computed: set[str] = field(default_factory=set)
     images: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
@@ -64,6 +69,11 @@ class Contents:
     def image_names(self) -> list[str]:
         """Regular files with an image name, sorted."""
         return sorted(name for name in self.files if NAME.fullmatch(name))
+
+    @cached_property
+    def guesser(self) -> Guesser:
+        """Finds names that were computed from something."""
+        return Guesser(name.removesuffix(".png") for name in self.image_names)
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
@@ -73,14 +83,13 @@ def listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(shown) + (" ..." if len(names) > most else "")
 
 
-def guessable_names(data: bytes) -> set[str]:
-    """Names of 32 hexadecimal digits that can be computed from known bytes."""
-    return {digest(data).hexdigest()[:32] for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256)}
-
-
 def read_file(path: Path, limit: int) -> bytes:
     """Read a regular file that is not a link; otherwise raise OSError or ValueError."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags | getattr(os, "O_NOATIME", 0))  # leave the time of access as it is
+    except PermissionError:  # another user's file
+        handle = os.open(path, flags)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("not a regular file")
@@ -94,6 +103,7 @@ def check_folder(contents: Contents) -> tuple[bool, str]:
     """The folder holds only regular files, and no more than an audit reads."""
     others = []  # links, folders, devices ...
     try:
+        contents.own_status = contents.folder.stat()
         with os.scandir(contents.folder) as entries:
             for number, entry in enumerate(entries):
                 if number >= _MOST_FILES:
@@ -206,12 +216,14 @@ def _decode(name: str, data: bytes, contents: Contents) -> None:
     contents.digests[name] = digest
     if digest in contents.images or digest in contents.faults:
         return
-    contents.guessable |= guessable_names(data)
+    contents.computed |= contents.guesser.computed([data])
     try:
         image = decode_png(data)
+        check_canonical(data, image)
     except ValueError as error:
         contents.faults[digest] = str(error)
         return
+    contents.computed |= contents.guesser.computed([image.tobytes()])
     if sum(one.nbytes for one in contents.images.values()) + image.nbytes > _ALL_IMAGE_BYTES:
         contents.faults[digest] = "all images together exceed the memory limit of an audit"
     else:
@@ -244,10 +256,9 @@ def check_names(contents: Contents) -> tuple[bool, str]:
     n_fixed = sum(len(set(digits)) == 1 for digits in zip(*names, strict=True))
     if len(names) > 2 and n_fixed > _MOST_FIXED_DIGITS:
         return False, f"{n_fixed} of 32 digits are the same in all names: they look computed, not random"
-    counters = set().union(*(guessable_names(str(i).encode()) for i in range(len(names) + 1)))
-    guessable = (contents.guessable | counters) & set(names)
-    if guessable:
-        return False, f"{len(guessable)} names are digests of a file or a number, so anyone can compute them"
+    computed = contents.computed | contents.guesser.computed(counters(len(names) + 1))
+    if computed:
+        return False, f"{len(computed)} names are digests of a file or a number, so anyone can compute them"
     return bool(names), f"{len(names)} names in no order"
 
 
@@ -257,28 +268,63 @@ def _is_text(data: bytes) -> bool:
 
 
 def check_times(contents: Contents) -> tuple[bool, str]:
-    """All files have the same time and permissions, and no extended attributes."""
-    n_times = len({status.st_mtime_ns for status in contents.files.values()})
-    if n_times > 1:
+    """Folder and files have the same time, owner and permissions, no time of access that was set, and no attributes."""
+    folder, files = contents.own_status, contents.files.values()
+    if folder is None:
+        return False, "not checked: the folder cannot be read"
+    times = {status.st_mtime_ns for status in (folder, *files)}
+    if len(times) > 1:
         return False, (
-            f"files have {n_times} different times, whose order may identify people; set them all to one time: "
-            "touch -d 1980-01-01Z FOLDER/*"
+            f"the folder and its files have {len(times)} different times, which may identify people; set them all to "
+            "one time: touch -d 1980-01-01Z FOLDER/* FOLDER"
         )
-    n_modes = len({stat.S_IMODE(status.st_mode) for status in contents.files.values()})
-    if n_modes > 1:
-        return False, f"files have {n_modes} different permissions; make them equal: chmod 644 FOLDER/*"
+    accessed = {status.st_atime_ns for status in files if status.st_atime_ns < status.st_ctime_ns}
+    if len(accessed) > 1:  # a file that was read since its last change shows only when someone read it
+        return False, (
+            f"{len(accessed)} different times of access were set, which may identify people; set them all to one time: "
+            "touch -d 1980-01-01Z FOLDER/* FOLDER"
+        )
+    modes = {stat.S_IMODE(status.st_mode) for status in files}
+    if len(modes) > 1:
+        return False, f"files have {len(modes)} different permissions; make them equal: chmod 644 FOLDER/*"
+    if modes and not _fits(stat.S_IMODE(folder.st_mode), modes.pop()):
+        return (
+            False,
+            f"the folder has unusual permissions ({stat.S_IMODE(folder.st_mode):o}): chmod 755 FOLDER",
+        )
+    if len({(status.st_uid, status.st_gid) for status in files}) > 1:
+        return False, "files belong to different owners or groups; make them equal: chown and chgrp"
     marked = [name for name in contents.files if _has_attributes(contents.folder / name)]
     if marked:
-        return False, f"{len(marked)} files carry extended attributes: {listed(marked)}"
-    return True, "all files have the same time and permissions"
+        return (
+            False,
+            f"{len(marked)} files carry extended attributes: {listed(marked)}; remove them: setfattr -x",
+        )
+    if _has_attributes(contents.folder):
+        return False, "the folder carries extended attributes; remove them: setfattr -x"
+    return True, "folder and files have one time, one owner, usual permissions and no extended attributes"
+
+
+#: What a user's mask leaves of a folder's permissions.
+_MASKS = (0o777, 0o750, 0o700)
+
+
+def _fits(folder: int, file: int) -> bool:
+    """Whether the permissions of a folder are those of its files, with the right to enter it."""
+    usual = file | (file & 0o444) >> 2
+    return folder & ~stat.S_ISGID in {usual & mask for mask in _MASKS}
+
+
+#: Attributes of these namespaces are set by users; the others are set by the system, the same for all files.
+_SET_BY_USERS = ("user.", "trusted.", "system.posix_acl")
 
 
 def _has_attributes(path: Path) -> bool:
-    """Whether a file has user-defined extended attributes, on systems that support them."""
+    """Whether a file or folder has extended attributes that a user has set, on systems that support them."""
     if not hasattr(os, "listxattr"):
         return False
     try:
-        return any(key.startswith("user.") for key in os.listxattr(path, follow_symlinks=False))
+        return any(key.startswith(_SET_BY_USERS) for key in os.listxattr(path, follow_symlinks=False))
     except OSError:
         return False
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import binom
@@ -13,7 +13,8 @@ import detection
 import recognisers
 from datasets import Faces
 from release import copies
-from release.files import Contents, guessable_names, listed
+from release.files import Contents, listed
+from release.guessing import spellings
 from release.journal import KEPT
 from release.ledger import Ledger
 from release.recognition import Gallery, recognised
@@ -163,10 +164,9 @@ def check_copies(compared: Comparison) -> tuple[bool | None, str]:
 def check_people(compared: Comparison) -> tuple[bool, str]:
     """In shared mode there are no more files than people, and no name is computed from a person or a photo."""
     files, n_people = compared.contents.digests, len(np.unique(compared.identities))
-    words = {str(word) for part in compared.parts for word in (*part.identities, *part.names)}
-    words |= {Path(word).stem for word in words} | {Path(word).name for word in words}
-    known = [*(word.encode() for word in words), *(photo.tobytes() for photo in compared.photos)]
-    made = set().union(*map(guessable_names, known)) & {name[:-4] for name in files}
+    words = [str(word) for part in compared.parts for word in (*part.identities, *part.names)]
+    contents = (photo.tobytes() for photo in compared.photos)
+    made = compared.contents.guesser.computed(itertools.chain(spellings(words), contents))
     if made:
         return False, f"{len(made)} names are digests of people's or photos' names or contents"
     if compared.shared and len(files) > n_people:

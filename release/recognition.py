@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+import centerface
 import detection
 import dlib_network
 import embedding
@@ -28,8 +29,8 @@ _DLIB_STRANGERS = 0.755
 _STRETCHED = 1.2
 #: Images in which no face is found are searched again with these widths, rotations in degrees, and as negatives.
 _WIDTHS, _ROTATIONS = (1 / 1.5, 1.5), (-45, 45)
-#: Hidden layers and images without a face are searched in at most this many ways in all.
-_MOST_SEARCHES = 300
+#: Hidden layers and images without a face are searched in at most this many ways in all, for faces of this score.
+_MOST_SEARCHES, _CLEAR_FACE = 1000, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,16 +119,21 @@ def recognised(
     # What was not found, and layers that show something else.
     views, of = [], []
     for i in np.flatnonzero(~result):
-        further = [_stretch(layer) for layer in layers(images[i])[1:]]
+        plain, hidden = layers(images[i])
+        further = [_stretch(layer) for layer in (*plain[1:], *hidden)]
         further += [] if seen.found[i] else _image_views(images[i])
         views += further
         of += [i] * len(further)
     n_skipped = max(0, len(views) - _MOST_SEARCHES)
-    views, of = views[:_MOST_SEARCHES], of[:_MOST_SEARCHES]
-    if views:
-        spots = detection.detect(views)
-        rows = np.flatnonzero(spots.found)
-        chips = [embedding.face_chip(views[j], spots.landmarks[j], dlib_network.CHIP_SIZE) for j in rows]
+    rows = [
+        j for j, view in enumerate(views[:_MOST_SEARCHES]) if len(centerface.search(view, _CLEAR_FACE)[0])
+    ]
+    if rows:
+        landmarks = detection.detect([views[j] for j in rows]).landmarks
+        chips = [
+            embedding.face_chip(views[j], points, dlib_network.CHIP_SIZE)
+            for j, points in zip(rows, landmarks, strict=True)
+        ]
         _mark(result, [of[j] for j in rows], chips, galleries[0], k)
     return result, n_skipped
 

@@ -8,7 +8,7 @@ photo, and a covered part spoils only the blocks that it covers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -150,11 +150,11 @@ class Held:
         int
             `NOTHING`, `COARSE` or `CLEAR`.
         """
-        frame = self.frames.similarities(_turned(layers(image), range(4)))
+        frame = self.frames.similarities(_Views.of(image, range(4)))
         if any(frame[name].max() > limits.clear for name, limits in _LIMITS.items()):
             return CLEAR
         if landmarks is not None:
-            face = self.faces.similarities(_turned(layers(self.face(image, landmarks)), (0,)))
+            face = self.faces.similarities(_Views.of(self.face(image, landmarks), (0,)))
             if any(face[name].max() > limits.face for name, limits in _LIMITS.items()):
                 return CLEAR
         for name, limits in _LIMITS.items():
@@ -173,13 +173,14 @@ class _Blocks:
     Attributes
     ----------
     values : dict of str to ndarray, shape (b, g, 64)
-        By drawing; with mean 0 and length 1.
-    weights : dict of str to ndarray, shape (b, g)
-        0 or 1: which blocks are compared.
+        By drawing; with mean 0, and the block's weight as length.
+    weights : ndarray, shape (b, g)
+        Of the blocks of the grey photo: 0, or one for all blocks of a photo that are compared. Their sum is 1, or 0 if
+        there are too few.
     """
 
     values: dict[str, np.ndarray]
-    weights: dict[str, np.ndarray]
+    weights: np.ndarray
 
     @classmethod
     def of(cls, photos: Sequence[tuple[np.ndarray, np.ndarray]]) -> _Blocks:
@@ -188,76 +189,85 @@ class _Blocks:
         values, weights = {}, {}
         for name, draw in _DRAWINGS.items():
             blocks, deviation = _normalised(np.stack([_resized(draw(grey)) for grey, _ in photos]))
-            values[name] = blocks
-            weights[name] = ((area > _COVERED) & (deviation > _LEAST_DEVIATION)).astype(np.float32)
-        return cls(values, weights)
+            compared = (area > _COVERED) & (deviation > _LEAST_DEVIATION)  # (b, g)
+            count = compared.sum(axis=0)
+            weights[name] = np.where(count >= _FEWEST_BLOCKS, compared / np.maximum(count, 1), 0).astype(
+                np.float32
+            )
+            values[name] = blocks * weights[name][..., None]
+        return cls(values, weights["grey"])
 
-    def similarities(self, drawn: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-        """Similarity of one image to each photo, (g,), by the names in `_LIMITS`.
-
-        Parameters
-        ----------
-        drawn : tuple of ndarray, shape (v, 32, 32)
-            Views of the image, raw and as edges. The most similar view counts.
-        """
-        raw, edges = (_normalised(drawings)[0] for drawings in drawn)
+    def similarities(self, drawn: _Views) -> dict[str, np.ndarray]:
+        """Similarity of the most similar view of one image to each photo, (g,), by the names in `_LIMITS`."""
+        raw, edges, hidden = (_normalised(drawings)[0] for drawings in (drawn.raw, drawn.edges, drawn.hidden))
         result = {}
         for name, values in self.values.items():
-            views = np.concatenate([raw, edges], axis=1) if name == "edges" else raw
+            further = {"grey": hidden, "half black": hidden, "edges": edges}.get(name)
+            views = raw if further is None else np.concatenate([raw, further], axis=1)
             alike = np.abs(views @ values.transpose(0, 2, 1))  # (b, v, g)
-            result[name] = _mean(alike, self.weights[name])
+            result[name] = alike.sum(axis=0).max(axis=0)
             if name == "grey":
-                result["same blocks"] = _mean(alike > _SAME_BLOCK, self.weights[name])
+                same = alike > _SAME_BLOCK * self.weights[:, None]
+                result["same blocks"] = np.einsum("bvg,bg->vg", same, self.weights).max(axis=0)
         return result
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean over the blocks, then the most similar view, (b, v, g) -> (g,); 0 for too few blocks."""
-    count = weights.sum(axis=0)
-    mean = np.einsum("bvg,bg->vg", values.astype(np.float32), weights) / np.maximum(count, 1)
-    return np.where(count >= _FEWEST_BLOCKS, mean.max(axis=0), 0)
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Views of one image, (v, 32, 32) each: its grey values and channels, their edges, and its low bits."""
+
+    raw: np.ndarray
+    edges: np.ndarray
+    hidden: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray, turns: Sequence[int]) -> _Views:
+        """Draw an image, rotated by quarter turns and mirrored."""
+
+        def views(layers: Sequence[np.ndarray]) -> np.ndarray:
+            turned = [np.rot90(_resized(layer), quarter) for layer in layers for quarter in turns]
+            return np.array([view for one in turned for view in (one, one[:, ::-1])]).reshape(
+                -1, _SIDE, _SIDE
+            )
+
+        plain, hidden = layers(image)
+        return cls(views(plain), views([_edges(layer) for layer in plain]), views(hidden))
 
 
-def layers(image: np.ndarray) -> list[np.ndarray]:
-    """The layers of an image that could show a photo, float32 (h, w): grey, and others unless they are noise."""
+def layers(image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The layers of an image that could show a photo.
+
+    Returns
+    -------
+    plain, hidden : list of ndarray of float32, shape (h, w)
+        The grey values and channels; and the low bits of the channels. Layers that are noise, or show the same as
+        another, are left out.
+    """
     image = np.ascontiguousarray(image)
-    every = [_grey(image)]
     channels = [image[..., c] for c in range(3)]
     channels = [
         c for i, c in enumerate(channels) if not any(np.array_equal(c, other) for other in channels[:i])
     ]
-    if len(channels) > 1:
-        every += [channel.astype(np.float32) for channel in channels]
-    for channel in channels:
-        for bits in _LOW_BITS:
-            largest = 2**bits - 1
-            every.append((channel & largest).astype(np.float32) * (255 / largest))
-    result, drawn = every[:1], [_resized(every[0])]
-    for layer in every[1:]:
+    plain = [_grey(image), *(channel.astype(np.float32) for channel in channels)]
+    masks = [2**bits - 1 for bits in _LOW_BITS]
+    hidden = [(c & mask).astype(np.float32) * (255 / mask) for c in channels for mask in masks]
+    kept, drawn = [], []
+    for layer in (*plain, *hidden):
         small = _resized(layer)
-        ordered = _correlation(small[:, 1:], small[:, :-1]) > _LEAST_ORDER
-        if ordered and all(abs(_correlation(small, other)) < _SAME_LAYER for other in drawn):
-            result.append(layer)
+        ordered = not drawn or _correlation(small[:, 1:], small[:, :-1]) > _LEAST_ORDER
+        new = ordered and all(abs(_correlation(small, other)) < _SAME_LAYER for other in drawn)
+        kept.append(new)
+        if new:
             drawn.append(small)
-    return result
+    return (
+        [layer for layer, new in zip(plain, kept, strict=False) if new],
+        [layer for layer, new in zip(hidden, kept[len(plain) :], strict=True) if new],
+    )
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     a, b = first - first.mean(), second - second.mean()
     return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-6))
-
-
-def _turned(drawn: Sequence[np.ndarray], turns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw layers raw and as edges, rotated by quarter turns and mirrored: (v, 32, 32) each."""
-
-    def views(values: np.ndarray) -> Iterator[np.ndarray]:
-        for quarter in turns:
-            turned = np.rot90(values, quarter)
-            yield from (turned, turned[:, ::-1])
-
-    raw = [view for layer in drawn for view in views(_resized(layer))]
-    edges = [view for layer in drawn for view in views(_resized(_edges(layer)))]
-    return np.stack(raw), np.stack(edges)
 
 
 def _resized(values: np.ndarray) -> np.ndarray:
@@ -267,7 +277,8 @@ def _resized(values: np.ndarray) -> np.ndarray:
 def _windows(drawings: np.ndarray) -> np.ndarray:
     """Blocks of drawings (n, 32, 32): (b, n, 64)."""
     windows = np.lib.stride_tricks.sliding_window_view(drawings, (_BLOCK, _BLOCK), axis=(1, 2))
-    windows = windows[:, ::_STEP, ::_STEP].reshape(len(drawings), -1, _BLOCK**2)
+    windows = windows[:, ::_STEP, ::_STEP]  # (n, rows, columns, 8, 8)
+    windows = windows.reshape(len(drawings), windows.shape[1] * windows.shape[2], _BLOCK**2)
     return np.ascontiguousarray(windows.transpose(1, 0, 2))
 
 

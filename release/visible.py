@@ -1,4 +1,4 @@
-"""The audit check that searches the images of a release for faces."""
+"""The audit checks that compare a release with its ledger: files and people, and the faces on the images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,34 @@ from collections import Counter
 from release.files import Contents, listed
 from release.ledger import Ledger
 from release.searching import SearchError, search, unexplained
+
+
+def check_ledger(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:
+    """The ledger lists exactly the files of the release; in shared mode, at least k people behind each image."""
+    if ledger is None:
+        return None, "not checked: no ledger was given"
+    present, known = set(contents.image_names), set(ledger.people)
+    problems = [
+        f"{len(names)} files {what}: {listed(names)}"
+        for names, what in (
+            (present - known, "are not in the ledger"),
+            (known - present, "of the ledger are missing"),
+        )
+        if names
+    ]
+    k = contents.manifest.get("k")
+    if k is not None:
+        people: dict[str, set[str]] = {}
+        for name, digest in contents.digests.items():
+            people.setdefault(digest, set()).update(ledger.people.get(name, set()))
+        few = [len(behind) for behind in people.values() if len(behind) < k]
+        if few:
+            problems.append(f"{len(few)} images belong to fewer than k = {k} people (as few as {min(few)})")
+    if problems:
+        return False, "; ".join(problems)
+    return True, f"it lists the {len(present)} files" + (
+        f", and {k} or more people behind each image" if k else ""
+    )
 
 
 def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:
