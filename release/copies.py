@@ -15,7 +15,7 @@ _KEYPOINTS, _KEYPOINT_SIDE = 120, 240
 #: An image counts as a copy, even if rotated, cropped or inverted, if this many keypoints, and this share of the
 #: smaller set, match a photo's layout. The share is 0.55 to 0.62 for rotated photos, 1 for negatives, and at least 0.42
 #: for mixtures of 70 and 30 %; at most 0.25 for other photos of the person, and 0.31 for mean photos of two people.
-_AGREEING, _AGREEING_SHARE = 15, 0.36
+_AGREEING, _AGREEING_SHARE = 15, 0.49
 #: Largest distance, in pixels, between keypoints that agree.
 _AGREEING_PIXELS = 5.0
 #: Number of most similar photos whose keypoints are compared one by one with an image's.

@@ -17,7 +17,7 @@ from release.files import Contents, listed
 from release.guessing import spellings
 from release.journal import KEPT
 from release.ledger import Ledger
-from release.recognition import Gallery, recognised
+from release.recognition import Gallery, proportion, recognised
 from release.structure import CLEAR, COARSE, Held
 
 #: In a release that follows each photo, images that show a photo as coarsely as filters leave it are no finding if they
@@ -78,9 +78,14 @@ class Comparison:
         return detection.detect(self.images)
 
     @cached_property
+    def photos_seen(self) -> list[detection.Detections]:
+        """The faces in the photos, of each part."""
+        return [detection.detect(part) for part in self.parts]
+
+    @cached_property
     def landmarks(self) -> np.ndarray:
         """Landmarks of the photos: (g, 68, 2)."""
-        return np.concatenate([detection.detect(part).landmarks for part in self.parts])
+        return np.concatenate([seen.landmarks for seen in self.photos_seen])
 
     @cached_property
     def held(self) -> Held:
@@ -103,7 +108,8 @@ class Comparison:
     def recognised(self) -> tuple[np.ndarray, int]:
         """Whether anyone is recognised in each image, bool (c,), and the number of views that were not searched."""
         k = self.contents.manifest.get("k") or 2
-        return recognised(self.images, self.seen, self.galleries, self.held, k)
+        typical = np.median([proportion(box) for seen in self.photos_seen for box in seen.boxes])
+        return recognised(self.images, self.seen, self.galleries, float(typical), k)
 
 
 def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:

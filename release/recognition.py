@@ -10,11 +10,9 @@ import numpy as np
 
 import centerface
 import detection
-import dlib_network
-import embedding
 import recognisers
 from datasets import Faces
-from release.structure import Held, layers, proportion
+from release.structure import layers
 
 #: k -> (limit of the distance to the nearest person, limit of its ratio to that of the second nearest). Distances are
 #: shares of the median distance between photos of different people. A face counts as recognised below either limit. Of
@@ -25,12 +23,12 @@ _FARTHEST = 0.66
 #: Median distance between dlib's descriptors of different ORL people, for originals of one person.
 _DLIB_STRANGERS = 0.755
 
-#: Faces whose width and height differ by this factor from the typical proportions are described unstretched, too.
-_STRETCHED = 1.2
+#: Faces whose boxes differ by this factor from the typical proportions are described unstretched, too.
+_STRETCHED = 1.17
 #: Images in which no face is found are searched again with these widths, rotations in degrees, and as negatives.
 _WIDTHS, _ROTATIONS = (1 / 1.5, 1.5), (-45, 45)
-#: Hidden layers and images without a face are searched in at most this many ways in all, for faces of this score.
-_MOST_SEARCHES, _CLEAR_FACE = 1000, 0.5
+#: Views are searched for faces of this score, and at most this many in all.
+_CLEAR_FACE, _MOST_SEARCHES = 0.5, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +82,7 @@ def recognised(
     images: Sequence[np.ndarray],
     seen: detection.Detections,
     galleries: Sequence[Gallery],
-    held: Held,
+    typical: float,
     k: int,
 ) -> tuple[np.ndarray, int]:
     """Whether anyone is recognised in each image or in what it hides, and the number of views that were not searched.
@@ -96,8 +94,8 @@ def recognised(
         The faces in the images.
     galleries : sequence of Gallery
         The first one by dlib, which describes all views; the others describe the images.
-    held : Held
-        For the typical proportions of faces.
+    typical : float
+        Width of the photos' boxes as a share of their height.
     k : int
         Number of people behind each surrogate.
 
@@ -109,65 +107,60 @@ def recognised(
     result = np.zeros(len(images), dtype=bool)
     for gallery in galleries:
         result |= seen.found & gallery.recognised(gallery.describe(images), k)
-    # Faces that were found, as negatives and unstretched.
-    chips, of = [], []
-    for i in np.flatnonzero(seen.found & ~result):
-        for image, points in _face_views(images[i], seen.landmarks[i], held.proportion):
-            chips.append(embedding.face_chip(image, points, dlib_network.CHIP_SIZE))
-            of.append(i)
-    _mark(result, of, chips, galleries[0], k)
-    # What was not found, and layers that show something else.
-    views, of = [], []
-    for i in np.flatnonzero(~result):
-        plain, hidden = layers(images[i])
-        further = [_stretch(layer) for layer in (*plain[1:], *hidden)]
-        further += [] if seen.found[i] else _image_views(images[i])
-        views += further
-        of += [i] * len(further)
-    n_skipped = max(0, len(views) - _MOST_SEARCHES)
-    rows = [
-        j for j, view in enumerate(views[:_MOST_SEARCHES]) if len(centerface.search(view, _CLEAR_FACE)[0])
+    views = [
+        (i, view)
+        for i in np.flatnonzero(~result)
+        for view in _views(images[i], proportion(seen.boxes[i]) / typical if seen.found[i] else None)
     ]
-    if rows:
-        landmarks = detection.detect([views[j] for j in rows]).landmarks
-        chips = [
-            embedding.face_chip(views[j], points, dlib_network.CHIP_SIZE)
-            for j, points in zip(rows, landmarks, strict=True)
-        ]
-        _mark(result, [of[j] for j in rows], chips, galleries[0], k)
+    n_skipped = max(0, len(views) - _MOST_SEARCHES)
+    views = [(i, view) for i, view in views[:_MOST_SEARCHES] if _score(view) > _CLEAR_FACE]
+    if views:
+        rows, clear = zip(*views, strict=True)
+        nearer = galleries[0].recognised(galleries[0].describe(clear), k)
+        result[np.array(rows)[nearer]] = True
     return result, n_skipped
 
 
-def _mark(
-    result: np.ndarray, of: Sequence[int], chips: Sequence[np.ndarray], gallery: Gallery, k: int
-) -> None:
-    """Mark the images of chips in which dlib recognises someone."""
-    for start in range(0, len(chips), 16):
-        drawn = dlib_network.describe_chips(np.stack(chips[start : start + 16]))
-        result[of[start : start + 16]] |= gallery.recognised(drawn, k)
+def proportion(box: np.ndarray) -> float:
+    """Width of a box (left, top, right, bottom) as a share of its height."""
+    return float((box[2] - box[0]) / max(box[3] - box[1], 1e-6))
 
 
-def _face_views(
-    image: np.ndarray, landmarks: np.ndarray, typical: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A found face as a negative, and unstretched if it is stretched, with landmarks."""
-    views = [(255 - image, landmarks)]
-    factor = proportion(landmarks) / typical
-    if not 1 / _STRETCHED <= factor <= _STRETCHED:
-        views.append(_widened(image, 1 / max(factor, 0.1), landmarks))
+def _score(image: np.ndarray) -> float:
+    """How sure the detector is of the clearest face."""
+    return float(centerface.search(np.ascontiguousarray(image), 0.2)[1].max(initial=0.0))
+
+
+def _views(image: np.ndarray, stretch: float | None) -> list[np.ndarray]:
+    """What else an image could show: its layers, and the image as a negative, unstretched or rotated.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+    stretch : float or None
+        Proportions of its face as a share of the typical ones; None if no face was found.
+    """
+    plain, hidden = layers(image)
+    views = [_stretch(layer) for layer in (*plain[1:], *hidden)]
+    if stretch is None:
+        return [*views, *_image_views(image)]
+    if not 1 / _STRETCHED <= stretch <= _STRETCHED:
+        views.append(_widened(image, 1 / stretch))
+    if _score(255 - image) > _score(image):  # the image is a negative
+        views.append(255 - image)
     return views
 
 
-def _widened(image: np.ndarray, factor: float, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    width = max(1, round(image.shape[1] * factor))
-    return cv2.resize(image, (width, image.shape[0])), landmarks * [width / image.shape[1], 1]
+def _widened(image: np.ndarray, factor: float) -> np.ndarray:
+    width = int(np.clip(round(image.shape[1] * factor), 1, 4 * image.shape[1]))
+    return cv2.resize(image, (width, image.shape[0]))
 
 
 def _image_views(image: np.ndarray) -> list[np.ndarray]:
     """An image without a face as a negative, narrower and wider, and rotated."""
     height, width = image.shape[:2]
     views = [255 - image]
-    views += [cv2.resize(image, (max(1, round(width * factor)), height)) for factor in _WIDTHS]
+    views += [_widened(image, factor) for factor in _WIDTHS]
     for degrees in _ROTATIONS:
         turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
         views.append(cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REPLICATE))

@@ -99,16 +99,16 @@ class _Limits:
 
 
 _LIMITS = {
-    "grey": _Limits(0.76, 0.86, 0.92, 0.965),
-    "same blocks": _Limits(0.19, 0.41, 0.41, 0.7),
-    "edges": _Limits(0.66, 0.7, 0.7, 0.92),
-    "lines": _Limits(0.6, 0.66, 0.7, 0.8),
-    "contours": _Limits(0.57, 0.65, 0.7, 0.7),
-    "few black": _Limits(0.68, 0.75, 0.9, 0.87),
-    "half black": _Limits(0.75, 0.8, 0.9, 0.89),
-    "most black": _Limits(0.73, 0.8, 0.9, 0.85),
+    "grey": _Limits(0.76, 0.925, 0.925, 0.965),
+    "same blocks": _Limits(0.19, 0.41, 0.41, 0.8),
+    "edges": _Limits(0.77, 0.77, 0.77, 0.92),
+    "lines": _Limits(0.64, 0.66, 0.7, 0.8),
+    "contours": _Limits(0.6, 0.65, 0.7, 0.7),
+    "few black": _Limits(0.69, 0.75, 0.9, 0.87),
+    "half black": _Limits(0.75, 0.83, 0.9, 0.89),
+    "most black": _Limits(0.75, 0.83, 0.9, 0.85),
 }
-_LEAD = 0.15
+_LEAD = 0.18
 
 
 class Held:
@@ -124,8 +124,6 @@ class Held:
     def __init__(self, photos: Sequence[np.ndarray], landmarks: np.ndarray, identities: np.ndarray):
         self.identities = identities
         self.template = _template(landmarks)
-        #: Typical width of a face as a share of its height.
-        self.proportion = float(np.median([proportion(points) for points in landmarks]))
         frames = [
             (_grey(photo), _face_area(photo, points)) for photo, points in zip(photos, landmarks, strict=True)
         ]
@@ -308,12 +306,6 @@ def _template(landmarks: np.ndarray) -> np.ndarray:
     outline = detection.add_forehead(mean)
     low, high = outline.min(axis=0), outline.max(axis=0)
     return (mean - low) / np.maximum(high - low, 1e-6) * (_FACE_SIDE - 5) + 2
-
-
-def proportion(landmarks: np.ndarray) -> float:
-    """Width of a face as a share of its height."""
-    width, height = np.ptp(landmarks, axis=0)
-    return float(width / max(height, 1e-6))
 
 
 def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
