@@ -14,7 +14,12 @@ FLAVOUR := $(if $(GPU),gpu,cpu)
 STAMP := .venv/installed-$(FLAVOUR)
 PY := .venv/bin/python
 NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults app
-RUN_NOTEBOOK = $(PY) -m papermill --no-log-output --progress-bar --cwd .
+# Results show photos: only their owner can read them.
+RUN_NOTEBOOK = umask 077 && ANONFACES_QUIET=1 $(PY) -m papermill --no-log-output --progress-bar --cwd .
+
+# Other installations of Python and Jupyter must not provide the modules and the kernel.
+unexport JUPYTER_PATH PYTHONHOME PYTHONPATH PYTHONSAFEPATH
+export JUPYTER_PREFER_ENV_PATH := 1
 
 .PHONY: help experiments experiments-full test test-full lint imports lab app notebooks docs recogniser clean
 .DEFAULT_GOAL := help
@@ -40,13 +45,13 @@ experiments experiments-full: $(STAMP)
 	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
 	@$(PY) -m evaluation "$(DATA)" --people "$(PEOPLE)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
 		--embeddings "$(EMBEDDING)" --partitioners "$(PARTITIONER)" --anonymizers "$(ANONYMIZER)"
-	@mkdir -p outputs/notebooks
+	@umask 077 && mkdir -p outputs/notebooks && chmod -R go= outputs/notebooks
 	@echo "[2/3] NumericalExperiments.ipynb"
-	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb \
+	@$(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb \
 		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -r k_range "$(K)" -r seeds "$(SEED)" \
 		-r embeddings "$(EMBEDDING)" -r partitioners "$(PARTITIONER)" -r anonymizers "$(ANONYMIZER)"
 	@echo "[3/3] VisualizingResults.ipynb"
-	@ANONFACES_QUIET=1 $(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb \
+	@$(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb \
 		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -p seed $(firstword $(subst $(comma), ,$(SEED)))
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
@@ -74,7 +79,7 @@ test-full: $(STAMP) lint
 
 # Containers often run as root, which Jupyter refuses by default.
 lab: $(STAMP)
-	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	@umask 077 && .venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(STAMP)
 	@$(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"

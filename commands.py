@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _DONE, _CHECK_FAILED, _BAD_REQUEST, _INTERRUPTED = 0, 1, 2, 130
 
@@ -42,14 +44,16 @@ def run_command(
     -------
     int
         0 done; 1 done, but a check failed; 2 bad request; 130 interrupted. Errors go to standard error as
-        ``PROG: error: MESSAGE``, the form of argparse.
+        ``PROG: error: MESSAGE``, the form of argparse. Only their owner can read the files that the command writes, if
+        it does not decide otherwise.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names that are no text
     options = parser.parse_args(arguments)
     try:
-        passed = (run or options.run)(options)
+        with _private_files():
+            passed = (run or options.run)(options)
     except (ValueError, TypeError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return _BAD_REQUEST
@@ -57,3 +61,13 @@ def run_command(
         print("Interrupted. Finished work is saved; run the same command again to resume.", file=sys.stderr)
         return _INTERRUPTED
     return _CHECK_FAILED if passed is False else _DONE
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """Make new files and folders readable by their owner alone: many show photos or what is derived from them."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

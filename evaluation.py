@@ -12,9 +12,11 @@ that match the surrogate.
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
 import itertools
 import json
+import os
 import sys
 import uuid
 import warnings
@@ -29,6 +31,7 @@ import pandas as pd
 import anonymizer
 import attacks
 import checks
+import datasets
 import detection
 import embedding
 import measures
@@ -44,7 +47,7 @@ __all__ = [
     "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "attack_table",
     "audit", "cluster_distances", "compare", "evaluate", "fairness_table", "fitting", "load_table", "measure",
     "pair_distances", "partition_people", "partitioner", "photo_privacy", "reference", "release_images",
-    "save_table", "sweep", "utility_table",
+    "save_table", "sweep", "table_stem", "utility_table",
 ]  # fmt: skip
 
 #: The baselines in every table.
@@ -58,6 +61,9 @@ _PARALLEL_TASKS = 4
 
 #: At most this many photos enter the distances of all pairs.
 _N_PAIR_PHOTOS = 2000
+
+#: The record of the data set behind each name of tables, and how many digits of its key are kept.
+_DATA_SETS, _KEY_DIGITS = "data_sets.json", 8
 
 #: Default values of the fixed parts while one of the three varies.
 _REFERENCE = {"embedding": "dlib", "partitioner": "ward", "anonymizer": "aam"}
@@ -242,7 +248,7 @@ def _in_parallel(
     entries = [dict(registry) for registry in _registries()]
     calls = (joblib.delayed(_run_task)(entries, function, arguments) for arguments in tasks)
     jobs = n_jobs if len(tasks) >= _PARALLEL_TASKS else 1
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator" if ordered else "generator_unordered")(calls)
+    results = utils.run_parallel(calls, jobs, return_as="generator" if ordered else "generator_unordered")
     with warnings.catch_warnings():
         # joblib mistakes a worker that holds a network for a memory leak and replaces it; no task is lost.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
@@ -607,6 +613,64 @@ def photo_privacy(
 # ----------------------------------------------------------------------------------------------------------
 # Tables on disk
 # ----------------------------------------------------------------------------------------------------------
+
+
+def table_stem(name: str, key: str, folder: str | Path) -> str:
+    """Return how the files of a data set's tables and figures start: its name, but never that of another data set.
+
+    If tables of other data are in the folder under this name, such as those of another folder ``photos``, the start of
+    the key is added. The file ``data_sets.json`` in the folder records whose each name is.
+
+    Parameters
+    ----------
+    name : str
+        For faces, ``faces.source``.
+    key : str
+        For faces, ``faces.set_key``.
+    folder : str or Path
+        The folder of the tables; it is created.
+
+    Raises
+    ------
+    ValueError
+        If the record is damaged.
+    OSError
+        If the folder cannot be written to.
+
+    Examples
+    --------
+    >>> import datasets, evaluation
+    >>> faces = datasets.load_faces("orl")
+    >>> evaluation.table_stem(faces.source, faces.set_key, "outputs")
+    'orl'
+    """
+    folder, key = Path(folder), key[:_KEY_DIGITS]
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder}: cannot be written to; choose another folder for the tables")
+    path = folder / _DATA_SETS
+    try:
+        owners = dict(utils.parse_json(path.read_bytes())) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: damaged ({error}); remove it, and the tables in its folder or their names"
+        ) from None
+    if name in datasets.DATASETS:
+        owner = datasets.built_in(name).set_key[:_KEY_DIGITS]
+    else:
+        owner = owners.get(name) or _unknown_owner(name, folder, owners)
+    stem = name if owner in (None, key) else f"{name}-{key}"
+    if owners.get(stem) != key and stem not in datasets.DATASETS:
+        content = json.dumps({**owners, stem: key}, indent=1)
+        utils.save_atomic(path, lambda file: file.write(content.encode()))
+    return stem
+
+
+def _unknown_owner(name: str, folder: Path, owners: Iterable[str]) -> str | None:
+    """Return "unknown" if the folder holds tables under a name that has no recorded owner, else None."""
+    tables = [path.name for path in folder.glob(f"{glob.escape(name)}_*.csv")]
+    known = tuple(f"{owner}_" for owner in owners)
+    return "unknown" if any(not table.startswith(known) for table in tables) else None
 
 
 def save_table(table: pd.DataFrame, path: str | Path) -> None:

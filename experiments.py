@@ -257,6 +257,7 @@ def _run(chosen: argparse.Namespace) -> None:
     how = {"random_state": seeds[0], "n_jobs": chosen.jobs}  # of the photos, and of what is attacked
     faces = datasets.load_faces(chosen.source, per_identity=1, random_state=seeds[0], people=chosen.people)
     print(faces)
+    stem = evaluation.table_stem(faces.source, faces.set_key, chosen.output)
     table = run_grid(faces, chosen.grid, **names, k_values=k_values, random_state=seeds, n_jobs=chosen.jobs)
     released = restrict(LOOKED_INTO[chosen.grid](faces, k_values), **names)
     tables = {
@@ -265,6 +266,6 @@ def _run(chosen: argparse.Namespace) -> None:
         f"{chosen.grid}_utility": evaluation.utility_table(faces, released, **how),
     }
     for name, table in tables.items():
-        path = chosen.output / f"{faces.source}_{name}.csv"
+        path = chosen.output / f"{stem}_{name}.csv"
         evaluation.save_table(table, path)
         print(f"{len(table)} rows -> {path}")

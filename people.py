@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+import utils
 from checks import ParameterError, check_number
 from distances import mean_of_groups
 
@@ -122,9 +123,13 @@ def check_descriptors(X: ArrayLike) -> np.ndarray:
 
 
 def number_people(identities: Sequence | None, rows: int) -> np.ndarray:
-    """Number people in the order in which they first appear, int64 (rows,); without identities each row is a person."""
+    """Number people in the order in which they first appear, int64 (rows,); without identities each row is a person.
+
+    Names that look the same are one person: see `utils.tidy_name`.
+    """
     if identities is None:
         return np.arange(rows)
+    identities = [utils.tidy_name(str(one)) if isinstance(one, str) else one for one in identities]
     numbers = number_values("identities", identities, rows)
     if (numbers < 0).any():
         raise ParameterError("identities must name a person for every row, got a missing value")

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Callable
 
 from sklearn.utils import check_random_state
@@ -22,6 +23,7 @@ from storage.descriptions import parse_json
 from storage.encodings import load_encodings, save_encodings
 from storage.keys import content_key, source_key
 from storage.packages import find_dlib_model, find_package_file, package_files
+from storage.parallel import run_parallel
 from storage.pickles import PickledObject, load_pickle
 from storage.progress import progress
 from storage.saving import save_atomic
@@ -30,8 +32,8 @@ __all__ = [
     "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json",
     "cached_rows", "check_random_state", "content_key", "find_dlib_model", "find_package_file",
     "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "one_thread",
-    "package_files", "parse_json", "per_thread", "progress", "save_arrays", "save_atomic", "save_encodings",
-    "source_key",
+    "package_files", "parse_json", "per_thread", "progress", "run_parallel", "save_arrays", "save_atomic",
+    "save_encodings", "source_key", "tidy_name",
 ]  # fmt: skip
 
 
@@ -63,6 +65,22 @@ def one_thread(function: Callable) -> Callable:
             return function(*args, **kwargs)
 
     return limited
+
+
+def tidy_name(name: str) -> str:
+    """Return a person's name in one form, so that names that look the same are equal.
+
+    Accents and letters are composed (Unicode's form NFC), invisible characters are removed, and white space becomes one
+    space between words. A name without visible characters stays as it is.
+
+    Examples
+    --------
+    >>> import utils
+    >>> utils.tidy_name(" Zoe\u0308  Meier ")
+    'Zoë Meier'
+    """
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFC", " ".join(visible.split())) or name
 
 
 def import_quietly(*names: str) -> None:

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster import hierarchy
 
+import utils
 from embedding import PAPER_THRESHOLD
 from labels import BASELINE_GREY, COLOURS, MARKERS, REFERENCE_LINE, STYLE, label, line_style
 from pictures import clusters_with_surrogates, contact_sheet, image_grid, people_and_surrogates, style_mixing
@@ -74,7 +75,7 @@ def result(sentence: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG (300 dpi) and as PDF; the same figure gives the same bytes.
+    """Write a figure as PNG (300 dpi) and as PDF, readable by you alone; the same figure gives the same bytes.
 
     Parameters
     ----------
@@ -87,8 +88,11 @@ def save(figure: Figure, path: str | Path) -> None:
         path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
-        figure.savefig(path.with_name(f"{path.name}.png"), metadata={})
-        figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
+        for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+            utils.save_atomic(
+                path.with_name(f"{path.name}.{kind}"),
+                lambda file, kind=kind, data=metadata: figure.savefig(file, format=kind, metadata=data),
+            )
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from training.training_set import prepare
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train a network on photos; Ctrl-C stops it, --resume continues."""
+    """Train a network on photos; Ctrl-C stops it, the same command continues."""
     settings = read_settings(options, UpConvolutionSettings)
     out = output_file(options, CNN.BUNDLED.parent, ".keras")
     faces = datasets.load_faces(options.source, people=options.people)

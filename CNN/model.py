@@ -61,6 +61,8 @@ class FaceNetwork:
         Names of the photos that were held out from training.
     landmarks : ndarray of float64, shape (68, 2), or None
         The 68 landmarks of a typical face as drawn by the network, x and y in its pixels.
+    known_photos : dict of str to str
+        The name of each photo that it was trained with, held-out photos included, by its key: see `datasets.photo_key`.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class FaceNetwork:
     nuisance_codes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     held_out: list[str] = field(default_factory=list)
     landmarks: np.ndarray | None = None
+    known_photos: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.identities = [str(name) for name in self.identities]
@@ -224,7 +227,7 @@ class FaceNetwork:
         plain = build(self.architecture)  # in float32, whatever the precision of the training
         plain.set_weights(self.network.get_weights())
         description = {"architecture": asdict(self.architecture)}
-        description |= {name: getattr(self, name) for name in _DESCRIBED}
+        description |= {name: getattr(self, name) for name in (*_DESCRIBED, "known_photos")}
         arrays = {"photo_people": self.photo_people, "nuisance_codes": self.nuisance_codes}
         if self.landmarks is not None:
             arrays["landmarks"] = self.landmarks
@@ -268,6 +271,7 @@ def load_keras(path: str | Path) -> FaceNetwork:
             photo_people=arrays["photo_people"].astype(np.int64),
             nuisance_codes=arrays["nuisance_codes"].astype(np.float32),
             landmarks=arrays.get("landmarks"),
+            known_photos=dict(description.get("known_photos", {})),  # the bundled file has none
             **{name: kind(description[name]) for name, kind in _DESCRIBED.items()},
         )
         _check_parts(loaded)

@@ -20,6 +20,7 @@ import tensorflow as tf
 from checks import Number
 from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
+from datasets import photo_key
 from training.loop import Natural, Positive, TrainingLoop, TrainingSettings, Weight
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet
@@ -153,7 +154,13 @@ class UpConvolutionTrainer(TrainingLoop):
             codes[:, : self.architecture.input_sizes.get("nuisance", 0)],
             [photos.names[row] for row in self.held_out_rows],
             photos.landmarks,
+            self._known_photos(),
         )
+
+    def _known_photos(self) -> dict[str, str]:
+        """Name of each photo, held-out ones included, by its key."""
+        people = [self.photos.identities[person] for person in self.photos.people]
+        return dict(zip(map(photo_key, self.photos.keys, people), self.photos.names, strict=True))
 
     def save(self, out: Path) -> None:
         """Write the network."""

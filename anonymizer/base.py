@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+import datasets
 import detection
 import utils
 from checks import ParameterError, check_array, check_number
@@ -47,7 +48,7 @@ class Anonymizer(ABC):
     k_anonymous : bool
         Whether all members of a cluster can share one image, byte for byte.
     trained_on : str or None
-        The only data set that it fits with its bundled network; None if it fits all.
+        The only data set whose photos it fits with its bundled network; None if it fits all photos.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Anonymizer(ABC):
     @classmethod
     def fits(cls, faces: Faces) -> bool:
         """Return whether it can be made for these faces without options or further files."""
-        return cls.trained_on in (None, faces.source)
+        return cls.trained_on is None or datasets.is_built_in(faces, cls.trained_on)
 
     @cached_property
     def landmarks(self) -> np.ndarray:

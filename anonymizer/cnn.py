@@ -3,7 +3,8 @@
 Meden, Emersic, Struc and Peer, "k-Same-Net: k-anonymity with generative deep neural networks for face
 deidentification", Entropy 20(1):60, 2018. In the paper, the network is trained on proxy identities, disjoint from the
 people to protect, and a cluster gets a mixture of the k nearest proxies: the option `proxy`. Without this option, the
-network must have been trained on the people themselves.
+network must have been trained on the people themselves, and on these photos of them or with these held out: people are
+recognised by their photos' pixels, because another data set may use the same names.
 
 The package `CNN` is imported inside functions because it loads TensorFlow, which takes seconds.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+import datasets
 import embedding
 import frame
 import utils
@@ -40,7 +42,8 @@ class UpConvolution(Surrogates):
         ``{"nu": "s1/3.pgm"}`` for the pose and expression of a training photo. ``"members"`` uses the mean pose and
         expression of the members' photos. The default is neutral and frontal.
     identities : sequence of str, optional
-        The person for each position of the identity code, for files that do not name them (released ``.h5`` files).
+        The person for each position of the identity code, for files that do not name them (released ``.h5`` files), or
+        for other photos of the same people. The names are then trusted.
 
     Attributes
     ----------
@@ -91,20 +94,31 @@ class UpConvolution(Surrogates):
 
     def _check_known(self, given: bool) -> None:
         """Raise ValueError if the network was not trained on these people."""
-        unknown = sorted(set(self.faces.people) - set(self.model.identities))
-        same_source = given or self.faces.source == self.model.dataset
-        if same_source and not unknown:
-            return
-        reason = (
-            f"does not know {len(unknown)} of the people (first: {unknown[0]})"
-            if same_source
-            else f"was trained on {self.model.dataset or 'unknown people'}, not on {self.faces.source}"
-        )
+        people = sorted(set(self.faces.people) - set(self.model.identities))
+        if people:
+            reason = f"does not know {len(people)} of the people (first: {people[0]})"
+        else:
+            unknown = [
+                name for name, known in zip(self.faces.names, self._known_names, strict=True) if not known
+            ]
+            if given or not unknown:
+                return
+            reason = f"does not know {len(unknown)} of the {len(self.faces)} photos (first: {unknown[0]})"
         raise ValueError(
-            f"the network {self.weights_path.name} {reason}; train one with: python -m CNN train SOURCE "
-            "--out CNN/output/NAME.keras, and pass weights='CNN/output/NAME.keras'; or pass proxy=10 to replace each "
-            "person by the mean of the 10 nearest people that the network knows"
+            f"the network {self.weights_path.name} was trained on {self.model.dataset or 'unknown people'} and "
+            f"{reason}; train one with: python -m CNN train SOURCE --out CNN/output/NAME.keras, and pass "
+            "weights='CNN/output/NAME.keras'; or pass proxy=10 to replace each person by the mean of the 10 nearest "
+            "people that the network knows"
         )
+
+    @cached_property
+    def _known_names(self) -> list[str | None]:
+        """The name under which the network knows each photo with its person, None for photos that it does not know."""
+        known = self.model.known_photos
+        if not known and self.model.dataset in datasets.DATASETS:  # the bundled network
+            trained_on = datasets.built_in(self.model.dataset)
+            known = dict(zip(trained_on.photo_keys, trained_on.names.tolist(), strict=True))
+        return [known.get(key) for key in self.faces.photo_keys]
 
     def _options(self) -> dict:
         return {
@@ -189,8 +203,9 @@ class UpConvolution(Surrogates):
     def nuisance(self, i: int) -> np.ndarray:
         """Return the nuisance code of photo `i`, learnt in training or fitted to the photo: float32 (m,)."""
         i = self._row(i)
-        if self.proxy == 0:
-            known = self.model.nuisance_of(self.faces.names[i])
+        name = self._known_names[i]
+        if self.proxy == 0 and name is not None:
+            known = self.model.nuisance_of(name)
             if known is not None:
                 return known
         code = utils.source_key(__name__)

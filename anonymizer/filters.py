@@ -15,10 +15,13 @@ from checks import check_number
 from datasets import Faces
 
 _GREY = 127
+#: Landmarks are of no use if one is further away than this many times the photo's longer side, or if the face that they
+#: outline covers less than this share of the photo.
+_FARTHEST, _LEAST_SHARE = 10, 1e-3
 
 
 class _FaceFilter(PhotoFilter):
-    """Changes the face including the forehead, or the whole photo if no face was found."""
+    """Changes the face including the forehead, or the whole photo if no face was found there."""
 
     def __init__(self, faces: Faces):
         super().__init__(faces)
@@ -27,11 +30,12 @@ class _FaceFilter(PhotoFilter):
     def _face(self, image: np.ndarray, i: int) -> tuple[np.ndarray, float]:
         """Return the mask of the face, float32 (h, w, 1) of 0 and 1, and its width in pixels."""
         height, width = image.shape[:2]
-        if not self.found[i]:
-            return np.ones((height, width, 1), dtype=np.float32), float(width)
-        outline = cv2.convexHull(np.rint(detection.add_forehead(self.landmarks[i])).astype(np.int32))
         area = np.zeros((height, width), dtype=np.uint8)
-        cv2.fillConvexPoly(area, outline, 1)
+        points = detection.add_forehead(self.landmarks[i])
+        if self.found[i] and (np.abs(points) < _FARTHEST * max(height, width)).all():  # not for NaN
+            cv2.fillConvexPoly(area, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
+        if area.mean() < _LEAST_SHARE:
+            return np.ones((height, width, 1), dtype=np.float32), float(width)
         return area[..., None].astype(np.float32), float(np.ptp(self.landmarks[i][:, 0]))
 
 

@@ -78,7 +78,8 @@ class StyleMixing(Surrogates):
         W+ codes of the photos: a folder of ``.npy`` files named after the photos (see ``python -m stylegan project``),
         or an array (n, num_layers, w_dim). By default, codes come from the file next to the network for its training
         photos (``NAME-codes.npz``), and from its encoder for all others (``NAME-encoder.npz``); without an encoder,
-        from the folder ``datasets/stylegan_data/latent_vectors/SOURCE``.
+        from the folder ``datasets/stylegan_data/latent_vectors/SOURCE``. Photos are recognised by their pixels: codes
+        of other photos with the same names are refused.
     mix : {"mean", "adjusted", "random"}
         See the module's docstring. The last two aim at a re-identification rate of at most 1/k in each cluster.
     as_published : bool, default False
@@ -102,7 +103,7 @@ class StyleMixing(Surrogates):
     FileNotFoundError
         If the network does not exist, or has neither an encoder nor codes.
     ValueError
-        If an option is out of range, or the codes do not match the network and the photos.
+        If an option is out of range, or the codes do not match the network or were made for other photos.
     """
 
     name = "stylegan"
@@ -158,15 +159,16 @@ class StyleMixing(Surrogates):
             encoder, given = _beside(self.network_path, "encoder"), code_folder.CODES / self.faces.source
             if encoder.is_file():
                 return self._known_or_encoded()
-            if not given.is_dir():
+            if not code_folder.read_photo_keys(given):
                 raise FileNotFoundError(
                     f"the network {self.network_path.name} has no W+ codes for these photos: neither an encoder "
-                    f"({encoder.name}) nor a folder {given.name} in {given.parent.name}; make codes with: "
+                    f"({encoder.name}) nor a folder {given.name} in {given.parent.name} that says for which photos its "
+                    "codes were made; make codes with: "
                     "python -m stylegan project PHOTOS OUT --network FILE, and pass codes='OUT'"
                 )
 
         if isinstance(given, str | Path):
-            return code_folder.read_codes(Path(given), self.faces.names, self.network)
+            return code_folder.read_codes(Path(given), self.faces.names, self.network, self.faces.image_keys)
         return self._checked_codes(given)
 
     def _checked_codes(self, codes) -> np.ndarray:
@@ -175,13 +177,15 @@ class StyleMixing(Surrogates):
 
     def _known_or_encoded(self) -> np.ndarray:
         """Take the codes stored next to the network for its training photos, and encode all other photos."""
-        from stylegan import alignment, encoder
+        from stylegan import alignment, code_folder, encoder
 
-        kept = _kept_codes(_beside(self.network_path, "codes"), self.network)
-        code_of = kept if self.faces.source == self.network.description.get("dataset") else {}
-        blank = np.zeros((self.network.num_layers, self.network.w_dim), dtype=np.float32)
-        codes = np.stack([code_of.get(name, blank) for name in self.faces.names.tolist()])
-        others = [i for i, name in enumerate(self.faces.names.tolist()) if name not in code_of]
+        shape = (self.network.num_layers, self.network.w_dim)
+        code_of = code_folder.read_kept_codes(
+            _beside(self.network_path, "codes"), self.network.description.get("dataset"), shape
+        )
+        keys, blank = self.faces.image_keys, np.zeros(shape, dtype=np.float32)
+        codes = np.stack([code_of.get(key, blank) for key in keys])
+        others = [i for i, key in enumerate(keys) if key not in code_of]
         if others:
             images = [self.faces.images[i] for i in others]
             pictures = alignment.align(images, self.landmarks[others], self.network).images
@@ -269,18 +273,6 @@ def _key(members: np.ndarray, weights: np.ndarray) -> tuple:
 
 def _beside(network: Path, what: str) -> Path:
     return network.with_name(f"{network.stem}-{what}.npz")
-
-
-def _kept_codes(path: Path, network) -> dict[str, np.ndarray]:
-    """Read the codes of photos by name from a file next to the network; empty if it does not exist."""
-    if not path.is_file():
-        return {}
-    arrays = utils.load_arrays(path)
-    names, codes = arrays.get("names"), arrays.get("codes")
-    wanted = (0 if names is None else len(names), network.num_layers, network.w_dim)
-    if names is None or codes is None or codes.shape != wanted or not np.isfinite(codes).all():
-        raise ValueError(f"{path}: must hold names and finite codes of shape (n, {wanted[1]}, {wanted[2]})")
-    return dict(zip(map(str, names), codes.astype(np.float32), strict=True))
 
 
 # ----------------------------------------------------------------------------------------------------------

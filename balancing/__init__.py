@@ -29,6 +29,9 @@ _EFFORTS = {
     "best": lambda people: max(200 * people, min(60_000 * people, 60_000_000)),
 }
 
+# A move chooses among all members of a cluster: of larger clusters than this, fewer moves reach the same.
+_LARGE_CLUSTER = 100
+
 
 @on_people
 def balanced_partition(
@@ -61,7 +64,8 @@ def balanced_partition(
         The same seed and effort give the same labels.
     effort : {"fast", "default", "best"} or int
         Annealing moves: "fast" 100 per person; "default" 7 million in total, but 100 to 10,000 per person; "best" 60
-        million in total, but 200 to 60,000 per person; or the total number. Time grows as moves * k * d.
+        million in total, but 200 to 60,000 per person; these numbers fall as 100 / k for k above 100. Or the total
+        number. Time grows as moves * k * d.
     objective : {"sse", "diameter"}
         Sum of squared distances to the cluster's mean, or sum of the largest distances between two members
         of a cluster. "diameter" starts from the result of "sse" and uses local search only.
@@ -111,7 +115,7 @@ def balanced_partition(
     """
     if isinstance(effort, str):
         check_known("effort", effort, _EFFORTS)
-        effort = _EFFORTS[effort](len(people.descriptors))
+        effort = int(_EFFORTS[effort](len(people)) * min(1.0, _LARGE_CLUSTER / people.cluster_size))
     moves = int(check_number("effort", effort, int, at_least=0))
     check_known("objective", objective, OBJECTIVES)
     check_number("pieces", pieces, int, at_least=1)

@@ -103,7 +103,9 @@ def solve(
 
 def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
     """Bisect into pieces, solve these in parallel, then let people swap across the borders."""
-    from joblib import Parallel, delayed
+    from joblib import delayed
+
+    import utils
 
     # Bisect, and order the rows by piece.
     generator = np.random.default_rng(seed)
@@ -114,10 +116,11 @@ def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
     # Solve each piece with its share of the moves.
     seeds = generator.integers(1, 2**62, size=len(cuts) - 1)
     parts = zip(pairwise(starts), pairwise(cuts), seeds, strict=True)
-    solved = Parallel(n_jobs=n_jobs)(
+    tasks = (
         delayed(_solve_piece)(rows[a:b], sizes[first:last], moves * int(b - a) // len(rows), int(piece_seed))
         for (a, b), (first, last), piece_seed in parts
     )
+    solved = utils.run_parallel(tasks, n_jobs)
     labels = np.concatenate([part + first for part, first in zip(solved, cuts[:-1], strict=True)])
     # Swap across the borders.
     if kernels.numba is not None:

@@ -10,7 +10,18 @@
 <Faces orl: 40 photos of 40 people, 112x92 grey; 360 other photos>
 """
 
-from datasets.faces import Faces, ImageFiles, is_grey
-from datasets.sources import DATASETS, PEOPLE, add_people_option, load_faces
+from datasets.faces import Faces, ImageFiles, is_grey, photo_key
+from datasets.sources import (
+    DATASETS,
+    PEOPLE,
+    add_people_option,
+    built_in,
+    is_built_in,
+    load_faces,
+    warn_of_alike,
+)
 
-__all__ = ["DATASETS", "PEOPLE", "Faces", "ImageFiles", "add_people_option", "is_grey", "load_faces"]
+__all__ = [
+    "DATASETS", "PEOPLE", "Faces", "ImageFiles", "add_people_option", "built_in", "is_built_in", "is_grey",
+    "load_faces", "photo_key", "warn_of_alike",
+]  # fmt: skip

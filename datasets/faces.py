@@ -23,6 +23,9 @@ SMALLEST_SIDE = 16
 # Decoded photos of one folder stay in memory up to this many bytes; others are read again when needed.
 _IMAGE_MEMORY = 1 << 30
 
+# Bits per pixel that cameras and scanners use, and the least value of 0..255 that the brightest pixels of a photo have.
+_DEPTHS, _LEAST_WHITE = (8, 10, 12, 14, 16), 16
+
 # The contact sheet of a set: maximum number of photos, columns, pixels per cell and between cells.
 _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 
@@ -30,8 +33,8 @@ _SHEET_PHOTOS, _SHEET_COLUMNS, _SHEET_CELL, _SHEET_GAP = 60, 12, 92, 3
 def read_image(path: str | Path) -> np.ndarray:
     """Read one image file, upright and as 8-bit RGB.
 
-    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, 16-bit grey is scaled to 8 bits, and transparent
-    pixels become white.
+    The stored rotation (EXIF, or that of HEIC and AVIF) is applied, and transparent pixels become white. Grey of more
+    than 8 bits is scaled: its largest value tells whether white is 255, 1023, 4095, 16383 or 65535, or 1 for floats.
 
     Parameters
     ----------
@@ -49,13 +52,15 @@ def read_image(path: str | Path) -> np.ndarray:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not an image, is cut short or damaged, or has a side below 16 pixels.
+        If the file is not an image, is cut short or damaged, has a side below 16 pixels, or has more than 8 bits and
+        its values do not tell what is white.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
     try:
         with open_image(path) as file:
+            was_reduced = _reduces_depth(file)
             image = upright(file)
     except READ_ERRORS as error:
         raise ValueError(explain_damage(path, error)) from error
@@ -63,12 +68,33 @@ def read_image(path: str | Path) -> np.ndarray:
         size = f"{image.height}x{image.width}"
         raise ValueError(f"{path}: each side must have at least {SMALLEST_SIDE} pixels, got {size}")
     del file  # its pixels, if they were turned
-    return _to_rgb(image)
+    try:
+        return _check_range(_to_rgb(image)) if was_reduced else _to_rgb(image)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; save it with 8 bits per channel") from None
+
+
+def _reduces_depth(file: Image.Image) -> bool:
+    """Return whether Pillow keeps only the upper 8 of 16 bits per channel of a file that is not decoded yet."""
+    mark = "65535" if file.format == "PPM" else ";16"
+    return not _is_deep(file) and any(mark in str(tile[3]) for tile in getattr(file, "tile", ()))
+
+
+def _check_range(image: np.ndarray) -> np.ndarray:
+    """Return an image (h, w, 3) of the upper 8 bits; raise ValueError if 10 to 14 bits were in the lower ones."""
+    if 0 < image.min(axis=2).max() <= 0xFF >> (16 - _DEPTHS[-2]):
+        raise ValueError("its colours have 16 bits, of which the upper ones are not used")
+    return image
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether an image has one channel of more than 8 bits, which Pillow would clip at 255."""
+    return image.mode.startswith(("I", "F"))
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255 instead of scaling
-        grey = np.clip(np.asarray(image, dtype=np.float64) / 257.0, 0, 255).round().astype(np.uint8)
+    if _is_deep(image):
+        grey = _to_8_bits(np.asarray(image))
         return np.repeat(grey[..., None], 3, axis=2)  # (h, w, 3)
     if image.mode == "RGBa":  # colours multiplied by their opacity
         image = image.convert("RGBA")
@@ -78,9 +104,38 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def _to_8_bits(grey: np.ndarray) -> np.ndarray:
+    """Scale grey values (h, w), integers or floats of an unknown depth, to uint8."""
+    largest = float(grey.max())
+    if not (grey.min() >= 0 and np.isfinite(largest)):
+        raise ValueError("its grey values are negative or not finite")
+    if grey.dtype.kind == "f" and _bright(grey) <= 1:
+        white = 1.0
+    elif grey.dtype.kind == "f" and largest < _LEAST_WHITE:
+        raise ValueError(f"its grey values are floats up to {largest:.3g}, which does not tell what is white")
+    else:
+        bits = int(largest).bit_length()
+        white = 2.0 ** min((depth for depth in _DEPTHS if depth >= bits), default=bits) - 1
+    if 0 < _bright(grey) * 255 < _LEAST_WHITE * white:
+        raise ValueError(
+            f"its grey values are so far below their largest, {largest:.3g}, that it would be black"
+        )
+    return np.clip(np.multiply(grey, 255 / white, dtype=np.float32), 0, 255).round().astype(np.uint8)
+
+
+def _bright(grey: np.ndarray) -> float:
+    """The value above which 1 % of the pixels are."""
+    return float(np.quantile(grey.ravel()[:: max(1, grey.size // 1_000_000)], 0.99))
+
+
 def is_grey(image: np.ndarray) -> bool:
     """Return whether the three channels of an RGB image (h, w, 3) are equal."""
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
+
+
+def photo_key(image_key: str, person: str) -> str:
+    """Return a key of a photo from the cache key of its pixels and its person."""
+    return utils.content_key(image_key, person)[:32]
 
 
 def _texts(what: str, values) -> np.ndarray:
@@ -144,7 +199,7 @@ class Faces:
         RGB. One array (n, h, w, 3) if all photos have one size and are in memory; for a folder, an `ImageFiles`
         that reads on demand.
     identities : ndarray of str, shape (n,)
-        The person in each photo.
+        The person in each photo. Names that look the same are made equal: see `utils.tidy_name`.
     names : ndarray of str, shape (n,)
         The name of each photo in its source, for example ``"s1/1.pgm"``.
     attributes : DataFrame, n rows
@@ -154,6 +209,9 @@ class Faces:
     others : Faces or None
         Further photos of the same people, set aside by ``per_identity``: an adversary's gallery, or the probes.
         None if every photo is in this set.
+    people_by : str
+        What told the people of a folder apart: ``"sub-folder"``, ``"RaFD file names"``, ``"identity_CelebA.txt"`` or
+        ``"photo"``; empty for all other sets.
 
     Raises
     ------
@@ -167,6 +225,7 @@ class Faces:
     attributes: pd.DataFrame = field(default_factory=pd.DataFrame)
     source: str = "faces"
     others: Faces | None = None
+    people_by: str = ""
 
     def __post_init__(self):
         n = len(self.images)
@@ -180,6 +239,9 @@ class Faces:
                 raise ValueError(f"{part} must have one entry per photo, got {found} for {n}")
         for part in ("identities", "names"):
             object.__setattr__(self, part, _texts(part, getattr(self, part)))
+        identities = self.identities.tolist()
+        tidy = {name: utils.tidy_name(name) for name in set(identities)}
+        object.__setattr__(self, "identities", np.array([tidy[name] for name in identities], dtype=str))
 
     @classmethod
     def of(cls, images: Sequence[np.ndarray], identities=None, names=None, source: str = "faces") -> Faces:
@@ -220,6 +282,17 @@ class Faces:
         return [utils.content_key(image) for image in self.images]
 
     @cached_property
+    def photo_keys(self) -> list[str]:
+        """A key of each photo's pixels and person, whatever its name."""
+        return list(map(photo_key, self.image_keys, self.identities.tolist()))
+
+    @cached_property
+    def set_key(self) -> str:
+        """One key of all photos and their people, including `others`, in any order and under any names."""
+        others = [] if self.others is None else self.others.photo_keys
+        return utils.content_key(sorted([*self.photo_keys, *others]))
+
+    @cached_property
     def fingerprint(self) -> str:
         """One cache key of all photos, identities and names, including `others`."""
         apart = self.others.fingerprint if self.others is not None else ""
@@ -252,7 +325,9 @@ class Faces:
         attributes = self.attributes.iloc[rows].reset_index(drop=True)
         plain = isinstance(self.images, list | tuple)
         images = [self.images[i] for i in rows] if plain else self.images[rows]
-        return Faces(images, self.identities[rows], self.names[rows], attributes, self.source)
+        return Faces(
+            images, self.identities[rows], self.names[rows], attributes, self.source, people_by=self.people_by
+        )
 
     def joined(self, other: Faces) -> Faces:
         """Return the photos of both sets as one set, without attributes and `others`."""
@@ -301,6 +376,8 @@ class Faces:
             parts.append(f"{self.attributes.shape[1]} attributes")
         if self.others is not None:
             parts.append(f"{len(self.others)} other photos")
+        if self.people_by:
+            parts.append(f"people by {self.people_by}")
         return f"<Faces {self.source}: {'; '.join(parts)}>"
 
     def _repr_png_(self) -> bytes:

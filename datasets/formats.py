@@ -13,8 +13,8 @@ from storage.kinds import explain_kind, read_head
 
 #: Suffixes of the files that are read as photos.
 IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif",
-    ".heic", ".heif", ".hif", ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm",
+    ".pfm", ".gif", ".heic", ".heif", ".hif", ".avif",
 }  # fmt: skip
 
 #: Files of cameras that are not read, and what to do about them.
@@ -90,6 +90,11 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = None
     known = isinstance(orientation, int) and orientation in _TURNS
     return image.transpose(_TURNS[orientation]) if known else image
+
+
+def is_photo(path: Path) -> bool:
+    """Return whether a path is a file with the suffix of a photo."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def unread_kind(path: Path) -> str:

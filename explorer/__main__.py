@@ -20,6 +20,9 @@ _PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
 #: Environment variables that pass the location of the photos, and what tells people apart, to the page's notebook.
 _SOURCE_VARIABLE, _PEOPLE_VARIABLE = "ANONFACES_DATA", "ANONFACES_PEOPLE"
 
+# Settings for other installations of Python and Jupyter, with which the page would find their modules and kernels.
+_FOREIGN = ("JUPYTER_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the explorer as a page on this machine, through Voilà; stop it with Ctrl-C."""
@@ -43,10 +46,16 @@ def _serve(options: argparse.Namespace) -> None:
     if options.no_browser:
         command.append("--no-browser")
     with contextlib.suppress(KeyboardInterrupt):
-        environment = {**os.environ, _SOURCE_VARIABLE: source, _PEOPLE_VARIABLE: options.people}
+        environment = _environment(source, options.people)
         code = subprocess.run(command, cwd=_PAGE.parent, env=environment).returncode
         if code != 0:
             raise OSError(f"the server stopped with exit code {code}; see its messages above")
+
+
+def _environment(source: str, people: str) -> dict[str, str]:
+    """Return the environment variables of the page: those of this process without settings for other installations."""
+    own = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return own | {"JUPYTER_PREFER_ENV_PATH": "1", _SOURCE_VARIABLE: source, _PEOPLE_VARIABLE: people}
 
 
 if __name__ == "__main__":

@@ -19,9 +19,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 import utils
 from checks import ParameterError
@@ -30,6 +34,12 @@ from release.auditing import AuditReport, audit_release
 from release.journal import WRITTEN, Journal, read_journal
 from release.layout import MANIFEST
 from release.options import FolderOptions, check_request
+from release.searching import check_detector, in_words
+from release.writing import clean_up, locked
+from utility import MissingModelError
+
+#: With --keep-faceless, at least one of this many photos must show a face.
+_SEVERAL = 5
 
 
 @dataclass(frozen=True)
@@ -52,55 +62,126 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
     files, others = gathering.list_files(options.source)
     _check_sub_folders(options, files)
     key = _run_key(options, files)
-    if _is_done(options, key):
-        audit = audit_release(options.out, ledger=options.ledger)
+    try:
+        with locked(options.ledger.parent):
+            return _run(options, files, others, key)
+    except (ParameterError, MissingModelError):
+        raise
+    except Exception as error:
+        if options.verbose:
+            traceback.print_exc()
+        sentence = f"Stopped by an error ({in_words(error)})."
+        return Outcome([sentence, "Finished work is saved; run the same command again to resume."], False)
+
+
+def _run(options: FolderOptions, files: Sequence[Path], others: Sequence[Path], key: str) -> Outcome:
+    clean_up(options.out, options.ledger)
+    is_released = _is_released(options, key)
+    if is_released and options.report.is_file():
+        audit, audited = _audit(options)
+        journal = Journal(options.journal, key)
         sentence = f"{options.out} is already finished; nothing to do. Report: {options.report}"
-        return Outcome([sentence, _of_audit(audit)], audit.passed)
+        return Outcome([sentence, *summary.of_failures(journal), audited], _passed(audit, journal))
 
     given = None
     if options.given is not None:
         given = references.read_references(options.given, options.thorough, options.workers)
-    options.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_detector(np.random.default_rng().integers(0, 60, (320, 320, 3), dtype=np.uint8))
     options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(options.journal, key)
     photos = gathering.open_photos(files, options.thorough, options.workers)
+    _check_any_face(options, photos)
     plan = planning.make_plan(options, photos, given)
-    make_images, write = replacing.WRITERS[options.mode]
-    make_images(options, journal, plan)
-    sentences = summary.summarize(options, journal, plan, others)
+    if not is_released:
+        options.report.unlink(missing_ok=True)
+        make_images, write = replacing.WRITERS[options.mode]
+        make_images(options, journal, plan)
+        is_released = write(options, journal, plan)
+    shutil.rmtree(options.work, ignore_errors=True)
 
-    audit = None
-    if write(options, journal, plan):
-        audit = audit_release(options.out, ledger=options.ledger)
+    sentences, audit = summary.summarize(options, journal, plan, others), None
+    if is_released:
+        audit, audited = _audit(options)
         sentences += [
             f"The release: {options.out}",
-            _of_audit(audit),
+            audited,
             f"The ledger {options.ledger} and {options.journal.name} in its folder identify people; keep both private.",
         ]
     else:
         sentences.append("Nothing could be released; OUT was not created.")
+    told, is_complete = _report(options, journal, plan, sentences, audit)
+    return Outcome(told, is_complete and _passed(audit, journal))
 
-    released = _released(options, journal, plan) if audit is not None else {}
-    finished = {i: options.finished_file(i) for i in released}
-    attacked = leaks.measure(plan, finished, options.mode, options.seed)
+
+def _audit(options: FolderOptions) -> tuple[AuditReport | None, str]:
+    """Audit the release, and describe the result in words; None if that fails."""
+    try:
+        audit = audit_release(options.out, ledger=options.ledger)
+    except Exception as error:
+        return None, f"Audit of the files: FAILED ({in_words(error)}). Do not share the release."
+    return audit, _of_audit(audit)
+
+
+def _passed(audit: AuditReport | None, journal: Journal) -> bool:
+    return audit is not None and audit.passed and not journal.n_failed
+
+
+def _report(
+    options: FolderOptions,
+    journal: Journal,
+    plan: planning.Plan,
+    sentences: Sequence[str],
+    audit: AuditReport | None,
+) -> tuple[list[str], bool]:
+    """Attack the release and write the report; return all sentences, and whether both worked."""
+    released = _released(options, journal, plan) if options.ledger.is_file() else {}
+    names = _names(options) if released else {}
+    finished = {i: options.out / names[i] for i in released}
     reviewed = review.review(released)
-    sentences += [*leaks.tell_findings(attacked), *filter(None, [review.advise(reviewed)])]
-    page = report.make_report(
-        sentences, audit, attacked,
-        photos=report.show_photos(plan, reviewed, finished, _names(options) if released else {}),
-        surrogates=report.show_surrogates(plan) if options.mode == "shared" else [],
-        people=report.show_people(plan, options.same_person),
-        k=options.k if plan.labels is not None else None,
-    )  # fmt: skip
-    utils.save_atomic(options.report, lambda file: file.write(page.encode(errors="backslashreplace")))
-    shutil.rmtree(options.work, ignore_errors=True)
-    return Outcome([*sentences, f"Report: {options.report}"], audit is not None and audit.passed)
+    attacked, told = _attempt(
+        "The attack on the release", leaks.measure, plan, finished, options.mode, options.seed
+    )
+    sentences = [*sentences, *told]
+    if attacked is not None:
+        sentences += leaks.tell_findings(attacked)
+    sentences += filter(None, [review.advise(reviewed)])
+
+    def write() -> None:
+        page = report.make_report(
+            sentences, audit, pd.DataFrame() if attacked is None else attacked,
+            photos=report.show_photos(plan, reviewed, finished, names),
+            surrogates=report.show_surrogates(plan) if options.mode == "shared" else [],
+            people=report.show_people(plan, options.same_person),
+            k=options.k if plan.labels is not None else None,
+        )  # fmt: skip
+        utils.save_atomic(options.report, lambda file: file.write(page.encode()))
+
+    _, fault = _attempt("The report", write)
+    return [*sentences, *(fault or [f"Report: {options.report}"])], not told and not fault
+
+
+def _attempt(what: str, step: Callable, *arguments) -> tuple[object, list[str]]:
+    """Do a step that comes after the release; return its result, and what to say if an error stops it."""
+    try:
+        return step(*arguments), []
+    except Exception as error:
+        return None, [f"{what} failed ({in_words(error)}); run the same command again."]
+
+
+def _check_any_face(options: FolderOptions, photos: Sequence[gathering.Photo]) -> None:
+    """Raise if photos without faces are kept, and no photo of several shows one."""
+    searched = [photo for photo in photos if not photo.damage and not photo.failure]
+    if options.keep_faceless and len(searched) >= _SEVERAL and not any(photo.spots for photo in searched):
+        raise ParameterError(
+            f"no face was found on any of {len(searched)} photos, and --keep-faceless would release them all as they "
+            "are; look at them, and leave this option out"
+        )
 
 
 def _released(options: FolderOptions, journal: Journal, plan: planning.Plan) -> dict[int, dict]:
     """The journal's record of each released photo, by its row in the plan."""
-    records = {i: journal.done[options.name_of(photo.path)] for i, photo in enumerate(plan.photos)}
-    return {i: record for i, record in records.items() if record["status"] == WRITTEN}
+    records = {i: journal.done.get(options.name_of(photo.path), {}) for i, photo in enumerate(plan.photos)}
+    return {i: record for i, record in records.items() if record.get("status") == WRITTEN}
 
 
 def _names(options: FolderOptions) -> dict[int, str]:
@@ -135,8 +216,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _is_done(options: FolderOptions, key: str) -> bool:
-    """Return whether this very run is already finished.
+def _is_released(options: FolderOptions, key: str) -> bool:
+    """Return whether this very run has already written its release.
 
     Raises
     ------

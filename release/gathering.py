@@ -15,7 +15,7 @@ from datasets import Faces
 from datasets.faces import read_image
 from datasets.formats import IMAGE_SUFFIXES, count_frames, explain_unread
 from detection import Spot
-from release.searching import SearchError, search
+from release.searching import SearchError, in_words, search
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,8 @@ class Photo:
         Why its faces could not be searched; empty if they were.
     n_frames : int
         Number of images in the file; the first or main one is used.
+    pixels : str
+        Key of the image that was searched.
     """
 
     path: Path
@@ -40,6 +42,18 @@ class Photo:
     damage: str = ""
     failure: str = ""
     n_frames: int = 1
+    pixels: str = ""
+
+    def read(self) -> np.ndarray:
+        """Read the image again, uint8 (h, w, 3); raise ChangedError if it is not the one that was searched."""
+        image = read_image(self.path)
+        if utils.content_key(image) != self.pixels:
+            raise ChangedError("the photo was changed during the run")
+        return image
+
+
+class ChangedError(RuntimeError):
+    """A photo is not the one that was searched for faces."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,24 +114,26 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _open_photo(path: Path, thorough: bool = True) -> Photo:
-    """Read one photo and find its faces; an unreadable file gets `damage`, and a failed search `failure`.
+    """Read one photo and find its faces; an unreadable file gets `damage`, and any other error is a `failure`.
 
     The faces are cached, so that a resumed run does not detect them again.
     """
     try:
         image = read_image(path)
-    except (ValueError, OSError) as error:
-        return Photo(path, damage=str(error))
-    try:
-        return Photo(path, search(image, thorough), n_frames=count_frames(path))
+        spots = search(image, thorough)
+        return Photo(path, spots, n_frames=count_frames(path), pixels=utils.content_key(image))
     except SearchError as error:
         return Photo(path, failure=str(error))
+    except (ValueError, OSError) as error:
+        return Photo(path, damage=str(error))
+    except Exception as error:  # the other photos can still be released
+        return Photo(path, failure=f"it could not be read ({in_words(error)})")
 
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
     """Read all photos and find their faces in `workers` processes; see `_open_photo`."""
     tasks = (joblib.delayed(_open_photo)(path, thorough) for path in paths)
-    found = joblib.Parallel(n_jobs=workers, return_as="generator")(tasks)
+    found = utils.run_parallel(tasks, workers)
     return list(utils.progress(found, "looking for faces", total=len(paths)))
 
 

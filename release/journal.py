@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+import utils
+
 #: Status of a photo; failed if the search for faces failed.
 WRITTEN, SUPPRESSED, DAMAGED, FAILED = "written", "suppressed", "damaged", "failed"
 
@@ -28,8 +30,8 @@ class Journal:
         known = read_journal(path)
         self.done = {record["source"]: record for record in known[1:] if "source" in record}
         if not known:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-            self._write({"key": key})
+            head = json.dumps({"key": key}) + "\n"
+            utils.save_atomic(path, lambda file: file.write(head.encode()))
 
     def _write(self, record: dict) -> None:
         torn = self.path.stat().st_size > 0 and self.path.read_bytes()[-1:] != b"\n"
@@ -42,6 +44,11 @@ class Journal:
         """Record the outcome of one photo."""
         self._write(record)
         self.done[record["source"]] = record
+
+    @property
+    def n_failed(self) -> int:
+        """Number of photos that an error kept back."""
+        return sum(record["status"] == FAILED for record in self.done.values())
 
     def finished(self, source: str, path: Path) -> bool:
         """Return whether a photo was written and its file is unchanged."""

@@ -221,7 +221,7 @@ def _described_photos(
     """
     crops, contexts, frames = [], [], []
     for i in np.unique(plan.found.photo[rows]):
-        original, released = read_image(plan.photos[i].path), read_image(finished[i])
+        original, released = plan.photos[i].read(), read_image(finished[i])
         scale = released.shape[0] / original.shape[0]
         for spot, row in plan.faces_on(i):
             if row is None or row not in rows:

@@ -58,6 +58,10 @@ _LIPS, _EYES = 7.0, 0.35
 #: Number of colour patches per side that remain of a blurred-out area.
 _BLUR_PATCHES = 4
 
+#: A face from ear to ear and from bridge to chin covers at least this share of its longer side squared, and is at most
+#: this many times as large as the photo.
+_LEAST_AREA, _LARGEST_FACE = 0.01, 4
+
 _OUTER_LIPS, _INNER_LIPS = slice(48, 60), slice(60, 68)
 
 
@@ -88,7 +92,14 @@ def paste(
     -------
     ndarray of uint8, shape (h, w, 3)
         The photo with the new face; unchanged beyond the distance `_REACH`.
+
+    Raises
+    ------
+    ValueError
+        If landmarks are not finite, lie in one point or line, or far from the photo.
     """
+    _check_landmarks(landmarks, photo)
+    _check_landmarks(surrogate_landmarks, surrogate)
     # Work on a patch around the face, which may reach beyond the photo. (h, w, 3), (h, w)
     top, bottom, left, right = _window(landmarks)
     part, known = _cut_patch(photo, top, bottom, left, right)
@@ -113,6 +124,18 @@ def paste(
     inside = result[max(top, 0) : bottom, max(left, 0) : right]
     inside[...] = np.clip(np.rint(part[known]), 0, 255).reshape(inside.shape)
     return result
+
+
+def _check_landmarks(landmarks: np.ndarray, image: np.ndarray) -> None:
+    """Raise ValueError unless landmarks (68, 2) can show a face on an image (h, w, 3)."""
+    if not np.isfinite(landmarks).all():
+        raise ValueError("the landmarks of a face are not finite")
+    across, down = landmarks[16] - landmarks[0], landmarks[8] - landmarks[27]
+    area = abs(across[0] * down[1] - across[1] * down[0])
+    if area < _LEAST_AREA * np.ptp(landmarks, axis=0).max() ** 2 or np.ptp(landmarks) == 0:
+        raise ValueError("the landmarks of a face lie in one point or line")
+    if np.ptp(landmarks, axis=0).max() > _LARGEST_FACE * max(image.shape[:2]):
+        raise ValueError("the landmarks of a face reach far beyond the photo")
 
 
 def _draw(
@@ -507,10 +530,21 @@ def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = 
     Returns
     -------
     ndarray of uint8, shape (h, w, 3)
+
+    Raises
+    ------
+    ValueError
+        If box or landmarks are not finite, or the box is empty or outside the photo: nothing would be hidden.
     """
     # The ellipse around the head: the box, grown to the landmarks and beyond the brows.
     low, high = np.array(box[:2], dtype=float), np.array(box[2:], dtype=float)
+    if not (np.isfinite([low, high]).all() and (low < high).all()):
+        raise ValueError("the box of a face to blur out is empty or not finite")
+    if (high <= 0).any() or (low >= photo.shape[1::-1]).any():
+        raise ValueError("the box of a face to blur out is outside the photo")
     if landmarks is not None:
+        if not np.isfinite(landmarks).all():
+            raise ValueError("the landmarks of a face to blur out are not finite")
         size = (high - low).max()
         low = np.minimum(low, np.maximum(landmarks.min(axis=0), low - size / 2))
         high = np.maximum(high, np.minimum(landmarks.max(axis=0), high + size / 2))
@@ -518,8 +552,6 @@ def blur_out(photo: np.ndarray, box: np.ndarray, landmarks: np.ndarray | None = 
     centre = centre - [0, 0.12 * radius[1]]  # the box ends at the brows, the head does not
     left, top = np.maximum(np.floor(centre - 1.3 * radius), 0).astype(int)
     right, bottom = np.minimum(np.ceil(centre + 1.3 * radius) + 1, photo.shape[1::-1]).astype(int)
-    if right <= left or bottom <= top:
-        return photo.copy()
     # Reduce the area to a few patches, and enlarge them smoothly.
     part = photo[top:bottom, left:right]
     coarse = cv2.resize(part, (_BLUR_PATCHES, _BLUR_PATCHES), interpolation=cv2.INTER_AREA)

@@ -10,22 +10,27 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 import anonymizer
+import datasets
 import detection
 import embedding
 import partitioning
 import utils
-from checks import ParameterError
+from checks import ParameterError, check_labels
 from datasets import Faces
 from detection import Spot
 from distances import mean_of_groups
-from release import lending, references
+from release import gate, lending, references
 from release.alike import partition_alike
 from release.gathering import FoundFaces, Photo, gather_faces
 from release.options import FolderOptions
 from release.people import doubtful_pairs, group_people, largest_distances
+from release.searching import in_words
+from release.writing import check_k
 
 #: Two people closer than this multiple of the joining distance may be one person.
 _DOUBT = 1.2
+
+_SINGLE_PHOTO = "the surrogate shows a single photo"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,8 @@ class Plan:
         The cluster of each face, -1 for none; None if there are too few people, or the method needs no clusters.
     surrogates : list of Surrogate
         One per cluster.
+    faults : dict of int to str
+        Row -> why the face has no surrogate, though its person takes part.
     spread : dict of str to float
         Largest distance between two faces of each person.
     n_doubtful : int
@@ -74,6 +81,7 @@ class Plan:
     model: anonymizer.Anonymizer | None = None
     labels: np.ndarray | None = None
     surrogates: list[Surrogate] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     n_doubtful: int = 0
     notes: tuple[str, ...] = ()
@@ -115,7 +123,7 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
     found = gather_faces(photos)
     if found is None:
         return Plan(photos)
-    descriptors = embedding.embed(found.faces, options.embedding)
+    descriptors = _describe(found.faces, options.embedding)
     if not np.isfinite(descriptors).all():
         rows = np.flatnonzero(np.isfinite(descriptors).all(axis=1))
         if len(rows) == 0:
@@ -145,10 +153,38 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
         mixed = lending.lenders(labels, replaced.identities, described, clear, options.k)
     else:
         mixed = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    images = [model.surrogate(rows) for rows in utils.progress(mixed, "making surrogates")]
-    surrogates = [_with_landmarks(image) for image in images]
+    made = [_make_surrogate(model, rows) for rows in utils.progress(mixed, "making surrogates")]
+    made = _refuse_photos(made, faces)
     every = _spread_labels(options.mode, labels, descriptors, members, kept)
-    return replace(plan, model=model, labels=every, surrogates=surrogates, notes=notes + how)
+    faults = {
+        int(row): made[every[row]] for row in np.flatnonzero(every >= 0) if isinstance(made[every[row]], str)
+    }
+    usable = [isinstance(surrogate, Surrogate) for surrogate in made]
+    numbers = np.where(usable, np.cumsum(usable) - 1, -1)
+    every = np.where(every >= 0, numbers[every], -1)
+    surrogates = [surrogate for surrogate in made if isinstance(surrogate, Surrogate)]
+    return replace(plan, model=model, labels=every, surrogates=surrogates, faults=faults, notes=notes + how)
+
+
+def _describe(faces: Faces, name: str) -> np.ndarray:
+    """Descriptors of n faces, (n, d); NaN for a face whose description raises an error."""
+    try:
+        return embedding.embed(faces, name)
+    except (ParameterError, FileNotFoundError):
+        raise
+    except Exception as error:
+        rows = [_describe_one(faces.select([i]), name) for i in range(len(faces))]
+        described = [row for row in rows if row is not None]
+        if not described:
+            raise error from None
+        return np.stack([np.full_like(described[0], np.nan) if row is None else row for row in rows])
+
+
+def _describe_one(face: Faces, name: str) -> np.ndarray | None:
+    try:
+        return embedding.embed(face, name)[0]
+    except Exception:
+        return None
 
 
 def _kept(
@@ -174,10 +210,18 @@ def _partition(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels of the faces (n,), and what to say about them."""
     partition = partitioning.PARTITIONERS[options.partitioner]
+    notes = ()
     if options.alike:
         labels, note = partition_alike(partition, descriptors, options.k, faces, options.alike, options.seed)
-        return labels, (note,)
-    return partition(descriptors, options.k, identities=faces.identities, random_state=options.seed), ()
+        notes = (note,)
+    else:
+        labels = partition(descriptors, options.k, identities=faces.identities, random_state=options.seed)
+    try:
+        labels = check_labels(labels, len(faces))
+        check_k(options.k, labels, faces.identities)
+    except ParameterError as error:
+        raise RuntimeError(f"the partition {options.partitioner!r} failed: {error}") from error
+    return labels, notes
 
 
 def _spread_labels(
@@ -197,10 +241,23 @@ def _spread_labels(
     return every
 
 
-def _with_landmarks(image: np.ndarray) -> Surrogate:
-    there = detection.detect([image])
+def _make_surrogate(model: anonymizer.Anonymizer, rows: np.ndarray) -> Surrogate | str:
+    """Mix some faces, and find the landmarks of the result; or say why that failed."""
+    try:
+        image = detection.check_image(model.surrogate(rows))
+        there = detection.detect([image])
+    except Exception as error:  # the other clusters can still be released
+        return f"the surrogate could not be made ({in_words(error)})"
     landmarks = there.landmarks[0] if there.found[0] and np.isfinite(there.landmarks[0]).all() else None
     return Surrogate(image, landmarks)
+
+
+def _refuse_photos(made: Sequence[Surrogate | str], faces: Faces) -> list[Surrogate | str]:
+    """Replace each surrogate that shows a single photo by the reason why it cannot be used."""
+    usable = [i for i, surrogate in enumerate(made) if isinstance(surrogate, Surrogate)]
+    shown = gate.single_photos([made[i].image for i in usable], faces)
+    refused = {i for i, single in zip(usable, shown, strict=True) if single}
+    return [_SINGLE_PHOTO if i in refused else surrogate for i, surrogate in enumerate(made)]
 
 
 def _folders(options: FolderOptions, photos: Sequence[Photo], found: FoundFaces) -> list[str | None]:
@@ -210,4 +267,5 @@ def _folders(options: FolderOptions, photos: Sequence[Photo], found: FoundFaces)
         heights = [spot.box[3] - spot.box[1] for spot in photos[i].spots]
         folder = photos[i].path.relative_to(options.folder).parts[0]
         names.append(folder if j == int(np.argmax(heights)) else None)
-    return names
+    datasets.warn_of_alike(options.folder, [name for name in names if name is not None])
+    return [None if name is None else utils.tidy_name(name) for name in names]

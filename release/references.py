@@ -76,6 +76,8 @@ def _keep(distances: np.ndarray, people: np.ndarray, photo: np.ndarray) -> np.nd
         nearest = np.full(len(names), np.inf)
         np.minimum.at(nearest, person, near)
         first, *others = np.argsort(nearest, kind="stable")
+        if len(near) > 1 and np.ptp(near) == 0:
+            continue  # no description tells the faces apart
         if nearest[first] >= KEEP_DISTANCE:
             continue
         if len(others) and nearest[others[0]] - nearest[first] < _KEEP_MARGIN:

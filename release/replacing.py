@@ -21,14 +21,14 @@ import utils
 from datasets import Faces
 from datasets.faces import read_image
 from detection import Spot
-from release import pasting
-from release.gathering import Photo
+from release import gate, pasting
+from release.gathering import ChangedError, Photo
 from release.journal import BLURRED, DAMAGED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan, Surrogate
 from release.png import encode_png
 from release.review import doubts
-from release.searching import SearchError, search, unexplained
+from release.searching import SearchError, check_detector, in_words, search, unexplained
 from release.writing import write_release
 
 #: Reasons.
@@ -39,8 +39,6 @@ _NOT_DESCRIBED = "the face cannot be described"
 _FOUND_LATER = "found only on the result"
 _LEFT_OUT = "a person to keep takes no part"
 
-#: An edit counts if it changes at least this share of the pixels in the middle of the face's box.
-_CHANGED_SHARE = 0.5
 #: Number of times that a result is searched; a photo on which faces are still found then is not released.
 _SEARCHES = 5
 
@@ -93,6 +91,8 @@ def _edits(plan: Plan, number: int, mode: str) -> Iterator[_FaceEdit]:
             yield replace(edit, outcome=KEPT) if mode == "per_photo" else replace(edit, reason=_LEFT_OUT)
         elif plan.model is None:
             yield replace(edit, reason=_TOO_FEW)
+        elif row in plan.faults:
+            yield replace(edit, reason=plan.faults[row])
         elif plan.labels is None:
             yield replace(edit, outcome=FILTERED, filtered=plan.model.apply(row))
         elif plan.labels[row] < 0:
@@ -126,14 +126,15 @@ def _why_not_written(options: FolderOptions, plan: Plan, number: int) -> tuple[s
 
 
 def _make_photo(
-    path: Path, target: Path, source: str, decided: Sequence[_FaceEdit], largest_side: int
+    photo: Photo, target: Path, source: str, decided: Sequence[_FaceEdit], largest_side: int
 ) -> dict:
-    """Replace all faces in one photo, and write it.
+    """Replace all faces in one photo, and write it; any error fails this photo alone.
 
     Parameters
     ----------
-    path, target : Path
-        The photo, and the file to write.
+    photo : Photo
+    target : Path
+        The file to write.
     source : str
         The photo's name in the journal.
     decided : sequence of _FaceEdit
@@ -146,28 +147,49 @@ def _make_photo(
     dict
         The record for the journal.
     """
-    image, edits = read_image(path), list(decided)
+    try:
+        image, faces = _replace_faces(photo, decided, largest_side)
+        data = encode_png(image)
+        utils.save_atomic(target, lambda file: file.write(data))
+    except Exception as error:
+        target.unlink(missing_ok=True)
+        expected = isinstance(error, SearchError | ChangedError | StillVisibleError)
+        reason = str(error) if expected else f"its faces could not be replaced ({in_words(error)})"
+        return {"source": source, "status": FAILED, "reason": reason, "faces": []}
+    digest = hashlib.sha256(data).hexdigest()
+    return {"source": source, "status": WRITTEN, "reason": "", "faces": faces, "sha256": digest}
+
+
+class StillVisibleError(RuntimeError):
+    """A face that counts as hidden can still be seen."""
+
+
+def _replace_faces(
+    photo: Photo, decided: Sequence[_FaceEdit], largest_side: int
+) -> tuple[np.ndarray, list[dict]]:
+    """Make the image that is released, uint8 (h, w, 3), and the records of its faces."""
+    image, edits = photo.read(), list(decided)
     scale = min(1.0, largest_side / max(image.shape[:2]))
-    image = detection.resize(image, scale)
+    original = image = detection.resize(image, scale)
+    if not decided:  # nothing else shows that the detector works on this photo
+        check_detector(image)
     placed = [replace(edit, spot=edit.spot.scaled(scale)) for edit in decided]
     for i, edit in enumerate(placed):
         if edit.outcome in (FILTERED, REPLACED):
-            before, image = image, _apply(image, edit, placed)
-            if not _changed(before, image, edit.spot.box):
+            edited = _apply(image, edit, placed)
+            if gate.is_left(image, edited, edit.spot.box, edit.outcome):
                 edits[i] = replace(edits[i], outcome=BLURRED, reason=_NOT_PASTED)
+            else:
+                image = edited
     for edit, place in zip(edits, placed, strict=True):  # last, so that no other edit restores what they hide
         if edit.outcome == BLURRED:
             image = pasting.blur_out(image, place.spot.box, place.spot.landmarks)
     faces = [edit.record(scale) for edit in edits]
-    try:
-        image = _blur_the_rest(image, faces, scale)
-    except SearchError as error:
-        target.unlink(missing_ok=True)
-        return {"source": source, "status": FAILED, "reason": str(error), "faces": []}
-    data = encode_png(image)
-    utils.save_atomic(target, lambda file: file.write(data))
-    digest = hashlib.sha256(data).hexdigest()
-    return {"source": source, "status": WRITTEN, "reason": "", "faces": faces, "sha256": digest}
+    image = _blur_the_rest(image, faces, scale)
+    for face in _shown(faces):
+        if face["outcome"] != KEPT and gate.is_left(original, image, face["box"], face["outcome"]):
+            raise StillVisibleError(f"a face that should be {face['outcome']} can still be seen")
+    return image, faces
 
 
 def _apply(image: np.ndarray, edit: _FaceEdit, decided: Sequence[_FaceEdit]) -> np.ndarray:
@@ -180,17 +202,6 @@ def _apply(image: np.ndarray, edit: _FaceEdit, decided: Sequence[_FaceEdit]) -> 
         return pasting.paste(image, spot.landmarks, surrogate.image, surrogate.landmarks, others)
     except (cv2.error, ArithmeticError, ValueError):
         return image
-
-
-def _changed(before: np.ndarray, after: np.ndarray, box: np.ndarray) -> bool:
-    """Whether an edit changed the middle of a face's box."""
-    left, top, right, bottom = box
-    columns, rows = (
-        slice(max(0, int(low + (high - low) / 4)), max(0, int(np.ceil(high - (high - low) / 4))))
-        for low, high in ((left, right), (top, bottom))
-    )
-    changed = (before[rows, columns] != after[rows, columns]).any(axis=2)
-    return changed.size > 0 and bool(changed.mean() >= _CHANGED_SHARE)
 
 
 def _blur_the_rest(image: np.ndarray, faces: list[dict], scale: float) -> np.ndarray:
@@ -252,8 +263,8 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
             todo.append(number)
         elif reason and journal.done.get(source, {}).get("status") != status:
             note({"source": source, "status": status, "reason": reason, "faces": []})
-    pool = joblib.Parallel(n_jobs=options.workers, return_as="generator")
-    records = pool(joblib.delayed(_make_photo)(*_arguments(options, plan, number)) for number in todo)
+    tasks = (joblib.delayed(_make_photo)(*_arguments(options, plan, number)) for number in todo)
+    records = utils.run_parallel(tasks, options.workers)
 
     for record in utils.progress(records, "replacing faces", total=len(todo)):
         note(record)
@@ -261,23 +272,23 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
 
 def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
     """Arguments of `_make_photo`: everything that a worker process needs."""
-    path, edits = plan.photos[number].path, _edits(plan, number, options.mode)
+    photo, edits = plan.photos[number], _edits(plan, number, options.mode)
     small = [replace(edit, spot=replace(edit.spot, crop=None)) for edit in edits]
-    return path, options.finished_file(number), options.name_of(path), small, options.largest_side
+    target = options.finished_file(number)
+    return replace(photo, spots=()), target, options.name_of(photo.path), small, options.largest_side
 
 
 class _OnDemand(Sequence):
-    """Images that are read from their files whenever they are needed; a blank image where no file is given."""
+    """Images that are read from their files whenever they are needed."""
 
-    def __init__(self, paths: Sequence[Path | None]):
+    def __init__(self, paths: Sequence[Path]):
         self.paths = paths
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        path = self.paths[i]
-        return np.zeros((16, 16, 3), dtype=np.uint8) if path is None else read_image(path)
+        return read_image(self.paths[i])
 
 
 def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
@@ -291,19 +302,11 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
     def reasons(*statuses: str) -> dict[int, str]:
         return {i: record["reason"] for i, record in enumerate(records) if record["status"] in statuses}
 
-    def may_stay(photo: Photo, record: dict) -> bool:
-        """Whether a photo may be released as it is: without faces, or with all faces kept on request."""
-        outcomes = {face["outcome"] for face in record["faces"]}
-        return not photo.spots or outcomes == {KEPT}
-
-    # Originals that the images must differ from.
-    originals = [
-        None if may_stay(photo, record) else photo.path
-        for photo, record in zip(plan.photos, records, strict=True)
-    ]
+    # The gate has compared each image with its photo.
+    blank = [np.zeros((16, 16, 3), dtype=np.uint8)] * len(names)
     write_release(
         options.out,
-        Faces(_OnDemand(originals), [f"photo {i}" for i in range(len(names))], names),
+        Faces(blank, [f"photo {i}" for i in range(len(names))], names),
         _OnDemand([options.finished_file(i) for i in np.flatnonzero(written)]),
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
@@ -325,13 +328,16 @@ def _note_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> No
     for number, photo in enumerate(plan.photos):
         status, reason = _why_not_written(options, plan, number)
         faces = [edit.record() for edit in _edits(plan, number, options.mode)]
+        faults = [plan.faults[row] for _, row in plan.faces_on(number) if row in plan.faults]
+        if faults and not reason:
+            status, reason = FAILED, faults[0]
         outcome = {"status": status or SUPPRESSED, "reason": reason or _SHARED_ONLY}
         journal.add({"source": options.name_of(photo.path), **outcome, "faces": faces})
 
 
 def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
     """Write the surrogates to OUT, one file per person; return whether there were any."""
-    if plan.labels is None:
+    if not plan.surrogates:
         return False
     places = zip(plan.found.photo, plan.found.place, strict=True)
     names = [f"{options.name_of(plan.photos[i].path)}#{place}" for i, place in places]
@@ -344,7 +350,7 @@ def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) ->
         mode="shared",
         ledger=options.ledger,
         k=options.k,
-        suppressed=dict.fromkeys(np.flatnonzero(plan.labels < 0).tolist(), _LEFT_OUT),
+        suppressed={row: plan.faults.get(row, _LEFT_OUT) for row in np.flatnonzero(plan.labels < 0).tolist()},
     )
     return True
 

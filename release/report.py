@@ -50,7 +50,7 @@ def show_photos(
     """
     entries = []
     for photo in photos:
-        original, released = read_image(plan.photos[photo.number].path), read_image(finished[photo.number])
+        original, released = plan.photos[photo.number].read(), read_image(finished[photo.number])
         small, factor = _reduced(original, _PHOTO_WIDTH)
         boxes = [factor * np.array(face["box"]) for face in photo.faces]
         pictures = {

@@ -1,15 +1,17 @@
 """Search photos and released images for faces, and fail closed where the detector does.
 
 A photo is released only if a detector has searched it without an error, and if every face on the result is explained
-by what the run did to it.
+by what the run did to it. A known face, drawn on a picture, shows whether the detector works.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
+import datasets
 import detection
 from detection import Spot
 from release.journal import KEPT
@@ -19,6 +21,10 @@ _LARGEST = 2.0
 #: It is a kept face if their centres are closer than this share of the larger one's size, and their sizes differ by at
 #: most this factor.
 _SAME_PLACE, _SAME_SIZE = 0.3, 1.6
+#: The known face takes this share of a picture's smaller side, which has at least this many pixels.
+_KNOWN_SHARE, _KNOWN_SIDE = 0.6, 320
+#: The box of the known face in its photo.
+_KNOWN_BOX = (9, 13, 83, 110)
 
 
 class SearchError(RuntimeError):
@@ -46,13 +52,42 @@ def search(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     try:
         spots = tuple(detection.find_faces(image, thorough))
     except Exception as error:  # a photo that was not searched must not be released, whatever the reason
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise SearchError(f"the face detector failed ({text})") from error
+        raise SearchError(f"the face detector failed ({in_words(error)})") from error
     for spot in spots:
         fault = _fault(spot, *image.shape[:2])
         if fault:
             raise SearchError(f"the face detector returned {fault}")
     return spots
+
+
+def in_words(error: Exception) -> str:
+    """The kind of an error and the first line of its message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def check_detector(picture: np.ndarray) -> None:
+    """Check that a known face, drawn on the middle of a picture (h, w, 3), is found where it is.
+
+    Raises
+    ------
+    SearchError
+        If it is not, or the detector fails.
+    """
+    picture = detection.resize(picture, max(1.0, _KNOWN_SIDE / min(picture.shape[:2]))).copy()
+    face, box = _known_face()
+    scale = _KNOWN_SHARE * min(picture.shape[:2]) / face.shape[0]
+    face = detection.resize(face, scale)
+    left, top = (np.array(picture.shape[1::-1]) - face.shape[1::-1]) // 2
+    picture[top : top + face.shape[0], left : left + face.shape[1]] = face
+    place = _circle(box * scale + [left, top, left, top])
+    if not any(_same_face(place, _circle(spot.box)) for spot in search(picture)):
+        raise SearchError("the face detector did not find a known face")
+
+
+@lru_cache(maxsize=1)
+def _known_face() -> tuple[np.ndarray, np.ndarray]:
+    """A photo of the built-in people, uint8 (112, 92, 3), and the box of its face."""
+    return datasets.built_in("orl").images[0], np.array(_KNOWN_BOX, dtype=float)
 
 
 def _fault(spot: Spot, height: int, width: int) -> str:

@@ -46,7 +46,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
         *(_of_given(options, plan) if plan.distances is not None else ()),
         *(_of_people(options, plan) if options.k_anonymous else ()),
-        *_of_failures(journal),
+        *of_failures(journal),
         *_of_the_rest(options, plan, others),
         _claim(options),
     ]
@@ -67,8 +67,8 @@ def _of_photos(journal: Journal) -> list[str]:
     ]
 
 
-def _of_failures(journal: Journal) -> list[str]:
-    """Count the photos that were not released because the search for faces failed."""
+def of_failures(journal: Journal) -> list[str]:
+    """Count the photos that were not released because of an error."""
     reasons = Counter(record["reason"] for record in journal.done.values() if record["status"] == FAILED)
     return [
         f"Not released, {reason}: {count(number, 'photo')}." for reason, number in sorted(reasons.items())

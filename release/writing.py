@@ -2,16 +2,23 @@
 
 The ledger records which file each person got. It is a re-identification key: it is written outside the release,
 readable only by its owner, and whoever is responsible for the photos keeps or destroys it.
+
+Both are prepared in a hidden folder beside the ledger, then renamed: first the release, then the ledger.
+`clean_up` finishes what an interruption left between the two, and removes the rest.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +29,11 @@ from checks import Choice, ParameterError, check, check_labels, check_number
 from datasets import Faces
 from release import layout
 from release.png import IMAGE_PIXELS, encode_png
+
+#: Start of the names of unfinished files and folders.
+_PARTIAL = ".partial-"
+#: Name of an unfinished ledger in its folder.
+_PENDING = "pending-ledger.json"
 
 
 def write_release(
@@ -85,7 +97,7 @@ def write_release(
     labels = check_labels(labels, len(faces), n_clusters=len(images), unassigned=True)
     reasons = _reasons(labels, suppressed or {}, failed or {})
     if mode == "shared":
-        k = _checked_k(k, labels, faces.identities)
+        k = check_k(k, labels, faces.identities)
     else:
         _check_per_photo(k, labels)
     _refuse_photos(faces, images)
@@ -95,8 +107,9 @@ def write_release(
         outcomes[row]["faces"] = [{"box": face["box"], "outcome": face["outcome"]} for face in on_image]
     head = {"version": layout.VERSION, "mode": mode, "k": k}
     private = {"format": "AnonFACES ledger", **head, "photos": outcomes}
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as place:
-        parts = Path(place) / "release"
+    with ExitStack() as stack:
+        private_place, place = _hidden_places(stack, folder, ledger)
+        parts, pending = place / "release", private_place / _PENDING
         parts.mkdir(mode=0o755)
         digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
@@ -109,13 +122,91 @@ def write_release(
         for path in parts.iterdir():
             path.chmod(0o644)
             os.utime(path, (layout.FILE_TIME, layout.FILE_TIME))
+        parts.chmod(0o755)
         os.utime(parts, (layout.FILE_TIME, layout.FILE_TIME))
-        # Write the ledger first: without it, a person could not be withdrawn from the release.
-        utils.save_atomic(ledger, lambda file: file.write(json.dumps(private, indent=1).encode()))
+        utils.save_atomic(pending, lambda file: file.write(json.dumps(private, indent=1).encode()))
         if folder.exists():
             folder.rmdir()
-        parts.rename(folder)
+        try:
+            parts.rename(folder)
+            pending.rename(ledger)
+        except BaseException:
+            if not parts.exists() and pending.exists():  # no release without its ledger
+                folder.rename(parts)
+            raise
     return manifest
+
+
+def _hidden_places(stack: ExitStack, folder: Path, ledger: Path) -> tuple[Path, Path]:
+    """Make the folders for the unfinished ledger and release: one beside the ledger, if its file system is the same."""
+
+    def make(beside: Path, name: str) -> Path:
+        prefix = f"{_PARTIAL}{name[:80]}-"
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(dir=beside, prefix=prefix)))
+
+    private_place = make(ledger.parent, ledger.stem)
+    if ledger.parent.stat().st_dev == folder.parent.stat().st_dev:
+        return private_place, private_place
+    return private_place, make(folder.parent, folder.name)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a private folder for one run; it is made if missing, and removed if it stays empty.
+
+    Raises
+    ------
+    ValueError
+        If another run holds it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # the lock ends with the process, even if that is killed
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ParameterError(f"another run is using {folder}; wait until it is done") from error
+        try:
+            yield
+        finally:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+    finally:
+        os.close(handle)
+
+
+def clean_up(folder: Path, ledger: Path) -> None:
+    """Finish or remove what an interrupted run left of a release and its private files.
+
+    A release that was written without its ledger gets it. All other unfinished files are removed. Call it only while
+    the ledger's folder is locked.
+    """
+    folder, ledger = folder.absolute(), ledger.absolute()
+    for pending in _partial(ledger.parent, ledger.stem, f"*/{_PENDING}"):
+        if not os.path.lexists(ledger) and _files_of(pending) == _files_in(folder) is not None:
+            pending.rename(ledger)
+    for path in [*_partial(ledger.parent, ledger.stem), *_partial(folder.parent, folder.name, "-????????")]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _partial(beside: Path, name: str, end: str = "*") -> list[Path]:
+    return list(beside.glob(f"{_PARTIAL}{glob.escape(name[:80])}{end}"))
+
+
+def _files_of(ledger: Path) -> set[str] | None:
+    """The files that a ledger names; None if it cannot be read."""
+    try:
+        return {photo["file"] for photo in json.loads(ledger.read_bytes())["photos"]} - {None}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _files_in(folder: Path) -> set[str] | None:
+    """The files that the manifest of a release names; None without a manifest."""
+    try:
+        return set(json.loads((folder / layout.MANIFEST).read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_images(images: Sequence[np.ndarray]) -> None:
@@ -151,7 +242,7 @@ def _check_per_photo(k: int | None, labels: np.ndarray) -> None:
         raise ParameterError("labels must give each photo an image of its own; mode='shared' shares images")
 
 
-def _checked_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:
+def check_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:
     """Return the claimed k of a shared release; raise if a person has several images or an image has too few people."""
     if k is not None:
         check_number("k", k, int, at_least=2)

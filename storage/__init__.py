@@ -9,7 +9,9 @@
 - ``encodings``: face descriptors in any of these formats, and in ``.csv``
 - ``saving``: writing files that are either complete or absent
 - ``keys``: keys of cached results, from their inputs and from the code that computes them
+- ``folder``: the folder of the cache
 - ``cache``: stored results, and functions that compute only missing results
+- ``parallel``: work in several processes
 - ``progress``: progress bars
 - ``packages``: data files of installed packages
 

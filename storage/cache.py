@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 
-import storage
 from storage.arrays import load_arrays, save_arrays
+from storage.folder import cache_folder, check_name, explaining_errors
+from storage.parallel import run_parallel
 from storage.progress import progress
 
 # Rows are written to the cache at this interval (seconds), so that an interruption loses little.
@@ -42,35 +40,6 @@ _SEAL_BYTES = 8
 _Blocks = Iterable[tuple[Sequence[int], Iterable[ArrayLike]]]
 
 
-def cache_folder(name: str) -> Path:
-    """Return a folder of the cache; it is created if missing, and only its owner can open it.
-
-    The cache holds personal data. It is in ``$ANONFACES_CACHE`` or, if that is not set, in ``.cache/anonfaces`` in the
-    repository.
-
-    Parameters
-    ----------
-    name : str
-        Letters, digits, "_", "-" and ".".
-
-    Raises
-    ------
-    ValueError
-        For any other name.
-    """
-    _check_name("a cache folder", name)
-    root = os.environ.get("ANONFACES_CACHE") or storage.ROOT / ".cache" / "anonfaces"
-    folder = Path(root).expanduser().absolute() / name
-    for part in [*reversed(folder.parents), folder]:
-        part.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-def _check_name(what: str, name: str) -> None:
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"the name of {what} must use letters, digits, '_', '-' and '.' only, got {name!r}")
-
-
 def cached_arrays(
     folder_name: str, key: str, compute: Callable[[], dict[str, ArrayLike]]
 ) -> dict[str, np.ndarray]:
@@ -85,13 +54,14 @@ def cached_arrays(
     compute : callable
         Called without arguments if the entry is missing or damaged; returns a dict of plain arrays.
     """
-    _check_name("a cache entry", key)
+    check_name("a cache entry", key)
     path = cache_folder(folder_name) / f"{key}.npz"
     try:
         return load_arrays(path)
     except (FileNotFoundError, ValueError):
         arrays = compute()
-        save_arrays(path, arrays)
+        with explaining_errors(path):
+            save_arrays(path, arrays)
         return {name: np.asarray(values) for name, values in arrays.items()}
 
 
@@ -115,16 +85,17 @@ class CacheStore:
 
     def _run(self, work: Callable[[sqlite3.Connection], object]):
         """Return ``work(connection)``; replace a damaged file by a new one."""
-        try:
+        with explaining_errors(self.path):
+            try:
+                return self._attempt(work)
+            except UnicodeDecodeError:
+                pass  # SQLite quotes damaged bytes in its message, which Python cannot decode
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                    raise  # locked or not writable: the content is intact
+            for path in (self.path, self.path.with_name(self.path.name + "-journal")):
+                path.unlink(missing_ok=True)
             return self._attempt(work)
-        except UnicodeDecodeError:
-            pass  # SQLite quotes damaged bytes in its message, which Python cannot decode
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
-                raise  # locked or not writable: the content is intact
-        for path in (self.path, self.path.with_name(self.path.name + "-journal")):
-            path.unlink(missing_ok=True)
-        return self._attempt(work)
 
     def _attempt(self, work):
         with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
@@ -209,8 +180,8 @@ def cached_rows(
             return (([i], [function(*arguments(i))]) for i in missing)
         parts = _parts(missing, _TASK_ROWS)
         tasks = (joblib.delayed(_apply)(function, [arguments(i) for i in part]) for part in parts)
-        parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
-        return zip(parts, parallel(tasks), strict=True)
+        results = run_parallel(tasks, joblib.cpu_count(), pre_dispatch="2*n_jobs")
+        return zip(parts, results, strict=True)
 
     return _cached(store_name, keys, blocks, description)
 

@@ -85,7 +85,7 @@ def _project_to_folder(
     Raises
     ------
     FileExistsError
-        If the folder holds codes made with another network or other settings.
+        If the folder holds codes made with another network or other settings, or of other photos with the same names.
     ValueError
         If two photos would share a file, or for the reasons in `projection.project`. Nothing is computed then.
     """
@@ -97,11 +97,20 @@ def _project_to_folder(
     there = np.array([path.exists() for path in paths])
     if there.any() and not overwrite:
         _check_existing(folder, paths[there], projector)
+        others = _made_for_others(folder, paths[there], np.array(faces.image_keys)[there])
+        if others:
+            raise FileExistsError(f"{others}; {_ADVICE}")
     detections = detect_faces(faces)
     todo = detections.found & (overwrite | ~there)
     kept = there & ~todo
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / _RECORD, json.dumps(_record(projector), indent=1))
+    for path in paths[todo & there]:
+        path.unlink()  # a code that is to be replaced must not stay beside the record of another photo
+    keys = {
+        path.relative_to(folder).as_posix(): key for path, key in zip(paths, faces.image_keys, strict=True)
+    }
+    record = {**_record(projector), "photos": {**read_photo_keys(folder), **keys}}
+    _write_text(folder / _RECORD, json.dumps(record, indent=1))
     traces, rows = [pd.DataFrame()], np.flatnonzero(todo)
     for chosen, codes, trace in projector.fit_photos(faces, detections.landmarks, rows, encoder):
         for path, code in zip(paths[chosen], codes, strict=True):
@@ -141,10 +150,10 @@ def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -
     record = folder / _RECORD
     if record.is_file():
         try:
-            same = utils.parse_json(record.read_bytes()) == _record(projector)
+            known = utils.parse_json(record.read_bytes())
         except ValueError:
-            same = False
-        if not same:
+            known = None
+        if not isinstance(known, dict) or {**known, "photos": None} != {**_record(projector), "photos": None}:
             raise FileExistsError(
                 f"{folder}: holds codes made with another network or other settings; {_ADVICE}"
             )
@@ -153,6 +162,66 @@ def _check_existing(folder: Path, paths: Sequence[Path], projector: Projector) -
             _read_code(path, projector.network)
     except ValueError as error:
         raise FileExistsError(f"{error}; {_ADVICE}") from None
+
+
+def read_photo_keys(folder: Path) -> dict[str, str]:
+    """Read for which photos the codes in a folder were made: a key of each photo's pixels by the file of its code.
+
+    Empty if the folder does not exist, or does not say so, such as a folder of published codes.
+    """
+    try:
+        photos = utils.parse_json((folder / _RECORD).read_bytes())["photos"]
+        return {str(name): str(key) for name, key in photos.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _made_for_others(folder: Path, paths: Sequence[Path], keys: Sequence[str]) -> str:
+    """Say which files hold codes of other photos than those with these keys; empty if none does."""
+    made_for = read_photo_keys(folder)
+    files = [path.relative_to(folder).as_posix() for path in paths]
+    others = [file for file, key in zip(files, keys, strict=True) if made_for.get(file, key) != key]
+    if not others:
+        return ""
+    return f"{folder}: holds codes of {len(others)} other photos with the same names (first: {others[0]})"
+
+
+def read_kept_codes(path: Path, dataset: str | None, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Read the codes of a network's training photos from the file next to it.
+
+    Parameters
+    ----------
+    path : Path
+        ``NAME-codes.npz``. It holds ``names`` and ``codes``, and ``keys``, a key of each photo's pixels. Without keys,
+        the names are those of a built-in data set.
+    dataset : str or None
+        The name of the network's data set.
+    shape : (int, int)
+        num_layers and w_dim.
+
+    Returns
+    -------
+    dict of str to ndarray of float32, shape (num_layers, w_dim)
+        By the key of the photo's pixels. Empty if the file does not exist, or its photos are unknown.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or does not fit the network.
+    """
+    if not path.is_file():
+        return {}
+    arrays = utils.load_arrays(path)
+    names, codes = arrays.get("names"), arrays.get("codes")
+    wanted = (0 if names is None else len(names), *shape)
+    if names is None or codes is None or codes.shape != wanted or not np.isfinite(codes).all():
+        raise ValueError(f"{path}: must hold names and finite codes of shape (n, {wanted[1]}, {wanted[2]})")
+    keys = arrays.get("keys")
+    if keys is None and dataset in datasets.DATASETS:  # the bundled file
+        known = datasets.built_in(dataset)
+        key_of = dict(zip(known.names.tolist(), known.image_keys, strict=True))
+        keys = [key_of.get(str(name)) for name in names]
+    return dict(zip(map(str, () if keys is None else keys), codes.astype(np.float32), strict=False))
 
 
 def _code_paths(names: Sequence[str], folder: str | Path) -> list[Path]:
@@ -177,7 +246,9 @@ def _code_paths(names: Sequence[str], folder: str | Path) -> list[Path]:
     return paths
 
 
-def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) -> np.ndarray:
+def read_codes(
+    folder: str | Path, names: Sequence[str], network: StyleNetwork, keys: Sequence[str] | None = None
+) -> np.ndarray:
     """Read the W+ codes of photos.
 
     Parameters
@@ -188,6 +259,9 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
     names : sequence of n str
         Names of the photos, as in ``faces.names``.
     network : StyleNetwork
+    keys : sequence of n str, optional
+        A key of each photo's pixels, ``faces.image_keys``, to compare with those of the photos that the codes were made
+        for. The published codes do not say for which photos they were made; then the names are trusted.
 
     Returns
     -------
@@ -198,7 +272,8 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
     FileNotFoundError
         If the folder or the code of a photo is missing.
     ValueError
-        If a file is damaged, does not hold finite real numbers, or does not match the network.
+        If a file is damaged, does not hold finite real numbers, does not match the network, or was made for another
+        photo.
     """
     folder, names = Path(folder), [str(name) for name in names]
     advice = f"make them with: python -m stylegan project PHOTOS {folder}"
@@ -223,6 +298,9 @@ def read_codes(folder: str | Path, names: Sequence[str], network: StyleNetwork) 
         raise FileNotFoundError(
             f"{folder}: no codes for {len(missing)} of {len(names)} photos (first: {missing[0].name}); {advice}"
         )
+    others = "" if keys is None else _made_for_others(folder, paths, keys)
+    if others:
+        raise ValueError(f"{others}; {advice}")
     return np.stack([_read_code(path, network) for path in paths])
 
 

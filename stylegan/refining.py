@@ -27,6 +27,7 @@ from checks import Number, ParameterError
 from stylegan import features
 from stylegan.architecture import Synthesis
 from stylegan.augmentation import Mixtures, to_signed, vary
+from stylegan.code_folder import read_kept_codes
 from stylegan.encoder import Encoder, build_encoder, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
 from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
@@ -249,11 +250,9 @@ def starting_codes(photos: TrainingSet, encoder: Encoder, network: Path) -> np.n
     own = np.flatnonzero(~photos.held_out)
     pictures = to_signed(photos.pictures[own])
     codes = encoder.encode(np.concatenate([pictures, pictures[:, :, ::-1]]))
-    if codes_path(network).is_file():
-        arrays = utils.load_arrays(codes_path(network))
-        known = dict(zip(map(str, arrays["names"]), arrays["codes"], strict=True))
-        for place, row in enumerate(own):
-            codes[place] = known.get(photos.names[row], codes[place])
+    known = read_kept_codes(codes_path(network), encoder.description.get("dataset"), codes.shape[1:])
+    for place, row in enumerate(own):
+        codes[place] = known.get(photos.keys[row], codes[place])
     return codes
 
 
@@ -287,7 +286,7 @@ def finish(trainer: AutoDecoder, encoder: Encoder, out: Path) -> None:
     average = learnt[:m].mean(axis=(0, 1)).astype(np.float32)
     StyleNetwork(mapping, synthesis, average, network_description).save(out, "float16")
     encoder.save(encoder_path(out), "float16")
-    kept = {"names": np.array(photos.names), "codes": codes.astype(np.float16)}
+    kept = {"names": np.array(photos.names), "keys": np.array(photos.keys), "codes": codes.astype(np.float16)}
     utils.save_arrays(codes_path(out), kept)
 
 

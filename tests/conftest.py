@@ -48,3 +48,12 @@ def own_cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("ANONFACES_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def module_cache(tmp_path_factory):
+    """Give one module an empty cache, and no progress bars."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANONFACES_QUIET", "1")
+        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -23,6 +23,9 @@ from attacks.linking import _among_first
 from attacks.search import Ranking
 from checks import NotApplicableError
 
+#: Everything is computed here and now, whatever lies in the project's cache.
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 
 def line(*values):
     """Descriptors of one number each: (n, 1)."""
@@ -701,15 +704,6 @@ def faces(orl):
     """One photo of each of 12 people, three more of each in the gallery."""
     rows = [10 * person + photo for person in range(12) for photo in range(4)]
     return orl.select(rows).split(1, random_state=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Everything is computed here and now, whatever lies in the project's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANONFACES_QUIET", "1")
-        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,22 @@
 """The cache of rows: what is done is kept, what is damaged is made again, nothing wrong comes back."""
 
+import errno
 import multiprocessing
+import os
 import sqlite3
 import uuid
 from contextlib import closing
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib.externals.loky import get_reusable_executor
 
 import utils
-from storage import cache
+from storage import cache, parallel
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -428,3 +432,77 @@ def test_a_batch_with_a_wrong_number_of_rows_is_an_error(wrong):
     with pytest.raises(ValueError):
         utils.cached_batches("b", KEYS[:3], lambda positions: expected()[:wrong], "", 3)
     assert utils.CacheStore("b").get(KEYS[wrong:]) == {}
+
+
+# Disks that are full or cannot be written to, and what a killed run leaves
+
+
+def test_a_store_on_a_full_disk_says_what_to_do(monkeypatch):
+    connect = sqlite3.connect
+
+    def connect_to_full_disk(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    store = utils.CacheStore("rows")
+    monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
+    with pytest.raises(OSError, match=r"rows.sqlite: .*disk is full\); .*set ANONFACES_CACHE"):
+        store.put({"key": bytes(100_000)})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+def test_errors_in_writing_name_the_file(monkeypatch, tmp_path, number):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OSError, match=rf"{os.strerror(number)}: '{tmp_path}/a.csv'") as error:
+        utils.save_atomic(tmp_path / "a.csv", fail)
+    assert error.value.errno == number and list(tmp_path.glob("*")) == []
+    monkeypatch.setattr(os, "fsync", fail)
+    explained = rf"cannot write to the cache \({os.strerror(number)}.*ANONFACES_CACHE"
+    with pytest.raises(OSError, match=f"folder/key.npz: {explained}"):
+        utils.cached_arrays("folder", "key", lambda: {"a": 1})
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match=f"new: {explained}"):
+        utils.cache_folder("new")
+
+
+def place_of(array):
+    return array.filename
+
+
+def test_shared_arrays_lie_in_the_cache_and_are_removed_after_a_kill(own_cache):
+    get_reusable_executor().shutdown()  # it shares arrays in the cache of an earlier test
+    array = np.zeros(1 << 18)
+    places = list(utils.run_parallel([joblib.delayed(place_of)(array)] * 2, 2))
+    shared = Path(places[0]).parents[1]
+    assert own_cache in shared.parents and shared.stat().st_mode & 0o077 == 0
+    mine, killed = (
+        shared / f"joblib_memmapping_folder_{process}_a_b" for process in (os.getpid(), 2**22 + 1)
+    )
+    for folder in (mine, killed):
+        folder.mkdir()
+        (folder / "photos.pkl").touch()
+    list(utils.run_parallel([joblib.delayed(len)("a")]))
+    assert killed.exists()  # once per process
+    parallel._remove_left_over.cache_clear()
+    list(utils.run_parallel([joblib.delayed(len)("a")]))
+    assert mine.exists() and not killed.exists()
+
+
+def test_shared_arrays_on_a_full_disk_say_what_to_do(monkeypatch):
+    class Full:
+        def __reduce__(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        OSError, match="shared_.*: cannot write to the cache .*No space left.*ANONFACES_CACHE"
+    ):
+        list(utils.run_parallel([joblib.delayed(len)([Full()])] * 2, 2))
+    with pytest.raises(TypeError, match="unrelated"):
+        list(utils.run_parallel([joblib.delayed(fail_unrelated)()] * 2, 2))
+
+
+def fail_unrelated():
+    raise TypeError("unrelated")

@@ -30,6 +30,7 @@ from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
 from CNN.training import UpConvolutionSettings, UpConvolutionTrainer
 from datasets import Faces
+from training import loop
 from training.command import output_file
 from training.losses import pyramid_loss, weighted_mean
 from training.training_set import mirror_landmarks, prepare
@@ -320,12 +321,8 @@ def test_other_files_are_refused(tmp_path):
         CNN.load_model(other)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("height", 100_000), ("filters", [4, 4]), ("inputs", [["pose", 3]]), ("kernels", 3), ("width", "wide")],
-)
-def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
-    path = tmp_path / "changed.keras"
+def with_architecture(weights, path, name, value):
+    """Write the weights to another file, with one value of their architecture changed; return its path."""
     with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
         for member in archive.namelist():
             content = archive.read(member)
@@ -334,6 +331,15 @@ def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
                 description["architecture"][name] = value
                 content = json.dumps(description)
             changed.writestr(member, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("height", 100_000), ("filters", [4, 4]), ("inputs", [["pose", 3]]), ("kernels", 3), ("width", "wide")],
+)
+def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
+    path = with_architecture(weights, tmp_path / "changed.keras", name, value)
     with pytest.raises(ValueError, match="changed.keras"):
         CNN.load_model(path)
 
@@ -347,15 +353,7 @@ def test_a_wrong_description_is_refused(weights, tmp_path, name, value):
     ],
 )
 def test_a_small_file_cannot_ask_for_a_huge_network(weights, tmp_path, name, value, message):
-    path = tmp_path / "changed.keras"
-    with zipfile.ZipFile(weights) as archive, zipfile.ZipFile(path, "w") as changed:
-        for member in archive.namelist():
-            content = archive.read(member)
-            if member == "anonfaces.json":
-                description = json.loads(content)
-                description["architecture"][name] = value
-                content = json.dumps(description)
-            changed.writestr(member, content)
+    path = with_architecture(weights, tmp_path / "changed.keras", name, value)
     with pytest.raises(ValueError, match=message):
         CNN.load_model(path)
 
@@ -854,6 +852,7 @@ def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, 
     assert {path.name for path in out.parent.iterdir()} == {
         "people.keras", "people.csv", "people.png", "people.checkpoint.npz"
     }  # fmt: skip
+    assert all(path.stat().st_mode & 0o077 == 0 for path in out.parent.iterdir())  # the sheet shows photos
     assert main([*options, "--images", "16", "--held-out", "1", "--resume"]) == 0
     assert CNN.load_model(out).training["images_seen"] == 16
     assert len(pd.read_csv(out.with_suffix(".csv"))) == 2
@@ -863,14 +862,52 @@ def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, 
     assert "a .gif file" in capsys.readouterr().err
 
 
+def test_the_same_command_resumes_a_killed_training(faces, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "people"
+    for image, person, name in zip(faces.images[2:6], faces.identities[2:6], faces.names[2:6], strict=True):
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / person / f"{Path(name).stem}.png")
+    made = []
+    for name, stop in (("straight", 99), ("killed", 3)):
+        out = tmp_path / f"{name}.keras"
+        command = (
+            f"train {folder} --out {out} --batch 4 --capacity 0.05 --size 32x26 --images 24 --evaluate-every 16 "
+            "--held-out 1"
+        ).split()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_CHECKPOINT_SECONDS", 0.0)
+            step = UpConvolutionTrainer.step
+
+            def killed(trainer, step=step, stop=stop):
+                if trainer.steps == stop:
+                    raise SystemExit
+                return step(trainer)
+
+            patch.setattr(UpConvolutionTrainer, "step", killed)
+            if stop < 6:
+                with pytest.raises(SystemExit):
+                    main(command)
+                assert not out.exists()
+        if stop < 6:
+            assert main([*command, "--seed", "1"]) == 2
+            assert "different photos or settings" in capsys.readouterr().err
+        assert main(command) == 0
+        made.append(CNN.load_model(out))
+    assert "after 12 of 24 images" in capsys.readouterr().out
+    np.testing.assert_allclose(*(model.generate(np.eye(2)) for model in made), atol=1e-6)
+    logs = [pd.read_csv(tmp_path / f"{name}.csv")[["images", "loss"]] for name in ("straight", "killed")]
+    pd.testing.assert_frame_equal(*logs)
+
+
 def test_weights_go_to_a_default_file_that_is_never_overwritten(tmp_path):
-    options = Namespace(source=str(tmp_path / "people"), out=None, resume=False)
+    options = Namespace(source=str(tmp_path / "people"), out=None, checkpoint=None)
     out = output_file(options, tmp_path / "output", ".keras")
     assert out == tmp_path / "output" / "people.keras" and out.parent.is_dir()
     out.touch()
     with pytest.raises(FileExistsError, match="people.keras exists"):
         output_file(options, tmp_path / "output", ".keras")
-    for wanted in ({"resume": True}, {"out": out}):
+    (tmp_path / "made.npz").touch()
+    for wanted in ({"checkpoint": tmp_path / "made.npz"}, {"out": out}):
         assert output_file(Namespace(**{**vars(options), **wanted}), tmp_path / "output", ".keras") == out
     with pytest.raises(ValueError, match=r"must end in \.keras"):
         output_file(Namespace(**{**vars(options), "out": tmp_path / "a.npz"}), tmp_path, ".keras")
@@ -942,11 +979,29 @@ def test_people_whom_the_network_does_not_know(faces, weights):
     strangers = datasets.load_faces("orl").select([0, 30])
     with pytest.raises(ValueError, match=r"does not know 1 of the people \(first: s4\).*python -m CNN train"):
         UpConvolution(strangers, weights=weights)
-    elsewhere = Faces(faces.images, faces.identities, faces.names, source="holiday")
-    with pytest.raises(ValueError, match="was trained on .*python -m CNN train"):
-        UpConvolution(elsewhere, weights=weights)
     with pytest.raises(ValueError, match="proxy must be"):
         UpConvolution(strangers, weights=weights, proxy=4)
+
+
+def test_people_are_known_by_the_pixels_of_their_photos(faces, weights, model):
+    renamed = Faces(faces.images, faces.identities, [f"{i}.png" for i in range(len(faces))], source="holiday")
+    known = UpConvolution(renamed, weights=weights)
+    for i in (0, 5):
+        code = model.nuisance_of(faces.names[i])
+        np.testing.assert_array_equal(known.nuisance(i), known._fit(i)[0] if code is None else code)
+    changed = faces.images.copy()
+    changed[3, 50, 40] ^= 1
+    others = [
+        Faces(changed, faces.identities, faces.names, source=faces.source),
+        Faces(
+            faces.images, np.roll(faces.identities, 4), faces.names, source=faces.source
+        ),  # names exchanged
+    ]
+    for other, count in zip(others, (1, 12), strict=True):
+        with pytest.raises(ValueError, match=f"does not know {count} of the 12 photos.*python -m CNN train"):
+            UpConvolution(other, weights=weights)
+        UpConvolution(other, weights=weights, identities=model.identities)  # the names are trusted
+        UpConvolution(other, weights=weights, proxy=2)
 
 
 def test_proxies_stand_for_strangers(weights):
@@ -963,6 +1018,17 @@ def test_proxies_stand_for_strangers(weights):
 
 
 # The bundled weights
+
+
+def test_the_bundled_network_knows_the_orl_photos_only(orl):
+    strangers = orl.select(range(200, 240))
+    namesakes = Faces(strangers.images, orl.identities[:40], orl.names[:40], source="orl")
+    assert UpConvolution.fits(orl) and not UpConvolution.fits(namesakes)
+    with pytest.raises(ValueError, match="was trained on orl and does not know 40 of the 40 photos"):
+        UpConvolution(namesakes)
+    elsewhere = Faces(strangers.images, strangers.identities, np.arange(40), source="my copy")
+    assert UpConvolution.fits(elsewhere)
+    UpConvolution(elsewhere)
 
 
 @pytest.fixture(scope="module")

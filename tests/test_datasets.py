@@ -17,6 +17,7 @@ from PIL import Image
 
 import datasets
 import datasets.faces
+import partitioning
 from datasets import Faces, ImageFiles, is_grey
 from datasets.faces import read_image
 from datasets.formats import count_frames
@@ -218,6 +219,23 @@ def test_the_fingerprint_follows_photos_names_people_and_others(orl_people):
     assert len({orl_people.fingerprint, *(faces.fingerprint for faces in variants)}) == 6
 
 
+def test_a_set_of_photos_is_known_by_pixels_and_people(orl):
+    some = orl.select([0, 1, 10, 11])
+    renamed = Faces(some.images[::-1], some.identities[::-1], list("abcd"), source="a folder")
+    split = renamed.split(1, 0)
+    assert some.set_key == renamed.set_key == split.set_key != split.select([0, 1]).set_key
+    changed = some.images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    others = [
+        Faces(changed, some.identities, some.names),
+        Faces(some.images, list("abab"), some.names),
+        orl.select([0, 1, 10]),
+    ]
+    assert len({some.set_key, *(faces.set_key for faces in others)}) == 4
+    assert datasets.is_built_in(some, "orl") and datasets.is_built_in(renamed, "orl")
+    assert [datasets.is_built_in(faces, "orl") for faces in others] == [False, False, True]
+
+
 # What a notebook shows
 
 
@@ -275,6 +293,42 @@ def test_each_photo_of_a_flat_folder_may_be_a_person(tmp_path):
         faces = datasets.load_faces(tmp_path, per_identity=1, people="photos")
     assert list(faces.identities) == list(faces.names) == ["ann.jpg", "ann.png", "bob.png"]
     assert faces.others is None
+
+
+ALIKE = {
+    "decomposed": "Mu\u0308ller", "space at the end": "Müller ", "space in front": " Müller",
+    "no-break space": "Müller\u00a0", "zero-width space": "Mül\u200bler", "soft hyphen": "Mül\u00adler",
+    "byte order mark": "\ufeffMüller",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALIKE.values(), ids=ALIKE)
+def test_names_that_look_the_same_are_one_person(tmp_path, name):
+    people_folder(tmp_path, people=("Müller", name, "Meier"))
+    with pytest.warns(UserWarning, match="2 names look the same and are one person") as warned:
+        faces = datasets.load_faces(tmp_path)
+    assert len(warned) == 1
+    assert list(faces.people) == ["Meier", "Müller"] and (faces.identities == "Müller").sum() == 4
+    same = Faces(np.zeros((3, 20, 20, 3), np.uint8), ["Müller", name, "Meier"], list("xyz"))
+    assert same.n_people == 2
+    labels = partitioning.PARTITIONERS["ward"](np.eye(4), 2, identities=["Müller", name, "Meier", "Huber"])
+    assert list(labels) == [0, 0, 0, 0]  # three people are too few for two clusters of two
+
+
+@pytest.mark.parametrize("name", ["müller", "MÜLLER", "\uff2düller"])
+def test_names_that_differ_in_case_only_are_named(tmp_path, name):
+    people_folder(tmp_path, people=("Müller", name, "Meier"))
+    with pytest.warns(UserWarning, match="2 names differ in case only and are different people") as warned:
+        faces = datasets.load_faces(tmp_path)
+    assert len(warned) == 1 and faces.n_people == 3
+
+
+def test_names_that_differ_are_not_touched(tmp_path):
+    names = ["Anna Meier", "Annameier", "Änna", "Anna", "漢字", "İ", "\u200b"]
+    people_folder(tmp_path, people=names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(datasets.load_faces(tmp_path).people) == set(names)
 
 
 @pytest.mark.parametrize(
@@ -394,6 +448,122 @@ def test_a_wrong_celeba_table_is_refused(tmp_path, table, content, message):
     assert table in str(error.value)
 
 
+OWN_TREE = {
+    "root": ("", "Img/img_align_celeba", "Anno/"),
+    "png": ("", "Img/img_align_celeba_png", "Anno/"),
+    "doubled": ("", "Img/img_align_celeba/img_align_celeba", "Anno/"),
+    "Img": ("Img", "Img/img_align_celeba", "Anno/"),
+    "photos": ("Img/img_align_celeba", "Img/img_align_celeba", "Anno/"),
+    "no Img": ("img_celeba", "img_celeba", ""),
+}
+
+
+@pytest.mark.parametrize(("source", "photos", "tables"), OWN_TREE.values(), ids=OWN_TREE)
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_celeba_is_read_from_its_own_tree(tmp_path, source, photos, tables, ending):
+    celeba_folder(tmp_path, photos)
+    for path in (tmp_path / photos).iterdir():
+        path.rename(path.with_suffix(ending))
+    (tmp_path / "list_attr_celeba.txt").write_text(ATTRIBUTES)
+    (tmp_path / "Anno").mkdir()
+    for name in ("identity_CelebA.txt", "list_attr_celeba.txt"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).unlink()
+        (tmp_path / tables / name).write_text(text, encoding="utf-8-sig")  # with a byte order mark
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        faces = datasets.load_faces(tmp_path / source)
+    assert list(faces.identities) == ["2880", "2937", "2880"]
+    assert list(faces.attributes["Eyeglasses"]) == [False, True, True]
+    assert repr(faces).endswith("people by identity_CelebA.txt>")
+
+
+def test_celeba_that_cannot_be_read_right_is_refused(tmp_path):
+    celeba_folder(tmp_path, "img_align_celeba")
+    save(tmp_path / "img_align_celeba_png" / "000001.png", picture())
+    with pytest.raises(ValueError, match="2 photos are versions of the same photos.*keep one version"):
+        datasets.load_faces(tmp_path)
+    (tmp_path / "identity_CelebA.txt").unlink()
+    with pytest.raises(ValueError, match="holds photos of many people, but identity_CelebA.txt.*is missing"):
+        datasets.load_faces(tmp_path)
+
+
+# What is left out, and what was guessed
+
+
+LEFT_OUT = {
+    "a/session2/2.jpg": "deeper than one sub-folder per person",
+    "a/b/c/2.png": "deeper than one sub-folder per person",
+    "a/2": "its name has no ending",
+    "a/2.jp2": "its ending '.jp2' is not that of a photo",
+    "a/2.jpg.part": "its ending '.part' is not that of a photo",
+    "a/2.mov": "videos are not supported",
+    "2.psd": "its ending '.psd' is not that of a photo",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_files_that_are_left_out_are_named(tmp_path, name):
+    people_folder(tmp_path, people=("a", "b"))
+    save(tmp_path / "a" / "2.JPE", picture(), format="JPEG")
+    save(tmp_path / name, picture(), format="PNG")
+    with pytest.warns(UserWarning, match=r"1 files are left out \(first: ") as warned:
+        faces = datasets.load_faces(tmp_path)
+    assert len(warned) == 1 and len(faces) == 5
+    assert f"{tmp_path / name}: {LEFT_OUT[name]}" in str(warned[0].message)
+
+
+def test_links_are_followed_or_named(tmp_path):
+    people_folder(tmp_path / "in", people=("a", "b"))
+    people_folder(tmp_path / "elsewhere", people=("c",))
+    (tmp_path / "in" / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (tmp_path / "in" / "a" / "all").symlink_to(tmp_path / "in")  # a loop
+    (tmp_path / "in" / "b" / "9.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.warns(UserWarning, match=r"b/9.jpg: the link leads nowhere") as warned:
+        faces = datasets.load_faces(tmp_path / "in")
+    assert len(warned) == 1 and list(faces.people) == ["a", "b", "c"] and len(faces) == 6
+
+
+def test_photos_that_are_all_too_deep_are_named(tmp_path):
+    people_folder(tmp_path / "session1")
+    with pytest.raises(ValueError, match="holds no photos.*session1/ann/0.png: deeper than one sub-folder"):
+        datasets.load_faces(tmp_path)
+
+
+def rafd_by_expression(folder, identities=("01", "02")):
+    for identity in identities:
+        for expression in ("happy", "sad"):
+            parts = {**rafd_names()[0], "identity": identity, "expression": expression}
+            save(folder / expression / RAFD.format(**parts), picture(hash(identity) % 9))
+    return folder
+
+
+def test_rafd_photos_are_people_by_their_names_in_any_sub_folder(tmp_path):
+    faces = datasets.load_faces(rafd_by_expression(tmp_path))
+    assert list(faces.people) == ["01", "02"] and faces.people_by == "RaFD file names"
+
+
+@pytest.mark.parametrize(
+    "stray", ["happy/extra.png", "sad/copy of Rafd090_01_Caucasian_female_sad_frontal.png"]
+)
+@pytest.mark.parametrize("identities", [("01",), ("01", "02")])
+def test_sorted_rafd_photos_and_a_stray_one_are_refused(tmp_path, stray, identities):
+    save(rafd_by_expression(tmp_path, identities) / stray, picture())
+    with pytest.raises(
+        ValueError, match=f"{2 * len(identities)} of .* photos have RaFD names.*first: .*{stray}"
+    ):
+        datasets.load_faces(tmp_path)
+
+
+def test_rafd_photos_beside_others_in_a_folder_per_person(tmp_path):
+    people_folder(tmp_path, people=("ann", "bob"))
+    for parts in rafd_names()[:2]:
+        save(tmp_path / "ann" / RAFD.format(**parts), picture())
+    faces = datasets.load_faces(tmp_path)
+    assert list(faces.people) == ["ann", "bob"] and repr(faces).endswith("; people by sub-folder>")
+    assert faces.split(1, 0).others.people_by == "sub-folder"
+
+
 # Images of all kinds
 
 
@@ -439,6 +609,74 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, ending):
     assert image.dtype == np.uint8
     assert np.abs(image[..., 0] - levels / 257.0).max() <= 0.5
     assert is_grey(image)
+
+
+def integers(bits, kind):
+    """A function that scales 0..1 to integers of so many bits."""
+    return lambda x: (x * (2**bits - 1)).round().astype(kind)
+
+
+#: Grey images of a depth that their format does not tell: 0..1 -> array to write.
+DEPTHS = {
+    **{f"{bits} bits in 16.png": integers(bits, np.uint16) for bits in (8, 10, 12, 14, 16)},
+    **{f"{bits} bits in 32.tif": integers(bits, np.int32) for bits in (8, 12, 16, 20, 31)},
+    "unit.tif": lambda x: x.astype(np.float32),
+    "unit.pfm": lambda x: x.astype(np.float32),
+    "bytes.tif": lambda x: (x * 255).astype(np.float32),
+    "12 bits.tif": lambda x: (x * 4095).astype(np.float32),
+    "12 bits.pgm": integers(12, np.uint16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_grey_of_any_depth_is_scaled_by_its_values(tmp_path, name):
+    levels = np.linspace(0, 1, 40 * 30).reshape(40, 30)
+    assert cv2.imwrite(str(tmp_path / name), DEPTHS[name](levels))
+    image = read_image(tmp_path / name)
+    assert is_grey(image)
+    assert np.abs(image[..., 0] - 255 * levels).max() <= 1
+
+
+def test_bright_spots_of_floats_do_not_darken_the_photo(tmp_path):
+    levels = np.linspace(0, 1, 40 * 30, dtype=np.float32).reshape(40, 30)
+    levels[-1, -5:] = [1.1, 2, 5, 70, 9000]
+    image = read_image(save(tmp_path / "a.tif", Image.fromarray(levels)))
+    assert np.abs(image[..., 0] - 255 * levels.clip(0, 1)).max() <= 1
+
+
+def test_black_of_any_depth_stays_black(tmp_path):
+    for kind in (np.uint16, np.int32, np.float32):
+        assert not read_image(save(tmp_path / "a.tif", Image.fromarray(np.zeros((20, 20), kind)))).any()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.eye(20, dtype=np.int32) - 1, "negative or not finite"),
+        (np.full((20, 20), np.nan, np.float32), "negative or not finite"),
+        (np.full((20, 20), np.inf, np.float32), "negative or not finite"),
+        (np.linspace(0, 7, 400, dtype=np.float32).reshape(20, 20), "floats up to 7, which does not tell"),
+        (np.tri(20, dtype=np.uint16), "that it would be black"),
+        (np.where(np.eye(400) > 0, 60000, np.tri(400)).astype(np.uint16), "that it would be black"),
+        (np.linspace(0, 0.01, 400, dtype=np.float32).reshape(20, 20), "that it would be black"),
+    ],
+)
+def test_grey_whose_white_is_unknown_is_refused(tmp_path, array, message):
+    path = save(tmp_path / "a.tif", Image.fromarray(array))
+    with pytest.raises(ValueError, match=f"a.tif: .*{message}.*save it with 8 bits per channel"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "ppm"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_colours_that_do_not_fill_16_bits_are_refused(tmp_path, suffix, bits):
+    picture = (np.random.default_rng(0).random((20, 20, 3)) * (2**bits - 1)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), picture)
+    if bits == 16:
+        assert np.abs(read_image(tmp_path / f"a.{suffix}")[..., ::-1] - picture / 257).max() <= 1
+    else:
+        with pytest.raises(ValueError, match="16 bits, of which the upper ones are not used"):
+            read_image(tmp_path / f"a.{suffix}")
 
 
 def test_cmyk_is_turned_to_rgb(tmp_path):

@@ -7,8 +7,10 @@ import importlib
 import inspect
 import io
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -270,6 +272,24 @@ def test_make_targets_and_variables_exist(path):
                 ) or f"${{{name}:-" in text_of(ROOT / "install.sh"), command
             elif word != "&":
                 assert word in TARGETS, command
+
+
+def test_make_hides_the_settings_of_other_installations():
+    foreign = {
+        "JUPYTER_PATH": "/x",
+        "PYTHONHOME": "/x",
+        "PYTHONSAFEPATH": "1",
+        "JUPYTER_PREFER_ENV_PATH": "0",
+    }
+    probe = ["make", "--eval", "probe: ; @env", "probe"]
+    seen = subprocess.run(
+        probe, cwd=ROOT, env=os.environ | foreign, capture_output=True, text=True, check=True
+    )
+    lines = seen.stdout.splitlines()
+    assert "JUPYTER_PREFER_ENV_PATH=1" in lines
+    assert not [
+        line for line in lines if line.startswith(("JUPYTER_PATH=", "PYTHONHOME=", "PYTHONSAFEPATH="))
+    ]
 
 
 @functools.cache

@@ -958,6 +958,39 @@ def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
     assert {"detection_rate", "age_error", "similarity"} <= set(useful["metric"])
 
 
+def test_tables_of_other_photos_are_never_overwritten(tmp_path, orl):
+    def stem(faces, folder=tmp_path):
+        return evaluation.table_stem(faces.source, faces.set_key, folder)
+
+    def photos(rows, source="photos"):
+        chosen = orl.select(rows)
+        return Faces(chosen.images, chosen.identities, chosen.names, source=source)
+
+    first, second, third = photos([0, 1, 10, 11]), photos([0, 1, 20, 21]), photos([5, 6])
+    assert stem(first) == "photos"
+    names = [stem(faces) for faces in (second, third)]
+    assert names == [f"photos-{faces.set_key[:8]}" for faces in (second, third)]
+    for faces, name in zip(
+        (first, second, third), ("photos", *names), strict=True
+    ):  # found again, however they are split
+        assert stem(faces) == stem(faces.split(1, 3)) == name
+    assert stem(orl) == stem(orl.split(1, 0)) == "orl"
+    assert stem(photos([0, 1], "orl")) == f"orl-{photos([0, 1]).set_key[:8]}"
+    assert stem(first, tmp_path / "new") == "photos"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["data_sets.json"]
+
+
+def test_tables_whose_photos_are_unknown_are_never_overwritten(tmp_path):
+    for name in ("a_quick.csv", "a_b_quick.csv"):
+        (tmp_path / name).touch()
+    assert evaluation.table_stem("a", "0123456789", tmp_path) == "a-01234567"
+    assert evaluation.table_stem("a_b", "0123456789", tmp_path) == "a_b-01234567"
+    assert evaluation.table_stem("b", "0123456789", tmp_path) == "b"
+    (tmp_path / "data_sets.json").write_text("[1]")
+    with pytest.raises(ValueError, match="data_sets.json: damaged"):
+        evaluation.table_stem("a", "0123456789", tmp_path)
+
+
 @pytest.mark.full
 def test_command_as_make_runs_it(tmp_path):
     """As a program of its own, with workers: what is loaded here, networks above all, must not have to reach them."""
@@ -1169,7 +1202,7 @@ def test_command_says_which_k_do_not_fit(folder, tmp_path, monkeypatch, k, capsy
     monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
     assert experiments.main([str(folder), "--grid", "tiny", "--k", k, "--output", str(tmp_path)]) == 2
     assert re.search("error: .*(4 people|at most 4)", capsys.readouterr().err)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.csv"))
 
 
 @pytest.mark.usefixtures("no_sweep")

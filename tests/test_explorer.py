@@ -13,7 +13,7 @@ import partitioning
 from datasets import Faces
 from explorer import Exploration, Selection, rendering
 from explorer import exploration as model_of_panel
-from explorer.__main__ import main
+from explorer.__main__ import _environment, main
 from explorer.panel import _background
 
 
@@ -343,6 +343,14 @@ def test_explore_says_why_it_cannot(orl):
     assert "all photos show one person" in panel.children[0].value
     with pytest.raises(TypeError, match="must be Faces"):
         explorer.explore("orl")
+
+
+def test_page_is_hidden_from_the_settings_of_other_installations(monkeypatch):
+    for name in ("JUPYTER_PATH", "PYTHONSAFEPATH", "PYTHONHOME"):
+        monkeypatch.setenv(name, "1")
+    variables = _environment("photos", "folders")
+    assert not {"JUPYTER_PATH", "PYTHONSAFEPATH", "PYTHONHOME"} & set(variables)
+    assert variables["JUPYTER_PREFER_ENV_PATH"] == "1" and variables["ANONFACES_DATA"] == "photos"
 
 
 def test_page_says_what_is_wrong_with_the_photos(tmp_path, capsys):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import balancing
 import partitioning
 from balancing import kernels
 from partitioning import PARTITIONERS, VARIABLE_SIZE
@@ -259,6 +260,21 @@ def test_vmdav_lets_clusters_follow_the_data():
 
 def spread(people=300, dimension=12, seed=0):
     return np.random.default_rng(seed).normal(size=(people, dimension)) * np.linspace(2, 0.2, dimension)
+
+
+@pytest.mark.parametrize("effort", ["fast", "default", "best"])
+def test_comparisons_do_not_grow_with_large_clusters(monkeypatch, effort):
+    asked = []
+
+    def note(rows, sizes, moves, *others):
+        asked.append(moves)
+        return np.arange(len(rows)) % len(sizes)
+
+    monkeypatch.setattr(balancing, "solve", note)
+    for k in (10, 100, 300, 1000):
+        partition("balanced", np.random.default_rng(0).normal(size=(2000, 2)), k, effort=effort)
+    assert asked[0] == asked[1]
+    np.testing.assert_allclose(np.array(asked[1:]) * [100, 300, 1000], asked[1] * 100, rtol=1e-3)
 
 
 def test_more_effort_is_no_worse():

@@ -25,16 +25,10 @@ from release.pose import _MEAN_FACE, Pose
 from release.visible import check_faces
 from utility import MissingModelError
 
+#: Everything is computed here and now, whatever lies in the project's cache.
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 untimed = settings(deadline=None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Everything is computed here and now, once for the module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANONFACES_QUIET", "1")
-        patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +124,7 @@ def test_a_photo_on_which_the_detector_fails_is_not_released(source, tmp_path, m
     fault, reason = FAULTS[kind]
     bad = read_image(source / "anna-beth.jpg")
     inject(monkeypatch, fault, lambda image: np.array_equal(image, bad))
-    assert make(source, tmp_path / "out") == 0
+    assert make(source, tmp_path / "out") == 1
     record = journal_of(tmp_path / "out")["anna-beth.jpg"]
     assert record["status"] == journal.FAILED and reason in record["reason"] and record["faces"] == []
     assert set(released(tmp_path / "out")) == set(ON_PHOTO) - {"anna-beth.jpg"}
@@ -151,7 +145,7 @@ def test_a_result_on_which_the_detector_fails_is_not_released(source, tmp_path, 
         return 0.3 < same.mean() < 1  # the surroundings are left
 
     inject(monkeypatch, fault, is_result_of_the_first)
-    assert make(source, tmp_path / "out") == 0
+    assert make(source, tmp_path / "out") == 1
     record = journal_of(tmp_path / "out")["anna-beth.jpg"]
     assert record["status"] == journal.FAILED and reason in record["reason"]
     assert set(released(tmp_path / "out")) == set(ON_PHOTO) - {"anna-beth.jpg"}
@@ -161,10 +155,7 @@ def test_nothing_is_released_if_the_detector_always_fails(source, tmp_path, monk
     inject(monkeypatch, broken(RuntimeError("no model")), lambda image: True)
     assert make(source, tmp_path / "out", "--keep-faceless") == 1
     assert not (tmp_path / "out").exists()
-    assert (
-        "Not released, the face detector failed (RuntimeError: no model): 5 photos."
-        in capsys.readouterr().out
-    )
+    assert "the face detector failed (RuntimeError: no model)" in capsys.readouterr().out
 
 
 def test_landmarks_that_are_nan_inside_the_detector_leave_no_face(source, tmp_path, monkeypatch):
@@ -172,11 +163,11 @@ def test_landmarks_that_are_nan_inside_the_detector_leave_no_face(source, tmp_pa
 
     def predict_once(image, points):
         seen.append(image)
-        return predict(image, points) * (np.nan if len(seen) == 1 else 1)
+        return predict(image, points) * (np.nan if len(seen) == 2 else 1)  # the first face is the known one
 
     monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(detection, "_predict_landmarks", predict_once)
-    assert make(source, tmp_path / "out") == 0
+    assert make(source, tmp_path / "out") == 1
     statuses = [record["status"] for record in journal_of(tmp_path / "out").values()]
     assert statuses.count(journal.FAILED) == 1 and statuses.count(journal.WRITTEN) == 3
 
@@ -214,13 +205,17 @@ def test_a_face_found_only_on_the_result_is_blurred_out(source, tmp_path, monkey
 
 def test_a_result_with_new_faces_again_and_again_is_not_released(source, tmp_path, monkeypatch):
     originals, searched = [read_image(source / name) for name in (*ON_PHOTO, "meadow.png")], []
+    shapes = {image.shape for image in originals}
 
     def one_more(spots):
         searched.append(spots)
         x = 4.0 + 9 * len(searched)
         return (*spots, spot_at(x, 2.0, x + 6, 10.0))
 
-    inject(monkeypatch, one_more, lambda image: not any(np.array_equal(image, p) for p in originals))
+    def is_result(image):
+        return image.shape in shapes and not any(np.array_equal(image, p) for p in originals)
+
+    inject(monkeypatch, one_more, is_result)
     assert make(source, tmp_path / "out") == 1
     reasons = {record["reason"] for name, record in journal_of(tmp_path / "out").items() if name in ON_PHOTO}
     assert reasons == {f"faces were still found on the result after {replacing._SEARCHES} searches"}

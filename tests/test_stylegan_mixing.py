@@ -208,15 +208,21 @@ def test_codes_from_a_folder(few, network_path, tmp_path):
 
 
 def test_kept_codes_serve_known_photos_and_the_encoder_the_others(orl):
-    """The bundled files: photos by name have their kept codes; the same faces from elsewhere are encoded."""
+    """The bundled files: known pixels have their kept codes, whatever their names; all other photos are encoded."""
     some = orl.select([0, 10])
     kept = utils.load_arrays(mixing._beside(stylegan.BUNDLED, "codes"))
     rows = [list(kept["names"]).index(name) for name in some.names]
     known = anonymizer.load("stylegan", some)
     assert np.array_equal(known.codes, kept["codes"][rows].astype(np.float32))
-    elsewhere = Faces(some.images, some.identities, some.names, source="a folder")
-    encoded = anonymizer.load("stylegan", elsewhere)
-    assert not np.array_equal(encoded.codes, known.codes)
+    renamed = Faces(some.images, ["a", "b"], ["1.png", "2.png"], source="a folder")
+    assert np.array_equal(anonymizer.load("stylegan", renamed).codes, known.codes)
+    swapped = Faces(some.images[::-1], some.identities, some.names, source="orl")
+    assert np.array_equal(anonymizer.load("stylegan", swapped).codes, known.codes[::-1])
+    changed = some.images.copy()
+    changed[0, 0, 0] ^= 1
+    encoded = anonymizer.load("stylegan", Faces(changed, some.identities, some.names, source="orl"))
+    assert not np.array_equal(encoded.codes[0], known.codes[0])
+    assert np.array_equal(encoded.codes[1], known.codes[1])
     both = [np.linalg.norm(a.reconstruct(0).astype(float) - orl.images[0]) for a in (known, encoded)]
     assert both[0] < both[1]  # codes fitted to the photo are nearer than an encoder's
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import anonymizer
 import datasets
 import detection
 import utils
@@ -548,6 +549,35 @@ def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp
     assert json.loads((tmp_path / code_folder._RECORD).read_text())["settings"]["n_steps"] == 4
     with pytest.raises(FileExistsError, match="is a file"):
         code_folder._project_to_folder(network, faces, path, **QUICK)
+
+
+def test_codes_of_other_photos_with_the_same_names_are_refused(network, faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(code_folder, "CODES", tmp_path)
+    network.save(tmp_path / "network.npz")
+    mine = faces.select([0, 1])
+    others = datasets.Faces(faces.images[[3, 1]], mine.identities, mine.names, source="small")
+    code_folder._project_to_folder(network, mine, **QUICK)
+    kept = anonymizer.load("stylegan", mine, network=tmp_path / "network.npz").codes
+    for codes in (None, tmp_path / "small"):
+        with pytest.raises(ValueError, match="holds codes of 1 other photos with the same names"):
+            anonymizer.load("stylegan", others, network=tmp_path / "network.npz", codes=codes)
+    with pytest.raises(FileExistsError, match="holds codes of 1 other photos"):
+        code_folder._project_to_folder(network, others, **QUICK)
+    np.testing.assert_array_equal(
+        anonymizer.load("stylegan", mine, network=tmp_path / "network.npz").codes, kept
+    )
+    code_folder._project_to_folder(network, others, overwrite=True, **QUICK)
+    replaced = anonymizer.load("stylegan", others, network=tmp_path / "network.npz").codes
+    assert not np.array_equal(replaced[0], kept[0])
+    with pytest.raises(ValueError, match="other photos"):
+        anonymizer.load("stylegan", mine, network=tmp_path / "network.npz")
+    (
+        tmp_path / "small" / code_folder._RECORD
+    ).unlink()  # whose codes these are is unknown: only the caller can say
+    with pytest.raises(FileNotFoundError, match="says for which photos"):
+        anonymizer.load("stylegan", others, network=tmp_path / "network.npz")
+    given = anonymizer.load("stylegan", others, network=tmp_path / "network.npz", codes=tmp_path / "small")
+    np.testing.assert_array_equal(given.codes, replaced)
 
 
 @pytest.mark.parametrize(

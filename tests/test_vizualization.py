@@ -426,6 +426,7 @@ def test_save_writes_the_same_bytes_each_time(tmp_path):
     assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf  # fonts that publishers refuse
     with Image.open(tmp_path / "one" / "figure.png") as opened:
         assert opened.format == "PNG" and opened.width == pytest.approx(8.5 * 300, abs=1)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "one").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ def add_options(parser: argparse.ArgumentParser, kind: type[TrainingSettings], d
     datasets.add_people_option(parser)
     parser.add_argument("--out", type=Path, help=f"file for the weights (default {default})")
     parser.add_argument("--checkpoint", type=Path, help="file to resume from (default NAME.checkpoint.npz)")
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    parser.add_argument("--resume", action="store_true", help="stop if there is no checkpoint to resume from")
     parser.add_argument(
         "--held-out", type=int, default=2, help="photos per person held out from training (2)"
     )
     parser.add_argument(
-        "--sheet-seconds", type=float, default=240.0, help="seconds between checkpoints (240)"
+        "--sheet-seconds", type=float, default=240.0, help="seconds between two sheets of samples (240)"
     )
     add_settings(parser, kind)
 
@@ -61,22 +61,30 @@ def output_file(options: argparse.Namespace, folder: Path, suffix: str) -> Path:
     ValueError
         If the name has a different suffix.
     FileExistsError
-        If no name is given and the default file exists, unless training is resumed.
+        If no name is given and the default file exists without a checkpoint to resume its training from.
     """
     out = options.out or folder / f"{Path(options.source).resolve().name}{suffix}"
     if out.suffix != suffix:
         raise ValueError(f"{out}: the name of a weights file must end in {suffix}")
-    if options.out is None and out.exists() and not options.resume:
-        raise FileExistsError(f"{out} exists; name another file with --out, or --resume its training")
+    if options.out is None and out.exists() and not checkpoint_file(options, out).exists():
+        raise FileExistsError(
+            f"{out} exists, and no checkpoint of its training; name another file with --out"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     return out
 
 
+def checkpoint_file(options: argparse.Namespace, out: Path) -> Path:
+    """The file from which the training of a weights file is resumed."""
+    return options.checkpoint or out.with_suffix(".checkpoint.npz")
+
+
 def run_training(trainer: TrainingLoop, out: Path, options: argparse.Namespace) -> None:
-    """Train with the given options, and print a summary."""
-    photos, checkpoint = trainer.photos, options.checkpoint or out.with_suffix(".checkpoint.npz")
-    if options.resume:
+    """Train with the given options, from the checkpoint if there is one, and print a summary."""
+    photos, checkpoint = trainer.photos, checkpoint_file(options, out)
+    if options.resume or checkpoint.exists():
         trainer.load_checkpoint(checkpoint)
+        print(f"Resuming from {checkpoint}, after {trainer.seen} of {trainer.total_images} images")
     n_held_out = photos.held_out.sum()
     n_weights = sum(np.prod(weight.shape) for _, weight in trainer.averaged)
     print(

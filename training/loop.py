@@ -21,6 +21,8 @@ from checks import Choice, Number, check_fields
 from training.descent import LARGEST_NORM, half_cosine
 from training.training_set import TrainingSet
 
+# Seconds between two checkpoints.
+_CHECKPOINT_SECONDS = 60.0
 # The learning rates decay to this share of their maximum.
 _LEAST_RATE = 0.01
 
@@ -80,6 +82,8 @@ class TrainingLoop(ABC):
         Time spent on them.
     log : list of dict
         A row per evaluation: images, seconds, learning_rate, loss, held_out_loss.
+    losses : list of float
+        The loss of each step since the last evaluation.
     """
 
     warm_up = 100  # steps over which the learning rates rise
@@ -102,6 +106,7 @@ class TrainingLoop(ABC):
         self.weights = tf.constant(photos.pixel_weights()[None])  # (1, h, w, 1)
         self.seen, self.steps, self.seconds = 0, 0, 0.0
         self.log: list[dict] = []
+        self.losses: list[float] = []
         self._compiled: dict = {}
 
     # Methods of subclasses
@@ -193,29 +198,31 @@ class TrainingLoop(ABC):
             File of the network, written at the end and on Ctrl-C. The log (``.csv``) and a sheet of samples (``.png``)
             are written to the same folder.
         checkpoint : Path
-            ``.npz`` file with everything needed to resume.
+            ``.npz`` file with everything needed to resume, written about every minute.
         sheet_seconds : float, default 240
-            Seconds between two updates of the log, sheet and checkpoint.
+            Seconds between two updates of the log and the sheet.
 
         Raises
         ------
         KeyboardInterrupt
             After Ctrl-C, once all files are written.
         """
-        losses, written = [], time.monotonic()
+        written = saved = time.monotonic()
         bar = utils.progress(None, "training", total=self.total_images)
         bar.update(self.seen)
         try:
             while self.seen < self.total_images:
                 started = time.monotonic()
-                losses.append(self.step())
+                self.losses.append(self.step())
                 self.seconds += time.monotonic() - started
                 bar.update(self.settings.batch)
+                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    self.save_checkpoint(checkpoint)
+                    saved = time.monotonic()
                 between = self.seen % self.settings.evaluate_every >= self.settings.batch
                 if between and self.seen < self.total_images:
                     continue
-                self._evaluate(losses)
-                losses = []
+                self._evaluate()
                 bar.set_postfix({name: f"{self.log[-1][name]:.4f}" for name in ("loss", "held_out_loss")})
                 if time.monotonic() - written > sheet_seconds:
                     self._write(out, checkpoint)
@@ -223,7 +230,7 @@ class TrainingLoop(ABC):
                 if 0 < self.settings.patience <= self._evaluations_without_gain():
                     break
         except KeyboardInterrupt:
-            bar.write("Stopped; add --resume to continue.")
+            bar.write("Stopped; run the same command again to continue.")
             self._write(out, checkpoint)
             self.save(out)
             raise
@@ -232,9 +239,10 @@ class TrainingLoop(ABC):
         self._write(out, checkpoint)
         self.save(out)
 
-    def _evaluate(self, losses: list[float]) -> None:
+    def _evaluate(self) -> None:
         """Add a row to the log."""
-        rate, loss = float(f"{self.rates()['plain']:.3g}"), round(float(np.mean(losses)), 5)
+        rate, loss = float(f"{self.rates()['plain']:.3g}"), round(float(np.mean(self.losses)), 5)
+        self.losses = []
         values = (self.seen, round(self.seconds, 1), rate, loss, round(self.held_out_loss(), 5))
         self.log.append(dict(zip(_LOG_COLUMNS, values, strict=True)))
 
@@ -244,8 +252,9 @@ class TrainingLoop(ABC):
 
     def _write(self, out: Path, checkpoint: Path) -> None:
         self.save_checkpoint(checkpoint)
-        self._log_table().to_csv(out.with_suffix(".csv"), index=False)
-        Image.fromarray(self.sheet()).save(out.with_suffix(".png"))
+        log, sheet = self._log_table().to_csv(index=False).encode(), Image.fromarray(self.sheet())
+        utils.save_atomic(out.with_suffix(".csv"), lambda file: file.write(log))
+        utils.save_atomic(out.with_suffix(".png"), lambda file: sheet.save(file, "PNG"))
 
     def _log_table(self) -> pd.DataFrame:
         return pd.DataFrame(self.log, columns=_LOG_COLUMNS)
@@ -281,6 +290,7 @@ class TrainingLoop(ABC):
         """Write everything needed to resume."""
         arrays = {name: np.asarray(variable) for name, variable in self._variables().items()}
         arrays["log"] = self._log_table().to_numpy(float)
+        arrays["losses"] = np.array(self.losses, dtype=float)
         arrays["counts"] = np.array([self.seen, self.steps, self.seconds], dtype=float)
         utils.save_arrays(path, {**arrays, "key": np.array(self._key())})
 
@@ -290,13 +300,15 @@ class TrainingLoop(ABC):
         if str(arrays.get("key")) != self._key():
             raise ValueError(
                 f"{path} is the checkpoint of a training with different photos or settings; "
-                f"only {' and '.join(self.open_settings)} may change"
+                f"only {' and '.join(self.open_settings)} may change. Repeat its command, name another file with "
+                "--out, or remove it"
             )
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
         seen, steps, self.seconds = arrays["counts"].tolist()
         self.seen, self.steps = int(seen), int(steps)
         self.log = pd.DataFrame(arrays["log"], columns=_LOG_COLUMNS).to_dict("records")
+        self.losses = arrays["losses"].tolist() if "losses" in arrays else []
 
 
 def different_people(random: np.random.Generator, n_people: int, count: int) -> np.ndarray:

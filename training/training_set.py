@@ -55,6 +55,8 @@ class TrainingSet:
         Top, left, height and width of the photo without the padding.
     conditions : dict of str to ndarray of float32, shape (n, length)
         Known codes other than the identity, such as emotion and orientation.
+    keys : list of str
+        A key of the pixels of each original photo.
     """
 
     pictures: np.ndarray
@@ -66,6 +68,7 @@ class TrainingSet:
     source: str
     frame: tuple[int, int, int, int]
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -189,7 +192,9 @@ def prepare(
         pictures[i] = np.clip(np.rint(paint_in(texture, seen & known, typical)), 0, 255)
     identities, names = list(map(str, faces.people)), list(map(str, faces.names))
     place = (0, 0, frame.height, frame.width)
-    return TrainingSet(pictures, people, identities, names, apart, shapes, faces.source, place)
+    return TrainingSet(
+        pictures, people, identities, names, apart, shapes, faces.source, place, keys=faces.image_keys
+    )
 
 
 def _typical_face(
