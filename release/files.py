@@ -7,7 +7,6 @@ The checks are in the order of `release.auditing.CHECKS`.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+import utils
 from release.guessing import Guesser, counters
 from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, VERSION
 from release.png import check_canonical, decode_png
@@ -128,8 +128,8 @@ def check_manifest(contents: Contents) -> tuple[bool, str]:
         return False, f"{MANIFEST} is missing"
     try:
         data = read_file(contents.folder / MANIFEST, MANIFEST_BYTES)
-        manifest = json.loads(data, object_pairs_hook=_without_duplicates)
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = utils.parse_json(data, _without_duplicates)
+    except (OSError, ValueError) as error:
         return False, f"{MANIFEST} cannot be read ({type(error).__name__})"
     fault = _manifest_fault(manifest)
     if fault:
@@ -267,64 +267,46 @@ def _is_text(data: bytes) -> bool:
     return all(32 <= byte < 127 for byte in data.rstrip(b"\0 ")) and bool(data.strip(b"\0 "))
 
 
+#: Usual permissions of a folder.
+_FOLDER_MODES = (0o755, 0o775, 0o750, 0o770, 0o700, 0o777)
+
+
 def check_times(contents: Contents) -> tuple[bool, str]:
     """Folder and files have the same time, owner and permissions, no time of access that was set, and no attributes."""
     folder, files = contents.own_status, contents.files.values()
     if folder is None:
         return False, "not checked: the folder cannot be read"
-    times = {status.st_mtime_ns for status in (folder, *files)}
-    if len(times) > 1:
-        return False, (
-            f"the folder and its files have {len(times)} different times, which may identify people; set them all to "
-            "one time: touch -d 1980-01-01Z FOLDER/* FOLDER"
-        )
-    accessed = {status.st_atime_ns for status in files if status.st_atime_ns < status.st_ctime_ns}
-    if len(accessed) > 1:  # a file that was read since its last change shows only when someone read it
-        return False, (
-            f"{len(accessed)} different times of access were set, which may identify people; set them all to one time: "
-            "touch -d 1980-01-01Z FOLDER/* FOLDER"
-        )
-    modes = {stat.S_IMODE(status.st_mode) for status in files}
-    if len(modes) > 1:
-        return False, f"files have {len(modes)} different permissions; make them equal: chmod 644 FOLDER/*"
-    if modes and not _fits(stat.S_IMODE(folder.st_mode), modes.pop()):
-        return (
-            False,
-            f"the folder has unusual permissions ({stat.S_IMODE(folder.st_mode):o}): chmod 755 FOLDER",
-        )
-    if len({(status.st_uid, status.st_gid) for status in files}) > 1:
-        return False, "files belong to different owners or groups; make them equal: chown and chgrp"
-    marked = [name for name in contents.files if _has_attributes(contents.folder / name)]
-    if marked:
-        return (
-            False,
-            f"{len(marked)} files carry extended attributes: {listed(marked)}; remove them: setfattr -x",
-        )
-    if _has_attributes(contents.folder):
-        return False, "the folder carries extended attributes; remove them: setfattr -x"
-    return True, "folder and files have one time, one owner, usual permissions and no extended attributes"
-
-
-#: What a user's mask leaves of a folder's permissions.
-_MASKS = (0o777, 0o750, 0o700)
-
-
-def _fits(folder: int, file: int) -> bool:
-    """Whether the permissions of a folder are those of its files, with the right to enter it."""
-    usual = file | (file & 0o444) >> 2
-    return folder & ~stat.S_ISGID in {usual & mask for mask in _MASKS}
-
-
-#: Attributes of these namespaces are set by users; the others are set by the system, the same for all files.
-_SET_BY_USERS = ("user.", "trusted.", "system.posix_acl")
+    n_times = len({status.st_mtime_ns for status in (folder, *files)})
+    # A file that was read since its last change shows only when someone read it.
+    n_accessed = len({status.st_atime_ns for status in files if status.st_atime_ns < status.st_ctime_ns})
+    n_modes = len({stat.S_IMODE(status.st_mode) for status in files})
+    mode = stat.S_IMODE(folder.st_mode) & ~stat.S_ISGID
+    n_owners = len({(status.st_uid, status.st_gid) for status in files})
+    marked = [name for name in ("", *contents.files) if _has_attributes(contents.folder / name)]
+    same_time = "which may identify people; set them all to one time: touch -d 1980-01-01Z FOLDER/* FOLDER"
+    faults = [
+        (n_times > 1, f"the folder and its files have {n_times} different times, {same_time}"),
+        (n_accessed > 1, f"{n_accessed} different times of access were set, {same_time}"),
+        (n_modes > 1, f"files have {n_modes} different permissions; make them equal: chmod 644 FOLDER/*"),
+        (mode not in _FOLDER_MODES, f"the folder has unusual permissions ({mode:o}): chmod 755 FOLDER"),
+        (n_owners > 1, "files belong to different owners or groups; make them equal: chown and chgrp"),
+        (
+            bool(marked),
+            f"{len(marked)} files or folders carry extended attributes: remove them with setfattr -x",
+        ),
+    ]
+    found = [message for fault, message in faults if fault]
+    return not found, "; ".join(found) or (
+        "folder and files have one time, one owner, usual permissions and no extended attributes"
+    )
 
 
 def _has_attributes(path: Path) -> bool:
-    """Whether a file or folder has extended attributes that a user has set, on systems that support them."""
+    """Whether a file or folder has user-defined extended attributes, on systems that support them."""
     if not hasattr(os, "listxattr"):
         return False
     try:
-        return any(key.startswith(_SET_BY_USERS) for key in os.listxattr(path, follow_symlinks=False))
+        return any(key.startswith("user.") for key in os.listxattr(path, follow_symlinks=False))
     except OSError:
         return False
 

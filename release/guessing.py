@@ -16,26 +16,21 @@ from pathlib import Path
 #: digits. Shorter parts of a digest are not recognised.
 _RUN, _STEP = 16, 8
 
-#: Digests of more bits than a name has.
-_DIGESTS = tuple(
-    getattr(hashlib, name)
-    for name in (
-        "sha1", "sha224", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "blake2b",
-        "blake2s",
-    )
-)  # fmt: skip
-_NAMESPACES = [
-    space.bytes for space in (uuid.NAMESPACE_DNS, uuid.NAMESPACE_URL, uuid.NAMESPACE_OID, uuid.NAMESPACE_X500)
-]
+#: Digests, by name and, if it can be chosen, length in bytes; longer contents are digested in the first ways only.
+_LONG = [("sha256", None), ("sha1", None), ("md5", None), ("sha512", None), ("blake2b", None)]
+_SHORT = [(name, 32 if name.startswith("shake") else None) for name in sorted(hashlib.algorithms_guaranteed)]
+_SHORT += [("blake2b", 16), ("blake2b", 32), ("blake2s", 16)]
+_SMALL = 1 << 12
+_NAMESPACES = (uuid.NAMESPACE_DNS, uuid.NAMESPACE_URL, uuid.NAMESPACE_OID, uuid.NAMESPACE_X500)
 
 #: What is put before or behind a word before it is digested.
-_PREFIXES = ("person", "photo", "image", "file", "face", "id", "name", "anonfaces")
-_SEPARATORS = ("", "-", "_", "/", ":")
-_ENDINGS = (".png", ".jpg", ".jpeg", ".pgm", "\n", "\0", "0", "1", "#0", "_anonymized")
+_PREFIXES = [
+    name + mark for name in ("person", "photo", "image", "file", "face", "id") for mark in ("", "-", "_", ":")
+]
+_ENDINGS = (".png", ".jpg", ".jpeg", ".pgm", "\n", "0", "1", "#0")
 
-#: Number of spellings that an audit tries, plain words first, and length of contents that are digested in all ways.
-MOST_SPELLINGS, _SMALL = 200_000, 1 << 16
-_MOST_NUMBERS = 20_000
+#: Numbers of spellings and of counters that an audit tries.
+_MOST_SPELLINGS, _MOST_NUMBERS = 100_000, 20_000
 
 
 class Guesser:
@@ -55,71 +50,54 @@ class Guesser:
 
         Thus cutting a digest, or putting something before or behind it, hides nothing.
         """
-        found = set()
-        for data in known:
-            for digits in _codes(data):
-                for start in range(0, len(digits) - _RUN + 1, _STEP):
-                    name = self._runs.get(digits[start : start + _RUN])
-                    if name is not None:
-                        found.add(name)
-        return found
+        runs = self._runs
+        parts = (
+            digits[start : start + _RUN]
+            for data in known
+            for digits in _codes(data)
+            for start in range(0, len(digits) - _RUN + 1, _STEP)
+        )
+        return {runs[part] for part in parts if part in runs}
 
 
 def _codes(data: bytes) -> Iterator[str]:
     """Everything in hexadecimal digits that names are usually computed by."""
-    if len(data) > _SMALL:
-        yield from (digest(data).hexdigest() for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256))
-        yield from (digest(data).hexdigest() for digest in (hashlib.sha512, hashlib.blake2b))
-        return
-    yield hashlib.md5(data).hexdigest()
-    for digest in _DIGESTS:
-        yield digest(data).hexdigest()
-    yield hashlib.blake2b(data, digest_size=16).hexdigest()
-    yield hashlib.blake2s(data, digest_size=16).hexdigest()
-    yield hashlib.blake2b(data, digest_size=32).hexdigest()
-    for digest in (hashlib.shake_128, hashlib.shake_256):
-        yield digest(data).hexdigest(32)
-    for space in _NAMESPACES:
-        yield _uuid(hashlib.md5(space + data).hexdigest(), "3")
-        yield _uuid(hashlib.sha1(space + data).hexdigest(), "5")
-    yield f"{data.hex():0<32}"[:64]
-    yield f"{data.hex():0>32}"[-64:]
-
-
-def _uuid(digits: str, version: str) -> str:
-    """The UUID of a digest (RFC 9562), without hyphens."""
-    return f"{digits[:12]}{version}{digits[13:16]}{'89ab'[int(digits[16], 16) % 4]}{digits[17:32]}"
+    small = len(data) <= _SMALL
+    for name, length in _SHORT if small else _LONG:
+        if name.startswith("shake"):
+            yield hashlib.new(name, data).hexdigest(length)
+        elif length:
+            yield getattr(hashlib, name)(data, digest_size=length).hexdigest()
+        else:
+            yield hashlib.new(name, data).hexdigest()
+    if small:
+        for space in _NAMESPACES:
+            for version, digest in ((3, hashlib.md5), (5, hashlib.sha1)):
+                yield uuid.UUID(bytes=digest(space.bytes + data).digest()[:16], version=version).hex
+        yield data.hex().ljust(32, "0")
+        yield data.hex().rjust(32, "0")
 
 
 def spellings(words: Iterable[str]) -> Iterator[bytes]:
-    """Words as they are often written before they are digested, plain ones first: at most `MOST_SPELLINGS`."""
+    """Words as they are often written before they are digested, plain ones first."""
     parts = set()
     for word in words:
         path = Path(word)
-        parts |= {word, path.name, path.stem, word.removesuffix(path.suffix), path.parent.name}
+        parts |= {word, path.name, path.stem, path.parent.name}
     ordered = sorted(parts - {""})
-    cased = list(
-        dict.fromkeys(c for part in ordered for c in (part, part.lower(), part.upper(), part.title()))
-    )
+    cased = dict.fromkeys(c for word in ordered for c in (word, word.lower(), word.upper(), word.title()))
     forms = itertools.chain(
         cased,
         (word + ending for word in cased for ending in _ENDINGS),
-        (f"{prefix}{mark}{word}" for word in ordered for prefix in _PREFIXES for mark in _SEPARATORS),
+        (prefix + word for word in ordered for prefix in _PREFIXES),
         (word[::-1] for word in ordered),
     )
-    for form in itertools.islice(forms, MOST_SPELLINGS):
+    for form in itertools.islice(forms, _MOST_SPELLINGS):
         yield form.encode("utf-8", "surrogateescape")
 
 
 def counters(n: int) -> Iterator[bytes]:
     """The numbers below n, of at most 20,000, in digits, with leading zeros, and as binary integers."""
     for i in range(min(n, _MOST_NUMBERS)):
-        for width in range(1, 7):
-            if width == 1 or len(str(i)) < width:
-                yield f"{i:0{width}d}".encode()
-        yield from (
-            i.to_bytes(4, "little"),
-            i.to_bytes(4, "big"),
-            i.to_bytes(8, "little"),
-            i.to_bytes(8, "big"),
-        )
+        yield from {f"{i:0{width}d}".encode() for width in range(1, 7)}
+        yield from (i.to_bytes(size, order) for size in (4, 8) for order in ("little", "big"))

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 from scipy.stats import binom
 
 import detection
-import recognisers
 from datasets import Faces
-from release import copies
 from release.files import Contents, listed
 from release.guessing import spellings
 from release.journal import KEPT
 from release.ledger import Ledger
-from release.recognition import Gallery, proportion, recognised
-from release.structure import CLEAR, COARSE, Held
-
-#: In a release that follows each photo, images that show a photo as coarsely as filters leave it are no finding if they
-#: are at least this share: then the release is one of filtered photos. Otherwise something else happened to them.
-_FILTERED_SHARE = 0.3
+from release.recognition import Gallery, galleries, recognised
+from release.structure import Held
+from release.writing import pixel_key
 
 #: The attack names a stranger for this share of images; more names than chance predicts at this rate are a finding.
 _FALSE_NAMES = 0.01
@@ -73,43 +68,9 @@ class Comparison:
         return self.contents.manifest.get("mode") == "shared"
 
     @cached_property
-    def seen(self) -> detection.Detections:
-        """The faces in the images."""
-        return detection.detect(self.images)
-
-    @cached_property
-    def photos_seen(self) -> list[detection.Detections]:
-        """The faces in the photos, of each part."""
-        return [detection.detect(part) for part in self.parts]
-
-    @cached_property
-    def landmarks(self) -> np.ndarray:
-        """Landmarks of the photos: (g, 68, 2)."""
-        return np.concatenate([seen.landmarks for seen in self.photos_seen])
-
-    @cached_property
-    def held(self) -> Held:
-        """The photos, drawn in several ways."""
-        return Held(self.photos, self.landmarks, self.identities)
-
-    @cached_property
     def galleries(self) -> list[Gallery]:
-        """Descriptors of the photos by dlib, and by the strongest recogniser if that is another."""
-        names = dict.fromkeys(("dlib", recognisers.strongest()))
-        return [Gallery.of(self.parts, name) for name in names]
-
-    @cached_property
-    def distances(self) -> np.ndarray:
-        """Distances between the descriptors of images and photos by the strongest recogniser: (c, g)."""
-        gallery = self.galleries[-1]
-        return np.stack([gallery.distances(row) for row in gallery.describe(self.images)])
-
-    @cached_property
-    def recognised(self) -> tuple[np.ndarray, int]:
-        """Whether anyone is recognised in each image, bool (c,), and the number of views that were not searched."""
-        k = self.contents.manifest.get("k") or 2
-        typical = np.median([proportion(box) for seen in self.photos_seen for box in seen.boxes])
-        return recognised(self.images, self.seen, self.galleries, float(typical), k)
+        """Descriptors of the photos; by the strongest recogniser last."""
+        return galleries(self.parts)
 
 
 def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
@@ -128,43 +89,34 @@ def check_copies(compared: Comparison) -> tuple[bool | None, str]:
     )
     if not compared.images:
         return None, f"not compared{kept}"
-    shown = np.array(
-        [
-            compared.held.shown(image, points if found else None)
-            for image, points, found in zip(
-                compared.images, compared.seen.landmarks, compared.seen.found, strict=True
-            )
-        ]
-    )
-    someone, n_skipped = compared.recognised
-    keypoints = copies.same_keypoints(compared.images, compared.photos, compared.landmarks)
+    seen = detection.detect(compared.photos)
+    held = Held(compared.photos, seen.landmarks, compared.identities)
+    k = compared.contents.manifest.get("k") or 2
     copied = {
-        "pixels": copies.same_pixels(compared.images, compared.photos),
-        "structure": shown == CLEAR,
-        "recognition": someone,
-        "keypoints": np.zeros(len(shown), dtype=bool) if keypoints is None else keypoints,
+        "pixels": _same_pixels(compared.images, compared.photos),
+        "structure": np.array([held.shown_in(image, compared.shared) for image in compared.images]),
+        "recognition": recognised(compared.images, compared.galleries, seen, k),
     }
-    notes = kept
-    coarse = (shown == COARSE) & ~np.any(list(copied.values()), axis=0)
-    if not compared.shared and coarse.mean() >= _FILTERED_SHARE:
-        notes += (
-            f"; {coarse.sum()} images show a photo as coarsely as filters leave it: its holder can find them"
-        )
-    else:
-        copied["structure"] |= coarse
-    if keypoints is None:
-        notes += "; keypoints were not compared, as there are too many pairs"
-    if n_skipped:
-        notes += f"; {n_skipped} layers and rotated images were not searched for faces, as there are too many"
     suspects = np.any(list(copied.values()), axis=0)
     if not suspects.any():
-        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{notes}"
+        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{kept}"
     files = [name for name, suspect in zip(compared.names, suspects, strict=True) if suspect]
     how = ", ".join(f"{np.sum(flags)} by {what}" for what, flags in copied.items())
     return False, (
         f"{len(files)} of {len(suspects)} images ({how}) are original photos or changed copies, or show a person more "
-        f"clearly than a surrogate can: {listed(files)}{notes}"
+        f"clearly than a surrogate can: {listed(files)}{kept}"
     )
+
+
+def _same_pixels(images: Sequence[np.ndarray], photos: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether an image has the same pixels as a photo, possibly mirrored or rotated by quarter turns: bool (c,)."""
+    known = {pixel_key(photo) for photo in photos}
+    return np.array([any(pixel_key(view) in known for view in _turned(image)) for image in images])
+
+
+def _turned(image: np.ndarray) -> Iterator[np.ndarray]:
+    for turned in (np.rot90(image, quarter) for quarter in range(4)):
+        yield from map(np.ascontiguousarray, (turned, turned[:, ::-1]))
 
 
 def check_people(compared: Comparison) -> tuple[bool, str]:
@@ -180,38 +132,35 @@ def check_people(compared: Comparison) -> tuple[bool, str]:
     return True, f"{len(files)} files, {n_people} people"
 
 
-def check_attack(compared: Comparison) -> tuple[bool | None, str]:
+def check_attack(compared: Comparison) -> tuple[None, str]:
     """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are.
 
-    A surrogate resembles those whom it mixes, so an attacker names more people than chance. The check fails if an
-    image of a release that follows each photo resembles one person more than surrogates of two people do.
+    For information: surrogates resemble those whom they mix, so an attacker names more people than chance also in a
+    well-made release.
     """
     if not compared.images:
         return None, "not attacked: every face was kept on request"
-    threshold = _naming_threshold(compared.galleries[-1].descriptors, compared.identities)
-    found = compared.seen.found
-    named = found & (compared.distances.min(axis=1) < threshold)
+    gallery = compared.galleries[-1]
+    distances = np.stack([gallery.distances(row) for row in gallery.describe(compared.images)])  # (c, g)
+    found = detection.detect(compared.images).found
+    named = found & (distances.min(axis=1) < _naming_threshold(gallery.descriptors, compared.identities))
     most = int(binom.ppf(0.99, len(named), _FALSE_NAMES))
     detail = (
-        f"an attacker with the originals and the recogniser {recognisers.strongest()!r} names a person in "
-        f"{named.sum()} of {len(named)} images, where chance gives at most {most}; no face was found in "
-        f"{(~found).sum()} images"
+        f"an attacker with the originals and {gallery.recogniser} names a person in {named.sum()} of {len(named)} "
+        f"images, where chance gives at most {most}; no face was found in {(~found).sum()} images"
     )
     if compared.owners is not None:
         behind: dict[str, set[str]] = {}
         for name, people in compared.owners.items():
             behind.setdefault(compared.contents.digests.get(name, ""), set()).update(people)
         own = [behind.get(compared.contents.digests[name], set()) for name in compared.names]
-        nearest = compared.identities[compared.distances.argmin(axis=1)]
+        nearest = compared.identities[distances.argmin(axis=1)]
         n_right = sum(person in people for person, people in zip(nearest, own, strict=True))
         what = "one of its people" if compared.shared else "the right person"
         detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"
     if compared.shared:
         return None, detail + "; it leads to a cluster, not to a person in it"
-    someone = compared.recognised[0].sum()
-    detail += f"; {someone} images are nearer to one person than surrogates of two people"
-    detail += "; attackers who learn from such images find more, see `attacks`"
-    return bool(someone == 0), detail
+    return None, detail + "; attackers who learn from such images find more, see `attacks`"
 
 
 def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:

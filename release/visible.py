@@ -16,25 +16,17 @@ def check_ledger(contents: Contents, ledger: Ledger | None) -> tuple[bool | None
     present, known = set(contents.image_names), set(ledger.people)
     problems = [
         f"{len(names)} files {what}: {listed(names)}"
-        for names, what in (
-            (present - known, "are not in the ledger"),
-            (known - present, "of the ledger are missing"),
-        )
+        for names, what in ((present - known, "are not in the ledger"), (known - present, "are missing"))
         if names
     ]
-    k = contents.manifest.get("k")
-    if k is not None:
-        people: dict[str, set[str]] = {}
-        for name, digest in contents.digests.items():
-            people.setdefault(digest, set()).update(ledger.people.get(name, set()))
-        few = [len(behind) for behind in people.values() if len(behind) < k]
-        if few:
-            problems.append(f"{len(few)} images belong to fewer than k = {k} people (as few as {min(few)})")
-    if problems:
-        return False, "; ".join(problems)
-    return True, f"it lists the {len(present)} files" + (
-        f", and {k} or more people behind each image" if k else ""
-    )
+    k = contents.manifest.get("k") or 1
+    people: dict[str, set[str]] = {}
+    for name, digest in contents.digests.items():
+        people.setdefault(digest, set()).update(ledger.people.get(name, ()))
+    n_few = sum(len(behind) < k for behind in people.values())
+    if n_few:
+        problems.append(f"{n_few} images belong to fewer than k = {k} people")
+    return not problems, "; ".join(problems) or f"it lists the {len(present)} files"
 
 
 def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:

@@ -17,7 +17,6 @@ from test_release import COPIES, compressed, insert, png, rows, same_time, turne
 import anonymizer
 import release
 from datasets import Faces
-from release import folder
 
 DOCS = Path(__file__).parents[1] / "docs" / "releasing.md"
 N, K = 12, 4
