@@ -72,6 +72,17 @@ class Comparison:
         """Descriptors of the photos; by the strongest recogniser last."""
         return galleries(self.parts)
 
+    @cached_property
+    def photos_seen(self) -> detection.Detections:
+        """The faces in the photos."""
+        return detection.detect(self.photos)
+
+    @cached_property
+    def recognised(self) -> np.ndarray:
+        """Whether anyone is recognised in each image: bool (c,)."""
+        k = self.contents.manifest.get("k") or 2
+        return recognised(self.images, self.galleries, self.photos_seen, k)
+
 
 def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
     """Paint boxes in an image grey."""
@@ -89,13 +100,11 @@ def check_copies(compared: Comparison) -> tuple[bool | None, str]:
     )
     if not compared.images:
         return None, f"not compared{kept}"
-    seen = detection.detect(compared.photos)
-    held = Held(compared.photos, seen.landmarks, compared.identities)
-    k = compared.contents.manifest.get("k") or 2
+    held = Held(compared.photos, compared.photos_seen, compared.identities)
     copied = {
         "pixels": _same_pixels(compared.images, compared.photos),
         "structure": np.array([held.shown_in(image, compared.shared) for image in compared.images]),
-        "recognition": recognised(compared.images, compared.galleries, seen, k),
+        "recognition": compared.recognised,
     }
     suspects = np.any(list(copied.values()), axis=0)
     if not suspects.any():
@@ -132,11 +141,11 @@ def check_people(compared: Comparison) -> tuple[bool, str]:
     return True, f"{len(files)} files, {n_people} people"
 
 
-def check_attack(compared: Comparison) -> tuple[None, str]:
+def check_attack(compared: Comparison) -> tuple[bool | None, str]:
     """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are.
 
-    For information: surrogates resemble those whom they mix, so an attacker names more people than chance also in a
-    well-made release.
+    A surrogate resembles those whom it mixes, so an attacker names more people than chance also in a well-made release.
+    The check fails if an image that follows one photo resembles a person more than surrogates of two people do.
     """
     if not compared.images:
         return None, "not attacked: every face was kept on request"
@@ -160,7 +169,9 @@ def check_attack(compared: Comparison) -> tuple[None, str]:
         detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"
     if compared.shared:
         return None, detail + "; it leads to a cluster, not to a person in it"
-    return None, detail + "; attackers who learn from such images find more, see `attacks`"
+    n_clear = int(compared.recognised.sum())
+    detail += f"; {n_clear} images resemble one person more than surrogates of two people do"
+    return n_clear == 0, detail + "; attackers who learn from such images find more, see `attacks`"
 
 
 def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Find photos in images by their local structure, whatever their colours, brightness, size, proportions or quarter turn.
+"""Find photos in images by their local structure, whatever their colours, brightness, size or proportions.
 
 A photo is drawn in several ways (grey, edges, contours ...) on a small grid. So is every layer of an image that could
 hide a photo: its grey values, each channel, and the lowest bits of each channel. Drawings are compared block by block,
@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 
 import detection
+from release import gate
+from release.journal import REPLACED
 
 #: Drawings have this many cells per side; blocks have this many, and start at every so many cells.
 _SIDE, _BLOCK, _STEP = 32, 8, 6
@@ -57,15 +59,16 @@ class _Limits(NamedTuple):
 
     Attributes
     ----------
-    filtered : float
-        If it follows one photo: no blurred, pixelated or masked photo is above it.
+    per_photo : float
+        If it follows one photo, and its surroundings are the photo's: no photo that is filtered, or into which a
+        surrogate is pasted, is above it.
     shared : float
         If it is shared: no surrogate is above it.
     leading : float
         If it is shared, and resembles one person more than all others by `_LEAD`, which no surrogate does.
     """
 
-    filtered: float
+    per_photo: float
     shared: float
     leading: float
 
@@ -74,14 +77,14 @@ class _Limits(NamedTuple):
 #: surrogates of 2, 3, 5 or 10 people (five generators, three photos per person, random and balanced partitions) and 120
 #: filtered photos, compared with all ORL photos, none is above its limits.
 _LIMITS = {
-    "grey": _Limits(0.93, 0.93, 0.7),
-    "same blocks": _Limits(0.41, 0.3, 0.3),
-    "edges": _Limits(0.78, 0.78, 0.78),
-    "lines": _Limits(0.66, 0.66, 0.66),
-    "contours": _Limits(0.6, 0.6, 0.6),
-    "black and white": _Limits(0.86, 0.84, 0.7),
+    "grey": _Limits(0.98, 0.93, 0.7),
+    "same blocks": _Limits(0.95, 0.3, 0.3),
+    "edges": _Limits(0.95, 0.78, 0.78),
+    "lines": _Limits(0.7, 0.66, 0.66),
+    "contours": _Limits(0.62, 0.6, 0.6),
+    "black and white": _Limits(0.91, 0.84, 0.7),
 }
-_LEAD = 0.2
+_LEAD = 0.25
 
 
 class Held:
@@ -90,13 +93,14 @@ class Held:
     Parameters
     ----------
     photos : sequence of g uint8 arrays (h, w, 3)
-    landmarks : ndarray, shape (g, 68, 2)
+    seen : detection.Detections
+        The faces in the photos.
     identities : ndarray of str, shape (g,)
     """
 
-    def __init__(self, photos: Sequence[np.ndarray], landmarks: np.ndarray, identities: np.ndarray):
-        self._identities = identities
-        areas = [_face_area(photo, points) for photo, points in zip(photos, landmarks, strict=True)]
+    def __init__(self, photos: Sequence[np.ndarray], seen: detection.Detections, identities: np.ndarray):
+        self._photos, self._boxes, self._identities = photos, seen.boxes, identities
+        areas = [_face_area(photo, points) for photo, points in zip(photos, seen.landmarks, strict=True)]
         covered = _blocks(np.stack(areas)).mean(axis=2)  # (b, g)
         self._blocks, self._weights = {}, {}
         for name, draw in _DRAWINGS.items():
@@ -109,12 +113,19 @@ class Held:
             self._blocks[name] = blocks * self._weights[name][..., None]
 
     def shown_in(self, image: np.ndarray, shared: bool) -> bool:
-        """Whether an image shows a photo more clearly than a surrogate, or a filtered photo if not shared, can."""
-        for name, similarity in self._similarities(image).items():
+        """Whether an image shows a photo, or part of its face, more clearly than a good release can."""
+        similarities = self._similarities(image)
+        nearest = similarities["same blocks"].argmax()
+        photo, box = self._photos[nearest], self._boxes[nearest]
+        if not shared and photo.shape == image.shape and gate.is_left(photo, image, box, REPLACED):
+            return True
+        for name, similarity in similarities.items():
             limits, best = _LIMITS[name], similarity.argmax()
             others = similarity[self._identities != self._identities[best]].max(initial=0.0)
             leads = shared and similarity[best] - others > _LEAD
-            if similarity[best] > (limits.leading if leads else limits[shared]):
+            if similarity[best] > (
+                limits.leading if leads else limits.shared if shared else limits.per_photo
+            ):
                 return True
         return False
 
