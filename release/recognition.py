@@ -148,11 +148,8 @@ def _views(image: np.ndarray, stretch: float | None) -> list[np.ndarray]:
     """
     plain, hidden = layers(image)
     views = [_full_contrast(layer) for layer in (*plain[1:], *hidden)]
-    if stretch is None:
-        widths = _WIDTHS
-    else:
-        widths = () if 1 / _STRETCHED <= stretch <= _STRETCHED else (1 / stretch,)
-    views += [_widened(image, width) for width in widths]
+    widths = _WIDTHS if stretch is None else (1 / stretch,)
+    views += [_widened(image, width) for width in widths if not 1 / _STRETCHED <= width <= _STRETCHED]
     if stretch is None or _score(255 - image) > _score(image):
         views.append(255 - image)
     return views
