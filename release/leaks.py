@@ -135,7 +135,7 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
         correctly, with a 95 % interval from ``low`` to ``high``; ``chance`` is the rate of a blind guess.
     """
     rows = _attacked_rows(plan, finished, mode)
-    if plan.model is None or len(np.unique(plan.found.faces.identities[rows])) < 2:
+    if plan.is_empty or len(np.unique(plan.found.faces.identities[rows])) < 2:
         return pd.DataFrame(columns=_COLUMNS)
     faces, photo = plan.found.faces.select(rows), plan.found.photo[rows]
     people, recogniser = faces.identities, recognisers.strongest()

@@ -117,7 +117,7 @@ def _of_people(options: FolderOptions, plan: Plan) -> list[str]:
 def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> list[str]:
     """Report what was suppressed or left out, and what to check."""
     sentences = []
-    if plan.found is not None and plan.model is None and not plan.kept.all():
+    if plan.found is not None and plan.is_empty and not plan.kept.all():
         told_apart = "1 person was" if plan.n_people == 1 else f"{plan.n_people} people were"
         sentences.append(
             f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with their faces are suppressed. "
