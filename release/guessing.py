@@ -16,11 +16,8 @@ from pathlib import Path
 #: digits. Shorter parts of a digest are not recognised.
 _RUN, _STEP = 16, 8
 
-#: Digests, by name and, if it can be chosen, length in bytes; longer contents are digested in the first ways only.
-_LONG = [("sha256", None), ("sha1", None), ("md5", None), ("sha512", None), ("blake2b", None)]
-_SHORT = [(name, 32 if name.startswith("shake") else None) for name in sorted(hashlib.algorithms_guaranteed)]
-_SHORT += [("blake2b", 16), ("blake2b", 32), ("blake2s", 16)]
-_SMALL = 1 << 12
+#: Digests by name, and, if it can be chosen, length in bytes.
+_DIGESTS = [(name, 32) for name in sorted(hashlib.algorithms_guaranteed)] + [("blake2b", 16), ("blake2s", 16)]
 _NAMESPACES = (uuid.NAMESPACE_DNS, uuid.NAMESPACE_URL, uuid.NAMESPACE_OID, uuid.NAMESPACE_X500)
 
 #: What is put before or behind a word before it is digested.
@@ -45,6 +42,14 @@ class Guesser:
     def __init__(self, names: Iterable[str]):
         self._runs = {name[i : i + _RUN]: name for name in names for i in range(len(name) - _RUN + 1)}
 
+    def from_words(self, words: Iterable[str]) -> set[str]:
+        """Return the names that are computed from words as they are often written, for example names of people."""
+        return self.computed(_spellings(words))
+
+    def from_numbers(self, n: int) -> set[str]:
+        """Return the names that are computed from a number below n, of at most 20,000."""
+        return self.computed(_counters(min(n, _MOST_NUMBERS)))
+
     def computed(self, known: Iterable[bytes]) -> set[str]:
         """Return the names that share 16 digits in a row with a digest of known bytes, a UUID or the bytes themselves.
 
@@ -62,23 +67,21 @@ class Guesser:
 
 def _codes(data: bytes) -> Iterator[str]:
     """Everything in hexadecimal digits that names are usually computed by."""
-    small = len(data) <= _SMALL
-    for name, length in _SHORT if small else _LONG:
+    for name, length in _DIGESTS:
         if name.startswith("shake"):
             yield hashlib.new(name, data).hexdigest(length)
-        elif length:
-            yield getattr(hashlib, name)(data, digest_size=length).hexdigest()
         else:
             yield hashlib.new(name, data).hexdigest()
-    if small:
-        for space in _NAMESPACES:
-            for version, digest in ((3, hashlib.md5), (5, hashlib.sha1)):
-                yield uuid.UUID(bytes=digest(space.bytes + data).digest()[:16], version=version).hex
-        yield data.hex().ljust(32, "0")
-        yield data.hex().rjust(32, "0")
+            if name.startswith("blake"):
+                yield getattr(hashlib, name)(data, digest_size=length).hexdigest()
+    for space in _NAMESPACES:
+        for version, digest in ((3, hashlib.md5), (5, hashlib.sha1)):
+            yield uuid.UUID(bytes=digest(space.bytes + data).digest()[:16], version=version).hex
+    yield data[:16].hex().ljust(32, "0")
+    yield data[:16].hex().rjust(32, "0")
 
 
-def spellings(words: Iterable[str]) -> Iterator[bytes]:
+def _spellings(words: Iterable[str]) -> Iterator[bytes]:
     """Words as they are often written before they are digested, plain ones first."""
     parts = set()
     for word in words:
@@ -96,8 +99,8 @@ def spellings(words: Iterable[str]) -> Iterator[bytes]:
         yield form.encode("utf-8", "surrogateescape")
 
 
-def counters(n: int) -> Iterator[bytes]:
-    """The numbers below n, of at most 20,000, in digits, with leading zeros, and as binary integers."""
-    for i in range(min(n, _MOST_NUMBERS)):
+def _counters(n: int) -> Iterator[bytes]:
+    """The numbers below n in digits, with leading zeros, and as binary integers."""
+    for i in range(n):
         yield from {f"{i:0{width}d}".encode() for width in range(1, 7)}
         yield from (i.to_bytes(size, order) for size in (4, 8) for order in ("little", "big"))

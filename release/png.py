@@ -84,18 +84,6 @@ def decode_png(data: bytes) -> np.ndarray:
         raise ValueError("damaged pixels") from error
 
 
-def check_canonical(data: bytes, image: np.ndarray) -> None:
-    """Raise ValueError unless a file is `encode_png` of its pixels, byte for byte.
-
-    Filters, lengths of chunks and the level of compression could carry a message.
-    """
-    if data != encode_png(image):
-        raise ValueError(
-            "not encoded as this version of AnonFACES and Pillow encodes these pixels; another encoding could carry a "
-            "message: write the release again, and audit it where it was written"
-        )
-
-
 def _parse(data: bytes) -> tuple[tuple[int, ...], bytes]:
     """Return the header's seven numbers and the compressed pixels; raise for any other chunk."""
     if data[:8] != _SIGNATURE:

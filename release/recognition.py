@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.spatial.distance import cdist
 
 import centerface
 import detection
@@ -53,42 +54,36 @@ class Gallery:
     descriptors: np.ndarray
     identities: np.ndarray
 
-    @classmethod
-    def of(cls, parts: Sequence[Faces], recogniser: str) -> Gallery:
-        """Describe the photos of Faces."""
-        describe = recognisers.prepare(recogniser, parts[0])
-        descriptors = np.concatenate([describe(part) for part in parts])
-        return cls(recogniser, describe, descriptors, np.concatenate([part.identities for part in parts]))
-
-    def distances(self, row: np.ndarray) -> np.ndarray:
-        """Distances of one descriptor to all photos: (g,)."""
-        return np.linalg.norm(self.descriptors - row, axis=1)
+    def distances(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Distances of the faces in c images to all photos: (c, g)."""
+        return cdist(self.describe(images), self.descriptors)
 
     def recognised(self, images: Sequence[np.ndarray], k: int) -> np.ndarray:
         """Whether the face in each of c images is nearer to a person than surrogates of k people: bool (c,)."""
         limits, people = _LIMITS[self.recogniser], np.unique(self.identities)
         nearest_limit, ratio_limit = limits[max(known for known in limits if known <= max(k, 2))]
-        strangers = self._between_strangers()
-        result = []
-        for row in self.describe(images):
-            distances = self.distances(row) / strangers
-            by_person = sorted(distances[self.identities == person].min() for person in people)
-            nearest, second = by_person[0], by_person[1] if len(people) > 1 else 1.0
-            result.append(nearest < nearest_limit or nearest < min(_FARTHEST, ratio_limit * second))
-        return np.array(result, dtype=bool)
+        distances = self.distances(images) / self._between_strangers()
+        by_person = np.stack([distances[:, self.identities == person].min(axis=1) for person in people])
+        nearest, second, *_ = np.sort(np.vstack([by_person, np.ones(len(distances))]), axis=0)
+        return (nearest < nearest_limit) | (nearest < np.minimum(_FARTHEST, ratio_limit * second))
 
     def _between_strangers(self) -> float:
-        """Median distance between photos of different people; up to 200 photos are compared with all others."""
-        some = np.linspace(0, len(self.identities) - 1, min(200, len(self.identities))).astype(int)
-        apart = [self.distances(self.descriptors[i])[self.identities != self.identities[i]] for i in some]
-        every = np.concatenate(apart)
-        return float(np.median(every)) if len(every) else _STRANGERS[self.recogniser]
+        """Median distance between photos of different people; about 200 photos are compared with all others."""
+        some = slice(None, None, -(-len(self.identities) // 200))
+        apart = cdist(self.descriptors[some], self.descriptors)
+        apart = apart[self.identities[some, None] != self.identities]
+        return float(np.median(apart)) if len(apart) else _STRANGERS[self.recogniser]
 
 
 def galleries(parts: Sequence[Faces]) -> list[Gallery]:
     """Describe the photos by dlib, and by the strongest recogniser if its limits are known."""
-    names = dict.fromkeys(("dlib", recognisers.strongest()))
-    return [Gallery.of(parts, name) for name in names if name in _LIMITS]
+    identities, result = np.concatenate([part.identities for part in parts]), []
+    for name in dict.fromkeys(("dlib", recognisers.strongest())):
+        if name in _LIMITS:
+            describe = recognisers.prepare(name, parts[0])
+            descriptors = np.concatenate([describe(part) for part in parts])
+            result.append(Gallery(name, describe, descriptors, identities))
+    return result
 
 
 def recognised(
@@ -146,8 +141,7 @@ def _views(image: np.ndarray, stretch: float | None) -> list[np.ndarray]:
     stretch : float or None
         Proportions of its face as a share of the typical ones; None if no face was found.
     """
-    plain, hidden = layers(image)
-    views = [_full_contrast(layer) for layer in (*plain[1:], *hidden)]
+    views = [_full_contrast(layer) for layer in layers(image)[1:]]
     widths = _WIDTHS if stretch is None else (1 / stretch,)
     views += [_widened(image, width) for width in widths if not 1 / _STRETCHED <= width <= _STRETCHED]
     if stretch is None or _score(255 - image) > _score(image):
@@ -156,8 +150,7 @@ def _views(image: np.ndarray, stretch: float | None) -> list[np.ndarray]:
 
 
 def _widened(image: np.ndarray, factor: float) -> np.ndarray:
-    width = int(np.clip(round(image.shape[1] * factor), 1, 4 * image.shape[1]))
-    return cv2.resize(image, (width, image.shape[0]))
+    return cv2.resize(image, (max(1, round(image.shape[1] * min(factor, 4))), image.shape[0]))
 
 
 def _full_contrast(layer: np.ndarray) -> np.ndarray:

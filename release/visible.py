@@ -14,11 +14,8 @@ def check_ledger(contents: Contents, ledger: Ledger | None) -> tuple[bool | None
     if ledger is None:
         return None, "not checked: no ledger was given"
     present, known = set(contents.image_names), set(ledger.people)
-    problems = [
-        f"{len(names)} files {what}: {listed(names)}"
-        for names, what in ((present - known, "are not in the ledger"), (known - present, "are missing"))
-        if names
-    ]
+    both = ((present - known, "are not in the ledger"), (known - present, "are missing"))
+    problems = [f"{len(names)} files {what}: {listed(names)}" for names, what in both if names]
     k = contents.manifest.get("k") or 1
     people: dict[str, set[str]] = {}
     for name, digest in contents.digests.items():
