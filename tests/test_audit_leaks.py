@@ -334,7 +334,7 @@ def shared_release(method):
 
 def filtered_release(method):
     def make(folder, faces):
-        images = [anonymizer.load(method, faces).surrogate([i]) for i in range(N)]
+        images = [anonymizer.load(method, faces).apply(i) for i in range(N)]
         release.write_release(
             folder / "out", faces, images, np.arange(N), mode="per_photo", ledger=folder / "key.json"
         )
@@ -356,7 +356,6 @@ def folder_release(folder, faces):
 GOOD = {
     "shared, aam": shared_release("aam"),
     "shared, cnn": shared_release("cnn"),
-    "shared, stylegan": shared_release("stylegan"),
     "shared, pixel": shared_release("pixel"),
     "folder command": folder_release,
     "blur": filtered_release("blur"),
@@ -365,10 +364,9 @@ GOOD = {
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_good_releases_pass(tmp_path, faces, photos, kind):
+def test_good_releases_pass(tmp_path, faces, kind):
     folder, ledger = GOOD[kind](tmp_path, faces)
-    originals = faces
-    if kind == "folder command":
-        originals = datasets.load_faces(tmp_path / "photos")
+    photos = tmp_path / "photos"
+    originals = datasets.load_faces(photos) if photos.exists() else faces
     assert found(release.audit_release(folder)) == "not found"
     assert found(release.audit_release(folder, originals, ledger)) == "not found"

@@ -25,7 +25,7 @@ import detection
 import release
 from datasets import Faces
 from release import files as release_files
-from release import layout, writing
+from release import journal, layout, writing
 from release.__main__ import main
 
 N = 12
@@ -728,6 +728,22 @@ def test_a_ledger_that_numbers_people_is_read_by_its_photos(tmp_path, faces):
     (tmp_path / "foreign.json").write_text(json.dumps(ledger))
     with pytest.raises(ValueError, match="names none of the originals"):
         release.audit_release(tmp_path / "out", faces, tmp_path / "foreign.json")
+
+
+@pytest.mark.parametrize("opening", ["[", '{"photos":'])
+def test_json_that_is_nested_too_deeply_is_a_sentence(written, faces, tmp_path, opening):
+    """In a ledger, a line of a journal, and what an interrupted run has left."""
+    deep = opening * 100_000
+    (tmp_path / "deep.json").write_text(deep)
+    with pytest.raises(ValueError, match="deep.json: not a ledger of write_release"):
+        release.audit_release(written, faces, tmp_path / "deep.json")
+    (tmp_path / "journal").write_text('{"key": "a"}\n' + deep + "\n")
+    assert journal.read_journal(tmp_path / "journal") == [{"key": "a"}]
+    pending = tmp_path / ".partial-new-1"
+    pending.mkdir()
+    (pending / "pending-ledger.json").write_text(deep)
+    writing.clean_up(written, tmp_path / "new.json")
+    assert not pending.exists() and not (tmp_path / "new.json").exists()
 
 
 def test_a_damaged_ledger_is_an_error(written, faces, tmp_path):
