@@ -239,6 +239,19 @@ def _same_crop(released: np.ndarray, spot: Spot, scale: float) -> np.ndarray:
     return detection.cut(released, spot.scaled(scale).transform, *spot.crop.shape[:2])
 
 
+def tell_worst(table: pd.DataFrame) -> str:
+    """Name the highest rate in the table of `measure`, original faces apart; empty if nothing was attacked."""
+    attacked = table.dropna(subset=["rate"])
+    attacked = attacked[attacked["what is attacked"] != _ORIGINAL_FACE]
+    if attacked.empty:
+        return ""
+    worst = attacked.loc[attacked["rate"].idxmax()]
+    return (
+        f"The attack in the report identifies up to {worst['rate']:.0%} of {int(worst['people'])} people "
+        f"({worst['what is attacked']}); a blind guess {worst['chance']:.0%}."
+    )
+
+
 def tell_findings(table: pd.DataFrame) -> list[str]:
     """Describe the table of `measure` in sentences."""
     sentences = []
