@@ -25,7 +25,7 @@ from release.png import decode_png, encode_png
 
 #: Limits of what an audit reads.
 _MOST_FILES = 200_000
-MANIFEST_BYTES = 64 << 20
+_MANIFEST_BYTES = 64 << 20
 _IMAGE_BYTES = 64 << 20
 _ALL_IMAGE_BYTES = 2 << 30
 
@@ -83,7 +83,7 @@ def listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(shown) + (" ..." if len(names) > most else "")
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int = _MANIFEST_BYTES) -> bytes:
     """Read a regular file that is not a link; otherwise raise OSError or ValueError."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -127,7 +127,7 @@ def check_manifest(contents: Contents) -> tuple[bool, str]:
     if MANIFEST not in contents.files:
         return False, f"{MANIFEST} is missing"
     try:
-        data = read_file(contents.folder / MANIFEST, MANIFEST_BYTES)
+        data = read_file(contents.folder / MANIFEST)
         manifest = utils.parse_json(data, _without_duplicates)
     except (OSError, ValueError) as error:
         return False, f"{MANIFEST} cannot be read ({type(error).__name__})"
@@ -176,7 +176,7 @@ def check_foreign(contents: Contents) -> tuple[bool, str]:
 
 def _is_ledger(path: Path) -> bool:
     try:
-        head = read_file(path, MANIFEST_BYTES)[:4096].lower()
+        head = read_file(path)[:4096].lower()
     except (OSError, ValueError):
         return False
     return b"ledger" in head or b'"identity"' in head or "ledger" in path.name.lower()
@@ -292,12 +292,12 @@ def check_times(contents: Contents) -> tuple[bool, str]:
         (n_accessed > 1, f"{n_accessed} different times of access were set, {same_time}"),
         (
             n_modes > 1,
-            f"files have {n_modes} different permissions or owners; make them equal: chmod 644 FOLDER/*",
+            f"files have {n_modes} different permissions or owners; chmod 644 FOLDER/*",
         ),
         (mode not in _FOLDER_MODES, f"the folder has unusual permissions ({mode:o}): chmod 755 FOLDER"),
         (
             n_marked > 0,
-            f"{n_marked} files or folders carry extended attributes: remove them with setfattr -x",
+            f"{n_marked} files carry extended attributes: setfattr -x",
         ),
     ]
     found = [message for fault, message in faults if fault]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import utils
 from datasets import Faces
-from release.files import MANIFEST_BYTES, read_file
+from release.files import read_file
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_ledger(path: str | Path, originals: Faces | None = None) -> Ledger:
     people: dict[str, set[str]] = {}
     shown: dict[str, list[dict] | None] = {}
     try:
-        for photo in utils.parse_json(read_file(Path(path), MANIFEST_BYTES))["photos"]:
+        for photo in utils.parse_json(read_file(Path(path)))["photos"]:
             if photo["file"] is None:
                 continue
             name = photo["photo"]

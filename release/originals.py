@@ -12,7 +12,7 @@ from datasets import Faces
 from release.files import Contents, listed
 from release.journal import KEPT
 from release.ledger import Ledger
-from release.recognition import Gallery, galleries, recognised
+from release.recognition import Recognisers
 from release.structure import Held
 from release.writing import pixel_key
 
@@ -62,15 +62,14 @@ class Comparison:
         return self.contents.manifest.get("mode") == "shared"
 
     @cached_property
-    def galleries(self) -> list[Gallery]:
-        """Descriptors of the photos; by the strongest recogniser last."""
-        return galleries(self.parts)
+    def recognisers(self) -> Recognisers:
+        """With the descriptors of the photos."""
+        return Recognisers(self.parts)
 
     @cached_property
     def recognised(self) -> np.ndarray:
         """Whether anyone is recognised in each image: bool (c,)."""
-        k = self.contents.manifest.get("k") or 2
-        return recognised(self.images, self.galleries, detection.detect(self.photos), k)
+        return self.recognisers.recognise(self.images, self.contents.manifest.get("k") or 2)
 
 
 def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
@@ -128,18 +127,16 @@ def check_attack(compared: Comparison) -> tuple[bool | None, str]:
     """
     if not compared.images:
         return None, "not attacked: every face was kept on request"
-    gallery = compared.galleries[-1]
-    n_clear = int(compared.recognised.sum())
+    n_clear, name = int(compared.recognised.sum()), compared.recognisers.strongest
     detail = (
-        f"by {gallery.recogniser}, {n_clear} of {len(compared.images)} images resemble one person more than surrogates "
-        "of several people do"
+        f"by {name}, {n_clear} of {len(compared.images)} images resemble one person more than surrogates do"
     )
     if compared.owners is not None:
         behind: dict[str, set[str]] = {}
         for name, people in compared.owners.items():
             behind.setdefault(compared.contents.digests.get(name, ""), set()).update(people)
         own = [behind.get(compared.contents.digests[name], set()) for name in compared.names]
-        nearest = compared.identities[gallery.distances(compared.images).argmin(axis=1)]
+        nearest = compared.recognisers.nearest(compared.images)
         n_right = sum(person in people for person, people in zip(nearest, own, strict=True))
         what = "one of its people" if compared.shared else "the right person"
         detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -17,9 +16,8 @@ from release.structure import layers
 
 #: Recogniser -> k -> (limit of the distance to the nearest person, limit of its ratio to that to the second nearest).
 #: Distances are shares of the median distance between photos of different people. A face counts as recognised below
-#: either limit. The limits were set on the surrogates of `release.structure`, compared with one photo or all photos of
-#: each ORL person. Of 900 other surrogates, one was below a limit of faceres for k = 2, which is lower since. By dlib,
-#: a further photo of a person is recognised in 84 % (k = 2) to 99 % (k = 10), with one photo per person 45 to 91 %.
+#: either limit; none of the surrogates of `release.structure` is. By dlib, a further photo of a person is recognised in
+#: 81 % (k = 2) to 99 % (k = 10), with one photo per person in 35 to 91 %.
 _LIMITS = {
     "dlib": {2: (0.3, 0.43), 3: (0.39, 0.57), 5: (0.44, 0.67), 10: (0.48, 0.74)},
     "faceres": {2: (0.43, 0.49), 3: (0.52, 0.65), 5: (0.58, 0.73), 10: (0.63, 0.79)},
@@ -36,90 +34,75 @@ _STRETCHED, _WIDTHS = 1.17, (1 / 1.5, 1.5)
 _CLEAR_FACE = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """The descriptors of all original photos by one recogniser.
-
-    Attributes
-    ----------
-    recogniser : str
-    describe : callable
-        Images -> descriptors (n, d).
-    descriptors : ndarray, shape (g, d)
-    identities : ndarray of str, shape (g,)
-    """
-
-    recogniser: str
-    describe: Callable[[Sequence[np.ndarray]], np.ndarray]
-    descriptors: np.ndarray
-    identities: np.ndarray
-
-    def distances(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Distances of the faces in c images to all photos: (c, g)."""
-        return cdist(self.describe(images), self.descriptors)
-
-    def recognised(self, images: Sequence[np.ndarray], k: int) -> np.ndarray:
-        """Whether the face in each of c images is nearer to a person than surrogates of k people: bool (c,)."""
-        limits, people = _LIMITS[self.recogniser], np.unique(self.identities)
-        nearest_limit, ratio_limit = limits[max(known for known in limits if known <= max(k, 2))]
-        distances = self.distances(images) / self._between_strangers()
-        by_person = np.stack([distances[:, self.identities == person].min(axis=1) for person in people])
-        nearest, second, *_ = np.sort(np.vstack([by_person, np.ones(len(distances))]), axis=0)
-        return (nearest < nearest_limit) | (nearest < np.minimum(_FARTHEST, ratio_limit * second))
-
-    def _between_strangers(self) -> float:
-        """Median distance between photos of different people; about 200 photos are compared with all others."""
-        some = slice(None, None, -(-len(self.identities) // 200))
-        apart = cdist(self.descriptors[some], self.descriptors)
-        apart = apart[self.identities[some, None] != self.identities]
-        return float(np.median(apart)) if len(apart) else _STRANGERS[self.recogniser]
-
-
-def galleries(parts: Sequence[Faces]) -> list[Gallery]:
-    """Describe the photos by dlib, and by the strongest recogniser if its limits are known."""
-    identities, result = np.concatenate([part.identities for part in parts]), []
-    for name in dict.fromkeys(("dlib", recognisers.strongest())):
-        if name in _LIMITS:
-            describe = recognisers.prepare(name, parts[0])
-            descriptors = np.concatenate([describe(part) for part in parts])
-            result.append(Gallery(name, describe, descriptors, identities))
-    return result
-
-
-def recognised(
-    images: Sequence[np.ndarray], known: Sequence[Gallery], photos: detection.Detections, k: int
-) -> np.ndarray:
-    """Whether anyone is recognised in each image, or in what it shows otherwise.
+class Recognisers:
+    """Dlib, and the strongest recogniser if its limits are known, with descriptors of all photos.
 
     Parameters
     ----------
-    images : sequence of c uint8 arrays (h, w, 3)
-    known : sequence of Gallery
-    photos : detection.Detections
-        The faces in the photos, for their typical proportions.
-    k : int
-        Number of people behind each surrogate.
+    parts : sequence of Faces
+        The g photos.
 
-    Returns
-    -------
-    ndarray of bool, shape (c,)
+    Attributes
+    ----------
+    strongest : str
+        Name of the strongest one.
     """
-    typical = float(np.median([_proportion(box) for box in photos.boxes]))
-    seen = detection.detect(images)
-    result = np.zeros(len(images), dtype=bool)
-    for gallery in known:
-        result |= seen.found & gallery.recognised(images, k)
-    views = [
-        (i, view)
-        for i in np.flatnonzero(~result)
-        for view in _views(images[i], _proportion(seen.boxes[i]) / typical if seen.found[i] else None)
-        if _score(view) > _CLEAR_FACE
-    ]
-    if views:
-        rows, shown = zip(*views, strict=True)
-        for gallery in known:
-            result[np.array(rows)[gallery.recognised(shown, k)]] = True
-    return result
+
+    def __init__(self, parts: Sequence[Faces]):
+        self._identities = np.concatenate([part.identities for part in parts])
+        self._photos = [image for part in parts for image in part.images]
+        self._describe, self._descriptors = {}, {}
+        for name in dict.fromkeys(("dlib", recognisers.strongest())):
+            if name in _LIMITS:
+                describe = self._describe[name] = recognisers.prepare(name, parts[0])
+                self._descriptors[name] = np.concatenate([describe(part) for part in parts])
+                self.strongest = name
+
+    def nearest(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The person in the photo nearest to each of c images, by the strongest recogniser: str (c,)."""
+        return self._identities[self._distances(self.strongest, images).argmin(axis=1)]
+
+    def recognise(self, images: Sequence[np.ndarray], k: int) -> np.ndarray:
+        """Whether anyone is recognised in each of c images, or in what it shows otherwise: bool (c,).
+
+        k is the number of people behind each surrogate.
+        """
+        typical = float(np.median([_proportion(box) for box in detection.detect(self._photos).boxes]))
+        seen = detection.detect(images)
+        result = seen.found & self._nearer(images, k)
+        views = [
+            (i, view)
+            for i in np.flatnonzero(~result)
+            for view in _views(images[i], _proportion(seen.boxes[i]) / typical if seen.found[i] else None)
+            if _score(view) > _CLEAR_FACE
+        ]
+        if views:
+            rows, shown = zip(*views, strict=True)
+            result[np.array(rows)[self._nearer(shown, k)]] = True
+        return result
+
+    def _distances(self, name: str, images: Sequence[np.ndarray]) -> np.ndarray:
+        return cdist(self._describe[name](images), self._descriptors[name])  # (c, g)
+
+    def _nearer(self, images: Sequence[np.ndarray], k: int) -> np.ndarray:
+        """Whether the face in each of c images is nearer to a person than surrogates of k people: bool (c,)."""
+        result = np.zeros(len(images), dtype=bool)
+        for name in self._describe:
+            limits = _LIMITS[name]
+            most, ratio = limits[max(known for known in limits if known <= max(k, 2))]
+            distances = self._distances(name, images) / self._between_strangers(name)
+            people = np.unique(self._identities)
+            by_person = np.stack([distances[:, self._identities == person].min(axis=1) for person in people])
+            nearest, second, *_ = np.sort(np.vstack([by_person, np.ones(len(images))]), axis=0)
+            result |= (nearest < most) | (nearest < np.minimum(_FARTHEST, ratio * second))
+        return result
+
+    def _between_strangers(self, name: str) -> float:
+        """Median distance between photos of different people; about 200 photos are compared with all others."""
+        some = slice(None, None, -(-len(self._identities) // 200))
+        apart = cdist(self._descriptors[name][some], self._descriptors[name])
+        apart = apart[self._identities[some, None] != self._identities]
+        return float(np.median(apart)) if len(apart) else _STRANGERS[name]
 
 
 def _proportion(box: np.ndarray) -> float:
