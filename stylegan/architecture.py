@@ -23,9 +23,9 @@ MAPPING_RATE = 0.01
 #: From this output resolution on, the official code upsamples by transposed convolution, which rotates the kernel.
 FUSED_FROM = 128
 
-# Above this output resolution all convolutions are transposed ones. With stride 2 they need 4 products instead of the 9 of
-# repetition and convolution; with stride 1 they equal convolutions, and oneDNN's are up to three times as fast on CPUs
-# without AVX-512.
+# From this output resolution on, convolutions are transposed ones. With stride 2 they need 4 products instead of the 9
+# of repetition and convolution; with stride 1 they equal convolutions, but oneDNN's are up to three times as fast on
+# CPUs without AVX-512.
 _TRANSPOSED_FROM = 16
 # Slope of the leaky ReLU below 0; it has no separate gain.
 _SLOPE = 0.2
@@ -410,7 +410,8 @@ def _transposed_kernel(kernel: tf.Tensor, side: int, enlarges: bool) -> tf.Tenso
     """
     if side < _TRANSPOSED_FROM:
         return kernel
-    if not enlarges or side < FUSED_FROM:  # a transposed convolution with a rotated kernel equals a convolution
+    # A transposed convolution equals a convolution with a rotated kernel.
+    if not enlarges or side < FUSED_FROM:
         kernel = kernel[::-1, ::-1]
     kernel = tf.transpose(kernel, (0, 1, 3, 2))
     if not enlarges:
