@@ -376,16 +376,16 @@ def show(label, found):
 def compare_with_official(path, options):
     """Draw by ours and by the official code in turn, and print the ratio of their medians."""
     limit = LIMITS[options.isa]
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {
+        **limit,
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+        "PYTHONPATH": options.source,
+        "TF2_BEHAVIOR": "0",  # TensorFlow 2 sets it in this process
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     rows = {
         "ours": ("ours", path.with_name("converted.npz"), options.times, sys.executable, limit),
-        "official": (
-            "official",
-            path,
-            options.times,
-            options.official,
-            {**limit, **threads, "PYTHONPATH": options.source},
-        ),
+        "official": ("official", path, options.times, options.official, environment),
     }
     runs = {name: [] for name in rows}
     for _ in range(options.rounds):
