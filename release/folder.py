@@ -17,7 +17,6 @@ more cue that identifies people.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
@@ -81,7 +80,8 @@ def _run(options: FolderOptions, files: Sequence[Path], others: Sequence[Path], 
         audit, audited = _audit(options)
         journal = Journal(options.journal, key)
         sentence = f"{options.out} is already finished; nothing to do. Report: {options.report}"
-        return Outcome([sentence, *summary.of_failures(journal), audited], _passed(audit, journal))
+        told = [sentence, *summary.of_failures(journal), audited, summary.claim(options)]
+        return Outcome(told, _passed(audit, journal))
 
     given = None
     if options.given is not None:
@@ -157,7 +157,11 @@ def _report(
         utils.save_atomic(options.report, lambda file: file.write(page.encode()))
 
     _, fault = _attempt("The report", write)
-    return [*sentences, *(fault or [f"Report: {options.report}"])], not told and not fault
+    sentences += fault or [f"Report: {options.report}"]
+    if options.ledger.is_file():
+        found = "" if attacked is None else leaks.tell_worst(attacked)
+        sentences.append(f"{summary.claim(options)} {found}".strip())
+    return sentences, not told and not fault
 
 
 def _attempt(what: str, step: Callable, *arguments) -> tuple[object, list[str]]:
@@ -186,7 +190,7 @@ def _released(options: FolderOptions, journal: Journal, plan: planning.Plan) -> 
 
 def _names(options: FolderOptions) -> dict[int, str]:
     """The name in the release of each released photo, by its row in the plan."""
-    entries = json.loads(options.ledger.read_text(encoding="utf-8"))["photos"]
+    entries = utils.parse_json(options.ledger.read_bytes())["photos"]
     return {i: entry["file"] for i, entry in enumerate(entries) if entry["file"]}
 
 
