@@ -55,12 +55,14 @@ _GOOD_AGREEMENT = 0.12
 # ----------------------------------------------------------------------------------------------------------
 
 #: Lowest score of a face, and of one that only a rotated photo shows.
-_THRESHOLD, _ROTATED_THRESHOLD = 0.4, 0.5
+_THRESHOLD, _ROTATED_THRESHOLD = 0.4, 0.55
 
-#: Photos are searched at this many pixels on the longer side, also rotated by quarter turns ...
-_COARSE_SIDE, _QUARTER_TURNS = 640, (1, 2, 3)
-#: ... and at up to this many for faces narrower than this, because large faces fall apart at a fine scale.
-_FINE_SIDE, _FINE_FACE = 2560, 200
+#: Photos are searched at this many pixels on the longer side ...
+_COARSE_SIDE = 640
+#: ... and at up to this many for faces narrower than this, because large faces fall apart at a fine scale ...
+_FINE_SIDE, _FINE_FACE = 2400, 200
+#: ... and rotated by quarter turns, for faces that are far from upright.
+_ROTATED_SIDE, _QUARTER_TURNS = 480, (1, 2, 3)
 #: A quick search uses one size.
 _QUICK_SIDE = 1280
 
@@ -88,11 +90,11 @@ def _search(image: np.ndarray, thorough: bool = True, rotated: bool = True) -> l
     largest = max(image.shape[:2])
     if not thorough:
         return _one_each(_search_at(image, min(1.0, _QUICK_SIDE / largest)))
-    coarse, fine = (min(1.0, side / largest) for side in (_COARSE_SIDE, _FINE_SIDE))
+    coarse, fine, scale = (min(1.0, side / largest) for side in (_COARSE_SIDE, _FINE_SIDE, _ROTATED_SIDE))
     candidates = _search_at(image, coarse)
     if fine > coarse:
         candidates += [c for c in _search_at(image, fine) if c.box[2] - c.box[0] < _FINE_FACE / fine]
-    turned = [c for n in (_QUARTER_TURNS if rotated else ()) for c in _search_rotated(image, coarse, n)]
+    turned = _search_rotated(image, scale) if rotated else []
     faces = _one_each(candidates)
     faces += _one_each([c for c in turned if not any(_overlap(c, face) for face in faces)])
     # A rotated face is often found upright, too, but with wrong points: keep those of all searches.
@@ -111,25 +113,25 @@ def _search_at(image: np.ndarray, scale: float) -> list[_Candidate]:
     ]
 
 
-def _search_rotated(image: np.ndarray, scale: float, turns: int) -> list[_Candidate]:
-    """Search a photo at one scale, rotated by quarter turns, for faces that are far from upright."""
+def _search_rotated(image: np.ndarray, scale: float) -> list[_Candidate]:
+    """Search a photo at one scale, rotated by quarter turns."""
     small = resize(image, scale)
     height, width = small.shape[:2]
-    # Pixel centres of the rotated photo -> of the photo. (2, 3)
-    back = np.array([
+    # Pixel centres of the photo, rotated by 0 to 3 quarter turns -> of the photo. (4, 2, 3)
+    transforms = np.array([
         [[1, 0, 0], [0, 1, 0]],
         [[0, -1, width - 1], [1, 0, 0]],
         [[-1, 0, width - 1], [0, -1, height - 1]],
         [[0, 1, 0], [-1, 0, height - 1]],
-    ], dtype=float)[turns]  # fmt: skip
-    back = _chain(back, _unscale(scale))
+    ], dtype=float)  # fmt: skip
     candidates = []
-    for box, score, points in zip(
-        *centerface.search(np.rot90(small, turns), _ROTATED_THRESHOLD), strict=True
-    ):
-        corners = move_points(box.reshape(2, 2) - 0.5, back) + 0.5  # boxes count from pixel edges
-        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-        candidates.append(_Candidate(box, float(score), (move_points(points, back),)))
+    for turns in _QUARTER_TURNS:
+        back = _chain(transforms[turns], _unscale(scale))
+        found = centerface.search(np.rot90(small, turns), _ROTATED_THRESHOLD)
+        for box, score, points in zip(*found, strict=True):
+            corners = move_points(box.reshape(2, 2) - 0.5, back) + 0.5  # boxes count from pixel edges
+            box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+            candidates.append(_Candidate(box, float(score), (move_points(points, back),)))
     return candidates
 
 
@@ -509,16 +511,29 @@ def cut(image: np.ndarray, transform: np.ndarray, height: int, width: int) -> np
     -------
     ndarray of uint8, shape (height, width, 3)
     """
-    scale = _zoom_of(transform)
-    if scale < 0.5:  # a plain warp would skip pixels: shrink the photo first
-        image, transform = resize(image, 2 * scale), _chain(_unscale(2 * scale), transform)
-    method = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
-    reach = np.abs(move_points(corners, cv2.invertAffineTransform(transform))).max()
+    reached = move_points(corners, cv2.invertAffineTransform(transform))  # (4, 2)
     side = min(image.shape[:2])
     # OpenCV reflects step by step, which takes forever on a photo that is much smaller than the crop.
-    border = cv2.BORDER_REFLECT_101 if side > 1 and reach < _MOST_REFLECTIONS * side else cv2.BORDER_REPLICATE
+    mirrored = side > 1 and np.abs(reached).max() < _MOST_REFLECTIONS * side
+    scale = _zoom_of(transform)
+    if scale < 0.5:  # a plain warp would skip pixels: shrink the photo first
+        image, corner = _part_around(image, reached, margin=2 / scale)
+        transform = _chain(np.column_stack([np.eye(2), corner]), transform)
+        image, transform = resize(image, 2 * scale), _chain(_unscale(2 * scale), transform)
+    method = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
+    border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_REPLICATE
     return cv2.warpAffine(image, transform, (width, height), flags=method, borderMode=border)
+
+
+def _part_around(image: np.ndarray, points: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut out the part of a photo that holds some points, mirrored at the border, and return its first x and y, too."""
+    size = np.array(image.shape[1::-1])
+    low, high = np.floor(points.min(axis=0) - margin), np.ceil(points.max(axis=0) + margin) + 1
+    # The mirrored border shows the photo as far inside it as the points lie outside.
+    first = np.clip(np.minimum(low, 2 * size - high), 0, size - 1).astype(int)
+    last = np.clip(np.maximum(high, -low), first + 1, size).astype(int)
+    return image[first[1] : last[1], first[0] : last[0]], first
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -613,6 +628,35 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
         known[key] = _pack(sorted(spots, key=lambda spot: tuple(spot.box)))
         store.put({key: known[key]})
     return _unpack(image, known[key])
+
+
+def find_boxes(image: np.ndarray) -> np.ndarray:
+    """Find the boxes of the upright faces in a photo; cached by the photo's content.
+
+    This takes about half the time of `find_faces`, which also rotates the photo and finds landmarks.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+
+    Returns
+    -------
+    ndarray of float64, shape (m, 4)
+        left, top, right, bottom in pixels; from left to right.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the image is not a uint8 array (h, w, 3).
+    """
+    key = utils.content_key(check_image(image))
+    store = utils.CacheStore("boxes-" + utils.source_key(__file__)[:16])
+    known = store.get([key])
+    if key not in known:
+        boxes = np.reshape([c.box for c in _search(image, rotated=False)], (-1, 4))
+        known[key] = boxes[np.lexsort(boxes.T[::-1])].astype("<f8").tobytes()
+        store.put({key: known[key]})
+    return np.frombuffer(known[key], dtype="<f8").reshape(-1, 4)
 
 
 def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:

@@ -81,7 +81,8 @@ def _run(options: FolderOptions, files: Sequence[Path], others: Sequence[Path], 
         audit, audited = _audit(options)
         journal = Journal(options.journal, key)
         sentence = f"{options.out} is already finished; nothing to do. Report: {options.report}"
-        return Outcome([sentence, *summary.of_failures(journal), audited], _passed(audit, journal))
+        told = [sentence, *summary.of_failures(journal), audited, summary.claim(options)]
+        return Outcome(told, _passed(audit, journal))
 
     given = None
     if options.given is not None:
@@ -157,7 +158,11 @@ def _report(
         utils.save_atomic(options.report, lambda file: file.write(page.encode()))
 
     _, fault = _attempt("The report", write)
-    return [*sentences, *(fault or [f"Report: {options.report}"])], not told and not fault
+    sentences += fault or [f"Report: {options.report}"]
+    if options.ledger.is_file():
+        found = "" if attacked is None else leaks.tell_worst(attacked)
+        sentences.append(f"{summary.claim(options)} {found}".strip())
+    return sentences, not told and not fault
 
 
 def _attempt(what: str, step: Callable, *arguments) -> tuple[object, list[str]]:

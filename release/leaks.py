@@ -135,7 +135,7 @@ def measure(plan: Plan, finished: Mapping[int, Path], mode: str, random_state: i
         correctly, with a 95 % interval from ``low`` to ``high``; ``chance`` is the rate of a blind guess.
     """
     rows = _attacked_rows(plan, finished, mode)
-    if plan.model is None or len(np.unique(plan.found.faces.identities[rows])) < 2:
+    if plan.is_empty or len(np.unique(plan.found.faces.identities[rows])) < 2:
         return pd.DataFrame(columns=_COLUMNS)
     faces, photo = plan.found.faces.select(rows), plan.found.photo[rows]
     people, recogniser = faces.identities, recognisers.strongest()
@@ -237,6 +237,19 @@ def _described_photos(
 def _same_crop(released: np.ndarray, spot: Spot, scale: float) -> np.ndarray:
     """Crop the face from the released photo, `scale` times as large, as it was cropped from the original."""
     return detection.cut(released, spot.scaled(scale).transform, *spot.crop.shape[:2])
+
+
+def tell_worst(table: pd.DataFrame) -> str:
+    """Name the highest rate in the table of `measure`, original faces apart; empty if nothing was attacked."""
+    attacked = table.dropna(subset=["rate"])
+    attacked = attacked[attacked["what is attacked"] != _ORIGINAL_FACE]
+    if attacked.empty:
+        return ""
+    worst = attacked.loc[attacked["rate"].idxmax()]
+    return (
+        f"The attack in the report identifies up to {worst['rate']:.0%} of {int(worst['people'])} people "
+        f"({worst['what is attacked']}); a blind guess {worst['chance']:.0%}."
+    )
 
 
 def tell_findings(table: pd.DataFrame) -> list[str]:

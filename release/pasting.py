@@ -241,9 +241,7 @@ def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.n
     weight = 1 / (squared + (0.1 * _face_width(target)) ** 2) ** 2
     move = (weight / weight.sum(axis=2, keepdims=True)) @ (ring[0] - ring[1])
     # Fade them with the distance from the outline.
-    edge = cv2.convexHull(ring[1].astype(np.float32))
-    outside = [-cv2.pointPolygonTest(edge, (float(x), float(y)), True) for x, y in grid.reshape(-1, 2)]
-    share = np.clip(1 - np.reshape(outside, columns.shape) / (_REACH * _face_width(target)), 0, 1)
+    share = np.clip(1 - _outside(grid, ring[1]) / (_REACH * _face_width(target)), 0, 1)  # (g, g)
     move *= (share * share * (3 - 2 * share))[..., None]
     # Interpolate them at each pixel, and sample the patch there. (h, w, 2)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -253,6 +251,18 @@ def _make_room(part: np.ndarray, points: np.ndarray, target: np.ndarray) -> np.n
     moved = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     still = np.abs(move).max(axis=2, keepdims=True) < 0.01
     return np.where(still, part, np.clip(moved, 0, 255))
+
+
+def _outside(points: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """Distance of points (..., 2) from the convex hull of others (m, 2); 0 inside it."""
+    start = cv2.convexHull(ring.astype(np.float32))[:, 0]  # (e, 2)
+    side = np.roll(start, -1, axis=0) - start
+    away = points[..., None, :] - start  # (..., e, 2)
+    along = np.clip((away * side).sum(axis=-1) / np.maximum((side * side).sum(axis=-1), 1e-9), 0, 1)
+    distance = np.linalg.norm(away - along[..., None] * side, axis=-1).min(axis=-1)
+    turn = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
+    inside = (turn >= 0).all(axis=-1) | (turn <= 0).all(axis=-1)
+    return np.where(inside, 0, distance)
 
 
 def _warp(

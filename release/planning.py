@@ -57,8 +57,8 @@ class Plan:
         Faces that take part in the partition: all but those of people of whom a face is kept.
     distances : ndarray, shape (n,), or None
         Distance of each face to the nearest person of ``--keep`` or ``--only``.
-    model : anonymizer.Anonymizer or None
-        None if nothing can be replaced.
+    face_filter : anonymizer.Anonymizer or None
+        The method, if it needs no clusters.
     labels : ndarray of int, shape (n,), or None
         The cluster of each face, -1 for none; None if there are too few people, or the method needs no clusters.
     surrogates : list of Surrogate
@@ -78,13 +78,18 @@ class Plan:
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     members: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     distances: np.ndarray | None = None
-    model: anonymizer.Anonymizer | None = None
+    face_filter: anonymizer.Anonymizer | None = None
     labels: np.ndarray | None = None
     surrogates: list[Surrogate] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     n_doubtful: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no face can be replaced or filtered."""
+        return self.face_filter is None and self.labels is None
 
     @property
     def n_people(self) -> int:
@@ -142,7 +147,7 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
         notes=notes,
     )  # fmt: skip
     if not options.k_anonymous:
-        return replace(plan, model=anonymizer.load(options.method, faces, **options.method_options))
+        return replace(plan, face_filter=anonymizer.load(options.method, faces, **options.method_options))
     if plan.n_people < options.k:
         return plan
     replaced, described = faces.select(members), descriptors[members]
@@ -163,7 +168,7 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
     numbers = np.where(usable, np.cumsum(usable) - 1, -1)
     every = np.where(every >= 0, numbers[every], -1)
     surrogates = [surrogate for surrogate in made if isinstance(surrogate, Surrogate)]
-    return replace(plan, model=model, labels=every, surrogates=surrogates, faults=faults, notes=notes + how)
+    return replace(plan, labels=every, surrogates=surrogates, faults=faults, notes=notes + how)
 
 
 def _describe(faces: Faces, name: str) -> np.ndarray:

@@ -19,16 +19,15 @@ import numpy as np
 import detection
 import utils
 from datasets import Faces
-from datasets.faces import read_image
 from detection import Spot
 from release import gate, pasting
 from release.gathering import ChangedError, Photo
 from release.journal import BLURRED, DAMAGED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan, Surrogate
-from release.png import encode_png
+from release.png import PNGFiles, encode_png
 from release.review import doubts
-from release.searching import SearchError, check_detector, in_words, search, unexplained
+from release.searching import SearchError, check_detector, in_words, search, search_boxes, unexplained
 from release.writing import write_release
 
 #: Reasons.
@@ -89,12 +88,12 @@ def _edits(plan: Plan, number: int, mode: str) -> Iterator[_FaceEdit]:
         edit = _FaceEdit(spot, hidden, person=str(plan.found.faces.identities[row]), distance=distance)
         if plan.kept[row]:
             yield replace(edit, outcome=KEPT) if mode == "per_photo" else replace(edit, reason=_LEFT_OUT)
-        elif plan.model is None:
+        elif plan.is_empty:
             yield replace(edit, reason=_TOO_FEW)
         elif row in plan.faults:
             yield replace(edit, reason=plan.faults[row])
         elif plan.labels is None:
-            yield replace(edit, outcome=FILTERED, filtered=plan.model.apply(row))
+            yield replace(edit, outcome=FILTERED, filtered=plan.face_filter.apply(row))
         elif plan.labels[row] < 0:
             yield replace(edit, reason=_LEFT_OUT)
         else:
@@ -117,7 +116,7 @@ def _why_not_written(options: FolderOptions, plan: Plan, number: int) -> tuple[s
     if not photo.spots and not options.keep_faceless:
         return SUPPRESSED, _NO_FACE
     hidden = any(row is not None and not plan.kept[row] for _, row in plan.faces_on(number))
-    return (SUPPRESSED, _TOO_FEW) if plan.model is None and hidden else ("", "")
+    return (SUPPRESSED, _TOO_FEW) if plan.is_empty and hidden else ("", "")
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -225,10 +224,11 @@ def _blur_the_rest(image: np.ndarray, faces: list[dict], scale: float) -> np.nda
         If the search fails, or still finds such faces after `_SEARCHES` searches.
     """
     for _ in range(_SEARCHES):
-        rest = unexplained(search(image), _shown(faces))
-        if not rest:
+        if not unexplained(search_boxes(image), _shown(faces)):
             return image
-        for spot in rest:
+        spots = search(image)
+        rest = unexplained([spot.box for spot in spots], _shown(faces))
+        for spot in [spots[i] for i in rest]:
             image = pasting.blur_out(image, spot.box, spot.landmarks)
             in_photo = replace(spot, box=spot.box / scale)
             faces.append(_FaceEdit(in_photo, BLURRED, _FOUND_LATER).record(scale))
@@ -278,19 +278,6 @@ def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
     return replace(photo, spots=()), target, options.name_of(photo.path), small, options.largest_side
 
 
-class _OnDemand(Sequence):
-    """Images that are read from their files whenever they are needed."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return read_image(self.paths[i])
-
-
 def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
     """Write the finished photos to OUT; return whether there were any."""
     names = [options.name_of(photo.path) for photo in plan.photos]
@@ -307,7 +294,7 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
     write_release(
         options.out,
         Faces(blank, [f"photo {i}" for i in range(len(names))], names),
-        _OnDemand([options.finished_file(i) for i in np.flatnonzero(written)]),
+        PNGFiles([options.finished_file(i) for i in np.flatnonzero(written)]),
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
         ledger=options.ledger,

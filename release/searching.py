@@ -60,6 +60,25 @@ def search(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     return spots
 
 
+def search_boxes(image: np.ndarray) -> np.ndarray:
+    """Find the boxes (m, 4) of all upright faces as `detection.find_boxes` does, and check each of them.
+
+    Raises
+    ------
+    SearchError
+        As `search` does.
+    """
+    try:
+        boxes = np.asarray(detection.find_boxes(image), dtype=float)
+    except Exception as error:
+        raise SearchError(f"the face detector failed ({in_words(error)})") from error
+    for box in boxes:
+        fault = _fault_of_box(box, *image.shape[:2])
+        if fault:
+            raise SearchError(f"the face detector returned {fault}")
+    return boxes
+
+
 def in_words(error: Exception) -> str:
     """The kind of an error and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -98,6 +117,13 @@ def _fault(spot: Spot, height: int, width: int) -> str:
     numbers = [box, landmarks, spot.score] + ([] if spot.transform is None else [spot.transform])
     if not all(np.isfinite(values).all() for values in numbers):
         return "a face whose coordinates are not finite"
+    return _fault_of_box(box, height, width)
+
+
+def _fault_of_box(box: np.ndarray, height: int, width: int) -> str:
+    """What is wrong with a box (4,); empty if nothing is."""
+    if box.shape != (4,) or not np.isfinite(box).all():
+        return "a face without box, or whose coordinates are not finite"
     left, top, right, bottom = box
     if right <= left or bottom <= top:
         return "an empty box"
@@ -106,28 +132,33 @@ def _fault(spot: Spot, height: int, width: int) -> str:
     return ""
 
 
-def unexplained(spots: Sequence[Spot], faces: Sequence[Mapping]) -> list[Spot]:
-    """Return the faces on a released image that the run did not edit or keep.
+def unexplained(boxes: Sequence[Sequence[float]], faces: Sequence[Mapping]) -> list[int]:
+    """Return which faces on a released image the run did not edit or keep.
 
     A face is explained by an edited one if its centre lies in the ellipse inside that one's box, and it is not much
     larger. A kept face explains only itself.
 
     Parameters
     ----------
-    spots : sequence of Spot
-        The faces on the image.
+    boxes : sequence of m sequences of float
+        left, top, right, bottom of the faces on the image, in pixels.
     faces : sequence of mappings
-        What the run did: each with ``outcome`` and ``box`` (left, top, right, bottom in pixels of the image).
+        What the run did: each with ``outcome`` and ``box``.
+
+    Returns
+    -------
+    list of int
+        Indices of boxes.
     """
     kept = [_circle(face["box"]) for face in faces if face["outcome"] == KEPT]
     edited = [np.asarray(face["box"], dtype=float) for face in faces if face["outcome"] != KEPT]
     rest = []
-    for spot in spots:
-        if any(_covers(box, spot.box) for box in edited):
+    for number, box in enumerate(boxes):
+        if any(_covers(other, box) for other in edited):
             continue
-        own = next((i for i, circle in enumerate(kept) if _same_face(circle, _circle(spot.box))), None)
+        own = next((i for i, circle in enumerate(kept) if _same_face(circle, _circle(box))), None)
         if own is None:
-            rest.append(spot)
+            rest.append(number)
         else:
             del kept[own]
     return rest

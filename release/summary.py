@@ -41,6 +41,7 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
     else:
         first = f"{looked_at}; --k is not used, as {options.method!r} needs no clusters."
     return [
+        claim(options),
         first,
         *plan.notes,
         *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
@@ -48,7 +49,6 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         *(_of_people(options, plan) if options.k_anonymous else ()),
         *of_failures(journal),
         *_of_the_rest(options, plan, others),
-        _claim(options),
     ]
 
 
@@ -117,7 +117,7 @@ def _of_people(options: FolderOptions, plan: Plan) -> list[str]:
 def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> list[str]:
     """Report what was suppressed or left out, and what to check."""
     sentences = []
-    if plan.found is not None and plan.model is None and not plan.kept.all():
+    if plan.found is not None and plan.is_empty and not plan.kept.all():
         told_apart = "1 person was" if plan.n_people == 1 else f"{plan.n_people} people were"
         sentences.append(
             f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with their faces are suppressed. "
@@ -149,16 +149,16 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
     return sentences
 
 
-def _claim(options: FolderOptions) -> str:
+def claim(options: FolderOptions) -> str:
     """State what can be claimed for the result."""
     if not options.k_anonymous:
         return (
-            f"Each face was changed separately ({options.method}). This is not k-anonymous: recognisers trained on "
-            "such images can identify the people."
+            f"Not k-anonymous: each face is changed separately ({options.method}), and recognisers trained on such "
+            "images can identify the people. --mode shared with another method is k-anonymous."
         )
     if options.mode == "per_photo":
         return (
-            "Surrogates were pasted into the photos (per_photo mode). No k-anonymity is claimed: hair, clothes, "
-            "background and pose differ between photos and can identify people."
+            "Not k-anonymous: surrogates are pasted into the photos (per_photo mode), and hair, clothes, background "
+            "and pose can identify people. --mode shared is k-anonymous."
         )
     return f"At least {options.k} people share each image, provided that people were told apart correctly."

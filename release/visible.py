@@ -6,7 +6,7 @@ from collections import Counter
 
 from release.files import Contents, listed
 from release.ledger import Ledger
-from release.searching import SearchError, search, unexplained
+from release.searching import SearchError, search_boxes, unexplained
 
 
 def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:
@@ -23,13 +23,13 @@ def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None,
     for digest, image in contents.images.items():
         name = file_of[digest]
         try:
-            spots = search(image)
+            boxes = search_boxes(image)
         except SearchError:
             not_searched.append(name)
             continue
-        n_faces += len(spots)
-        extra = spots[1:] if mode == "shared" else unexplained(spots, ledger.faces.get(name, []))
-        if extra:
+        n_faces += len(boxes)
+        extra = boxes[1:] if mode == "shared" else unexplained(boxes, ledger.faces.get(name, []))
+        if len(extra):
             unknown[name] = len(extra)
     problems = []
     if unknown:

@@ -28,7 +28,7 @@ import utils
 from checks import Choice, ParameterError, check, check_labels, check_number
 from datasets import Faces
 from release import layout
-from release.png import IMAGE_PIXELS, encode_png
+from release.png import IMAGE_PIXELS, PNGFiles, encode_png
 
 #: Start of the names of unfinished files and folders.
 _PARTIAL = ".partial-"
@@ -93,14 +93,15 @@ def write_release(
     """
     folder, ledger = Path(folder).absolute(), Path(ledger).absolute()
     check("mode", mode, Choice(layout.MODES))
-    _check_images(images)
+    if len(images) == 0:
+        raise ParameterError("images must hold at least one image, got none")
     labels = check_labels(labels, len(faces), n_clusters=len(images), unassigned=True)
     reasons = _reasons(labels, suppressed or {}, failed or {})
     if mode == "shared":
         k = check_k(k, labels, faces.identities)
     else:
         _check_per_photo(k, labels)
-    _refuse_photos(faces, images)
+    _check_images(faces, images)
     _check_places(folder, ledger)
     files, outcomes = _assign_names(mode, faces, labels, reasons)
     for row, on_image in (shown or {}).items():
@@ -113,7 +114,8 @@ def write_release(
         parts.mkdir(mode=0o755)
         digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
-            data = encode_png(images[files[name]])
+            is_encoded = isinstance(images, PNGFiles)
+            data = images.paths[files[name]].read_bytes() if is_encoded else encode_png(images[files[name]])
             (parts / name).write_bytes(data)
             digests[name] = hashlib.sha256(data).hexdigest()
         counts = {"n_files": len(files), "n_images": len(set(digests.values()))}
@@ -209,14 +211,21 @@ def _files_in(folder: Path) -> set[str] | None:
         return None
 
 
-def _check_images(images: Sequence[np.ndarray]) -> None:
-    if len(images) == 0:
-        raise ParameterError("images must hold at least one image, got none")
-    for image in images:
+def _check_images(faces: Faces, images: Sequence[np.ndarray]) -> None:
+    """Raise if an image is none, too large, or one of the photos."""
+    photos = {pixel_key(image) for part in (faces, faces.others) if part is not None for image in part.images}
+    passed = []
+    for number, image in enumerate(images):
         detection.check_image(image)
         height, width = image.shape[:2]
         if height * width > IMAGE_PIXELS:
             raise ParameterError(f"images must have at most {IMAGE_PIXELS} pixels, got {height}x{width}")
+        if pixel_key(image) in photos:
+            passed.append(number)
+    if passed:
+        raise ParameterError(
+            f"{len(passed)} images are unchanged photos (first: image {passed[0]}); anonymize or suppress them"
+        )
 
 
 def _reasons(
@@ -263,16 +272,6 @@ def check_k(k: int | None, labels: np.ndarray, identities: np.ndarray) -> int:
 def pixel_key(image: np.ndarray) -> bytes:
     """Hash of an image's size and pixels."""
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-
-
-def _refuse_photos(faces: Faces, images: Sequence[np.ndarray]) -> None:
-    """Raise if an image is one of the photos."""
-    photos = {pixel_key(image) for part in (faces, faces.others) if part is not None for image in part.images}
-    passed = [i for i, image in enumerate(images) if pixel_key(image) in photos]
-    if passed:
-        raise ParameterError(
-            f"{len(passed)} images are unchanged photos (first: image {passed[0]}); anonymize or suppress them"
-        )
 
 
 def _check_places(folder: Path, ledger: Path) -> None:
