@@ -37,7 +37,7 @@ from balancing import balanced_partition
 from balancing.bounds import lower_bound
 from checks import ParameterError, check_known, check_number
 from cluster_reports import anonymity_report, cluster_stats, within_cluster_sse
-from distances import mean_of_groups, squared_diameter, squared_distances, squared_lengths
+from distances import mean_of_groups, squared_distances, squared_lengths
 from people import People, Seed, cluster_sizes, on_people
 
 __all__ = [
@@ -428,7 +428,7 @@ def _spread_residue(points, labels, left):
     if not len(left):
         return
     clusters = [points[labels == label] for label in range(labels.max() + 1)]
-    diameters = np.array([squared_diameter(members) for members in clusters])
+    diameters = np.array([squared_distances(members, members).max() for members in clusters])
     free = np.ones(len(clusters), dtype=bool)
     for person in left:
         growth = np.full(len(clusters), np.inf)

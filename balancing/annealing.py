@@ -21,7 +21,7 @@ from distances import nearest_columns, squared_distances, squared_lengths
 _WIDEST = 1024  # the most axes to rotate; more columns are rotated only for few people
 _SAMPLE = 2048  # rows that determine the direction of a bisection
 _GROUP, _GROUPS_TRIED, _REACH = 64, 40, 128  # near clusters: the nearest 128 in the nearest 40 groups of 64
-_ANNEALED = 4  # candidate clusters per person in annealing
+_SEARCHED, _ANNEALED = 8, 4  # candidate clusters per person in local search and in annealing
 
 # Temperatures in units of the median cluster's mean squared distance to its mean.
 _HOT, _WARM, _COLD = 0.12, 0.06, 0.015
@@ -250,7 +250,7 @@ def _improve(layout, near, passes):
     if layout.capacity > kernels.COMPARED:
         search, targets = kernels.trade, near
     else:
-        search, targets = kernels.swap, _find_candidates(layout, near, swaps.CANDIDATES)
+        search, targets = kernels.swap, _find_candidates(layout, near, _SEARCHED)
     changed = np.zeros(len(layout.counts), dtype=np.int64)
     made = 0
     for turn in range(passes):

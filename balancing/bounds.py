@@ -34,12 +34,10 @@ Programming 45, 1989.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linprog
-from scipy.sparse import coo_array, vstack
+from scipy.sparse import coo_array
 
 from checks import ParameterError
 from distances import squared_distances, squared_lengths
@@ -53,6 +51,7 @@ _TRIANGLE_PEOPLE, _TRIANGLE_PAIRS = (
 )  # more people or pairs get no triangles: 20 s for a gain of 0.1 %
 _TRIANGLES, _ROUNDS = 20_000, 3  # most new triangles in a round
 _VIOLATED, _GAIN = 0.02, 5e-4  # of a triangle's inequality, and of the bound, to go on
+_SIGNS = (1.0, 1.0, -1.0)  # of the sides ij, il, jl in (3)
 _ROUNDING = 1e-11  # of the total sum of squares, subtracted for rounding errors
 
 
@@ -122,141 +121,111 @@ def _spectral_bound(values, clusters):
 
 def _split_bound(points, values, clusters, near):
     """Bound a part of each principal axis by the spectrum and the rest by pairs, for the best of a few parts."""
-    best, pairs, spectral = -np.inf, None, 0.0
+    best = -np.inf
     largest = values[clusters - 1] if clusters <= len(values) else 0.0
     for share in _SHARES if largest > 0 else (0.0,):
         part = np.minimum(values, share * largest)
-        rest = points * np.sqrt(1 - part / np.maximum(values, np.finfo(float).tiny))
-        tried, spectral_part = _Pairs.of_near(rest, clusters, near), _spectral_bound(part, clusters)
-        bound = spectral_part + tried.bound()
+        rest = _Pairs(points * np.sqrt(1 - part / np.maximum(values, np.finfo(float).tiny)), clusters, near)
+        bound = _spectral_bound(part, clusters) + rest.bound()
         if bound < best:  # smaller shares are no better
             break
-        best, pairs, spectral = bound, tried, spectral_part
+        best, fixed, pairs = bound, _spectral_bound(part, clusters), rest
     if len(points) <= _TRIANGLE_PEOPLE and len(pairs.keys) <= _TRIANGLE_PAIRS:
         for _ in range(_ROUNDS):
-            if not pairs.add_triangles():
-                break
-            before, best = best, max(best, spectral + pairs.bound())
+            pairs.add_triangles()
+            before, best = best, max(best, fixed + pairs.bound())
             if best < before * (1 + _GAIN):
                 break
     return best
 
 
-@dataclass
 class _Pairs:
-    """The linear program over pairs of near people; for the symbols see the docstring of the module."""
+    """The linear program over pairs of near people; for the symbols see the docstring of the module.
 
-    points: np.ndarray  # (n, d)
-    clusters: int
-    keys: np.ndarray  # (pairs,) int64, i * n + j for the pair i < j, ascending
-    triangles: np.ndarray  # (triangles, 3) int64, people i, j, l
-    weights: np.ndarray | None = None  # (pairs,) the solution, q w_ij
-    triangle_prices: np.ndarray | None = None  # (triangles,), t
+    Attributes
+    ----------
+    points : float64 array (n, d)
+    keys : int64 array (pairs,)
+        i * n + j for each pair i < j, ascending.
+    triangles : int64 array (triangles, 3)
+        The people i, j, l.
+    weights, triangle_prices : float64 arrays (pairs,), (triangles,)
+        The last solution: q w_ij, t.
+    """
 
-    @classmethod
-    def of_near(cls, points, clusters, near):
-        """Pair each of the points with the `near` nearest others."""
+    def __init__(self, points, clusters, near):
         from sklearn.neighbors import NearestNeighbors  # slow to import, and only needed here
 
-        model = NearestNeighbors(n_neighbors=near, algorithm="brute").fit(points)
-        people = np.arange(len(points))[:, None]
-        keys = _keys(len(points), people, model.kneighbors(return_distance=False))
-        return cls(points, clusters, np.unique(keys), np.empty((0, 3), dtype=np.int64))
+        self.points, self.clusters, self.smallest = points, clusters, len(points) // clusters
+        found = NearestNeighbors(n_neighbors=near, algorithm="brute").fit(points).kneighbors()[1]
+        self.keys = np.unique(self._key(np.arange(len(points))[:, None], found))
+        self.triangles = np.empty((0, 3), dtype=np.int64)
 
-    @property
-    def smallest(self):
-        """The smaller cluster size, q."""
-        return len(self.points) // self.clusters
+    def _key(self, first, second):
+        return np.minimum(first, second) * len(self.points) + np.maximum(first, second)
 
     def bound(self):
-        """Bound the SSE by the prices of the linear program's solution."""
-        self.weights, prices, self.triangle_prices = self._solve()
-        return self._certify(prices, self.triangle_prices)
+        """Solve the linear program, and bound the SSE by its prices."""
+        # Distances of the pairs (pairs,), and positions of the sides ij, il, jl of each triangle (3, triangles).
+        first, second = np.divmod(self.keys, len(self.points))
+        costs = sum((axis[first] - axis[second]) ** 2 for axis in self.points.T)
+        i, j, l = self.triangles.T  # noqa: E741
+        sides = np.searchsorted(self.keys, self._key(np.stack([i, i, j]), np.stack([j, l, l])))
+        self.weights, prices, self.triangle_prices = self._solve(costs, sides)
+        # Sum (4) over all pairs, and correct it for the pairs in triangles.
+        reduced = costs - prices[first] - prices[second]
+        change = np.bincount(sides.ravel(), np.outer(_SIGNS, self.triangle_prices).ravel(), len(costs))
+        corrected = (np.minimum(reduced + change, 0) - np.minimum(reduced, 0)).sum()
+        coefficients = prices + np.bincount(i, self.triangle_prices, len(prices))
+        return self._at(prices, coefficients) + corrected / self.smallest
 
-    def _sides(self):
-        """Positions in `keys` of the three sides ij, il, jl of each triangle, (triangles, 3)."""
-        first, second, third = self.triangles.T
-        sides = _keys(len(self.points), [first, first, second], [second, third, third])
-        return np.searchsorted(self.keys, sides).T
-
-    def _costs(self):
-        """Squared distance of each pair, (pairs,)."""
-        costs = np.empty(len(self.keys))
-        for start in range(0, len(costs), 65_536):
-            first, second = np.divmod(self.keys[start : start + 65_536], len(self.points))
-            costs[start : start + 65_536] = squared_lengths(self.points[first] - self.points[second])
-        return costs
-
-    def _solve(self):
-        """Weights q w_ij of the pairs, prices u (n,) and triangle prices t of the linear program with z_i = C / n."""
-        people, pairs, share = len(self.points), len(self.keys), self.clusters / len(self.points)
-        # Each person's weights sum to at least q (1 - z). (n, pairs)
-        column = np.tile(np.arange(pairs), 2)
-        row = np.concatenate(np.divmod(self.keys, people))
-        rows = [coo_array((np.full(2 * pairs, -1.0), (row, column)), (people, pairs))]
-        # The weights of a triangle are at most q z. (triangles, pairs)
-        sides = self._sides()
-        signs = np.broadcast_to([1.0, 1.0, -1.0], sides.shape)
-        number = np.broadcast_to(np.arange(len(sides))[:, None], sides.shape)
-        rows.append(coo_array((signs.ravel(), (number.ravel(), sides.ravel())), (len(sides), pairs)))
-        limits = np.repeat([self.smallest * (share - 1), self.smallest * share], [people, len(sides)])
-        # With triangles the interior-point method is faster.
-        method = "highs-ipm" if len(sides) else "highs-ds"
-        found = linprog(self._costs(), vstack(rows, "csr"), limits, bounds=(0, 1), method=method)
+    def _solve(self, costs, sides):
+        """Weights (pairs,), prices (n,) and triangle prices of the linear program with all z_i = C / n."""
+        people, pairs, share = len(self.points), len(costs), self.clusters / len(self.points)
+        # Each person's weights sum to at least q (1 - z), those of a triangle to at most q z. (n + triangles, pairs)
+        rows = np.concatenate(
+            [*np.divmod(self.keys, people), *np.tile(people + np.arange(sides.shape[1]), (3, 1))]
+        )
+        columns = np.concatenate([np.tile(np.arange(pairs), 2), sides.ravel()])
+        entries = np.repeat([-1.0, *_SIGNS], [2 * pairs, *[sides.shape[1]] * 3])
+        limits = np.repeat([self.smallest * (share - 1), self.smallest * share], [people, sides.shape[1]])
+        table = coo_array((entries, (rows, columns)), (len(limits), pairs)).tocsr()
+        method = (
+            "highs-ipm" if sides.size else "highs-ds"
+        )  # the interior-point method is faster with triangles
+        found = linprog(costs, table, limits, bounds=(0, 1), method=method)
         if found.x is None:  # no prices, and so no use of the pairs
-            return np.zeros(pairs), np.zeros(people), np.zeros(len(sides))
+            return np.zeros(pairs), np.zeros(people), np.zeros(sides.shape[1])
         prices = np.maximum(-found.ineqlin.marginals, 0)
         return found.x, prices[:people], prices[people:]
 
-    def _certify(self, prices, triangle_prices):
-        """The right-hand side of (4) for any prices (n,) and triangle prices (triangles,)."""
+    def _at(self, prices, coefficients):
+        """The right-hand side of (4) with D for D', given u_i and u_i + T_i, both (n,)."""
         people, smallest = len(self.points), self.smallest
-        # The smallest coefficients of z are those of the people in larger clusters.
-        coefficients = prices + np.bincount(self.triangles[:, 0], triangle_prices, people)
         larger = (people - smallest * self.clusters) * (smallest + 1)
         lengths = np.repeat([smallest + 1, smallest], [larger, people - larger])
-        bound = prices.sum() - (np.sort(coefficients) / lengths).sum()
-        # All pairs at their distances. (1024, n) at a time
-        twice = np.minimum(0, -2 * prices).sum()  # each person with themselves, which the blocks count
-        all_pairs = -twice
-        for start in range(0, people, 1024):
+        twice = -np.minimum(
+            0, -2 * prices
+        ).sum()  # the blocks count each pair twice, and everybody with themselves
+        for start in range(0, people, 1024):  # (1024, n) at a time
             block = slice(start, start + 1024)
-            reduced = squared_distances(self.points[block], self.points)
-            reduced -= prices[block, None]
-            reduced -= prices
-            all_pairs += np.minimum(reduced, 0, out=reduced).sum()
-        # The pairs in triangles at their changed costs.
-        first, second = np.divmod(self.keys, people)
-        reduced = self._costs() - prices[first] - prices[second]
-        change = np.bincount(
-            self._sides().ravel(), np.outer(triangle_prices, [1, 1, -1]).ravel(), len(reduced)
-        )
-        changed = (np.minimum(reduced + change, 0) - np.minimum(reduced, 0)).sum()
-        return float(bound + (all_pairs / 2 + changed) / smallest)
+            reduced = squared_distances(self.points[block], self.points) - prices[block, None] - prices
+            twice += np.minimum(reduced, 0, out=reduced).sum()
+        return float(prices.sum() - (np.sort(coefficients) / lengths).sum() + twice / 2 / smallest)
 
     def add_triangles(self):
-        """Keep the triangles that have a price, and add those that the solution violates most; return whether any.
-
-        The pairs opposite to their centres are added, too.
-        """
+        """Keep the triangles with a price; add those that the weights violate most, and their sides."""
         people = len(self.points)
         first, second = np.divmod(self.keys, people)
         table = np.zeros((people, people), dtype=np.float32)
         table[first, second] = table[second, first] = self.weights
-        kept = self.triangles[self.triangle_prices > 0]
-        found = []
+        found = [self.triangles[self.triangle_prices > 0]]
         for centre in range(people):
             near = np.flatnonzero(table[centre] > _VIOLATED)
             own = table[centre, near]
             excess = np.triu(own[:, None] + own - 1 - table[np.ix_(near, near)], 1).ravel()
             most = np.argsort(-excess)[: max(1, _TRIANGLES // people)]
-            a, b = np.divmod(most[excess[most] > _VIOLATED], max(1, len(near)))
-            found.append(np.stack([np.full(len(a), centre), near[a], near[b]], axis=1))
-        self.triangles = np.unique(np.concatenate([kept, *found]), axis=0)
-        self.keys = np.union1d(self.keys, _keys(people, self.triangles[:, 1], self.triangles[:, 2]))
-        return any(map(len, found))
-
-
-def _keys(people, first, second):
-    """Number each pair of people, whatever their order: int64 array."""
-    return np.minimum(first, second) * people + np.maximum(first, second)
+            j, l = np.divmod(most[excess[most] > _VIOLATED], max(1, len(near)))  # noqa: E741
+            found.append(np.stack([np.full(len(j), centre), near[j], near[l]], axis=1))
+        self.triangles = np.unique(np.concatenate(found), axis=0)
+        self.keys = np.union1d(self.keys, self._key(self.triangles[:, 1], self.triangles[:, 2]))
