@@ -44,7 +44,7 @@ from distances import squared_distances, squared_lengths
 from people import check_descriptors, cluster_sizes
 
 _SHARES = (0.6, 0.3, 0.0)  # of the C-th largest eigenvalue: c in the docstring above
-_PAIRS = 3_000_000  # listed pairs in a linear program: 2 GB and minutes
+_PAIRS = 1_000_000  # listed pairs in a linear program: 1 GB and 10 s; 3 million take more than 4 minutes
 _TRIANGLE_PEOPLE, _TRIANGLE_PAIRS = (
     2_000,
     100_000,
@@ -77,12 +77,12 @@ def lower_bound(X: ArrayLike, cluster_size: int) -> float:
     Raises
     ------
     ValueError, TypeError
-        If X or cluster_size are invalid, or if there are more than 3 million pairs and more clusters than columns.
+        If X or cluster_size are invalid, or if there are more than 1 million pairs and more clusters than columns.
 
     Notes
     -----
-    Each person is paired with about 3 k near ones. Memory is three copies of X as float64 and about 1 KB per pair.
-    Beyond 3 million pairs the bound is that of the spectrum alone, which is 0 if there are more clusters than columns.
+    Each person is paired with about 3 k near ones. Memory is three copies of X as float64 and about 1.3 KB per pair.
+    Beyond 1 million pairs the bound is that of the spectrum alone, which is 0 if there are more clusters than columns.
 
     Examples
     --------
