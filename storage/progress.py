@@ -10,7 +10,11 @@ from tqdm import tqdm
 
 
 def progress(
-    iterable: Iterable | None, description: str, total: int | None = None, disable: bool | None = None
+    iterable: Iterable | None,
+    description: str,
+    total: int | None = None,
+    disable: bool | None = None,
+    delay: float = 0.0,
 ) -> tqdm:
     """Show the progress of a loop on standard error: a bar in a terminal, one line every 10 s in a log.
 
@@ -23,6 +27,8 @@ def progress(
         Number of steps, if `iterable` has no length.
     disable : bool, optional
         By default, True if the environment variable ``ANONFACES_QUIET`` is set and not empty.
+    delay : float
+        Seconds before the bar appears; shorter loops show none.
 
     Returns
     -------
@@ -36,6 +42,7 @@ def progress(
         disable=bool(os.environ.get("ANONFACES_QUIET")) if disable is None else disable,
         file=sys.stderr,
         leave=True,
+        delay=delay,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
         maxinterval=10.0,
     )
