@@ -29,9 +29,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import pdist
+import scipy
 
 from balancing import balanced_partition
 from balancing.bounds import lower_bound
@@ -122,7 +120,9 @@ def hierarchical_partition(people: People, random_state: Seed, method: str = "wa
     check_known("method", method, _LINKAGES)
     _check_pairs(len(people) * (len(people) - 1) // 2, "a linkage")
     points, sizes = people.points, people.sizes
-    tree = linkage(pdist(points.astype(np.float64)), method=method)
+    tree = scipy.cluster.hierarchy.linkage(
+        scipy.spatial.distance.pdist(points.astype(np.float64)), method=method
+    )
     waiting = {leaf: [leaf] for leaf in range(len(people))}  # people without a cluster, by node
     labels = np.full(len(people), -1, dtype=np.int64)
     cluster = 0
@@ -287,7 +287,7 @@ def assignment_partition(people: People, random_state: Seed, *, max_iter: int = 
     labels = np.full(len(points), -1)
     for _ in range(max_iter):
         costs = squared_distances(points, centroids)[:, place_cluster]  # (n, n)
-        previous, labels = labels, place_cluster[linear_sum_assignment(costs)[1]]
+        previous, labels = labels, place_cluster[scipy.optimize.linear_sum_assignment(costs)[1]]
         if np.array_equal(labels, previous):
             break
         centroids = mean_of_groups(points, labels, len(sizes))

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from balancing.annealing import principal_rows, solve
 from balancing.rules import Rules
 from balancing.swaps import OBJECTIVES, refine
 from checks import ParameterError, check_known, check_number
@@ -114,6 +113,8 @@ def balanced_partition(
     if isinstance(effort, str):
         check_known("effort", effort, _EFFORTS)
         effort = _EFFORTS[effort](len(people))
+    from balancing.annealing import principal_rows, solve  # imports numba, which takes half a second
+
     moves = int(check_number("effort", effort, int, at_least=0))
     check_known("objective", objective, OBJECTIVES)
     check_number("pieces", pieces, int, at_least=1)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
+
+# Whether bars are hidden, because another one counts the work.
+_hidden = False
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Hide all bars."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
 
 
 def progress(
@@ -35,11 +50,13 @@ def progress(
     tqdm
         Iterates over `iterable`.
     """
+    if disable is None:
+        disable = bool(os.environ.get("ANONFACES_QUIET"))
     return tqdm(
         iterable,
         desc=description,
         total=total,
-        disable=bool(os.environ.get("ANONFACES_QUIET")) if disable is None else disable,
+        disable=disable or _hidden,
         file=sys.stderr,
         leave=True,
         delay=delay,
