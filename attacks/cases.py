@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
+import scipy
 
 import checks
 import intervals
@@ -40,7 +38,7 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"descriptors of {a.shape[1]} and {b.shape[1]} values cannot be compared; use the same recogniser for both"
         )
-    return cdist(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+    return scipy.spatial.distance.cdist(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +88,8 @@ class DescribedRelease:
         people, person = np.unique(table["person"], return_inverse=True)
         size = len(people) + len(self.descriptors)
         ends = (person, len(people) + table["image"].to_numpy())
-        graph = csr_array((np.ones(len(table)), ends), shape=(size, size))
-        groups = connected_components(graph, directed=False)[1][person]
+        graph = scipy.sparse.csr_array((np.ones(len(table)), ends), shape=(size, size))
+        groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][person]
         return table.assign(failed=~np.asarray(self.found)[table["image"]], group=groups)
 
 
