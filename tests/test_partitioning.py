@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog
 
-import balancing
 import partitioning
 from balancing import annealing, bounds, kernels
 from partitioning import PARTITIONERS, VARIABLE_SIZE
