@@ -35,9 +35,8 @@ Programming 45, 1989.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
 
 from checks import ParameterError
 from distances import squared_distances, squared_lengths
@@ -189,11 +188,11 @@ class _Pairs:
         columns = np.concatenate([np.tile(np.arange(pairs), 2), sides.ravel()])
         entries = np.repeat([-1.0, *_SIGNS], [2 * pairs, *[sides.shape[1]] * 3])
         limits = np.repeat([self.smallest * (share - 1), self.smallest * share], [people, sides.shape[1]])
-        table = coo_array((entries, (rows, columns)), (len(limits), pairs)).tocsr()
+        table = scipy.sparse.coo_array((entries, (rows, columns)), (len(limits), pairs)).tocsr()
         method = (
             "highs-ipm" if sides.size else "highs-ds"
         )  # the interior-point method is faster with triangles
-        found = linprog(costs, table, limits, bounds=(0, 1), method=method)
+        found = scipy.optimize.linprog(costs, table, limits, bounds=(0, 1), method=method)
         if found.x is None:  # no prices, and so no use of the pairs
             return np.zeros(pairs), np.zeros(people), np.zeros(sides.shape[1])
         prices = np.maximum(-found.ineqlin.marginals, 0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 import centerface
 import detection
@@ -82,7 +82,7 @@ class Recognisers:
         return result
 
     def _distances(self, name: str, images: Sequence[np.ndarray]) -> np.ndarray:
-        return cdist(self._describe[name](images), self._descriptors[name])  # (c, g)
+        return scipy.spatial.distance.cdist(self._describe[name](images), self._descriptors[name])  # (c, g)
 
     def _nearer(self, images: Sequence[np.ndarray], k: int) -> np.ndarray:
         """Whether the face in each of c images is nearer to a person than surrogates of k people: bool (c,)."""
@@ -100,7 +100,7 @@ class Recognisers:
     def _between_strangers(self, name: str) -> float:
         """Median distance between photos of different people; about 200 photos are compared with all others."""
         some = slice(None, None, -(-len(self._identities) // 200))
-        apart = cdist(self._descriptors[name][some], self._descriptors[name])
+        apart = scipy.spatial.distance.cdist(self._descriptors[name][some], self._descriptors[name])
         apart = apart[self._identities[some, None] != self._identities]
         return float(np.median(apart)) if len(apart) else _STRANGERS[name]
 
