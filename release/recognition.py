@@ -16,8 +16,8 @@ from release.structure import layers
 
 #: Recogniser -> k -> (limit of the distance to the nearest person, limit of its ratio to that to the second nearest).
 #: Distances are shares of the median distance between photos of different people. A face counts as recognised below
-#: either limit; none of the surrogates of `release.structure` is. By dlib, a further photo of a person is recognised in
-#: 81 % (k = 2) to 99 % (k = 10), with one photo per person in 35 to 91 %.
+#: either limit. The limits were set and tested with the surrogates of `release.structure`. By dlib, a further photo of
+#: a person is recognised in 81 % (k = 2) to 99 % (k = 10) of cases, with one photo per person in 35 to 91 %.
 _LIMITS = {
     "dlib": {2: (0.3, 0.43), 3: (0.39, 0.57), 5: (0.44, 0.67), 10: (0.48, 0.74)},
     "faceres": {2: (0.43, 0.49), 3: (0.52, 0.65), 5: (0.58, 0.73), 10: (0.63, 0.79)},

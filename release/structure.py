@@ -56,9 +56,8 @@ _DRAWINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 #: Drawing -> three limits of the similarity of an image to a photo: in a release that follows each photo, whose hair
 #: and background may be the photo's; in a shared release; and in a shared release if the image resembles one person
 #: more than all others by `_LEAD`. "Same blocks" is the share of blocks of the grey drawing that show the same. The
-#: limits are above 3,330 surrogates of 2, 3, 5 or 10 people (five generators), compared with one photo or all photos of
-#: each ORL person, 120 filtered photos, and 120 photos into which surrogates were pasted. None of 720 other surrogates
-#: exceeded a limit.
+#: limits were set with 3,330 surrogates of 2, 3, 5 or 10 ORL people, 120 filtered photos, and 120 photos into which
+#: surrogates were pasted. None of 1,350 surrogates made from other photos of these people exceeds one.
 _LIMITS = {
     "grey": (0.98, 0.94, 0.7),
     "same blocks": (0.95, 0.36, 0.36),
