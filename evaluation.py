@@ -157,9 +157,6 @@ def combination_jobs(
     threshold: float = attacks.PAPER_THRESHOLD,
 ) -> list[Job]:
     """Make the jobs of `measure_combinations`."""
-    embeddings = [c["embedding"] for c in combinations if c["embedding"] != NOT_APPLICABLE]
-    for name in dict.fromkeys([*embeddings, recogniser]):  # an unknown one fails on two photos already
-        embedding.embed(faces.select(slice(0, 2)), name)
     return sweep_jobs(faces, combinations, {"recogniser": recogniser, "threshold": float(threshold)})
 
 
@@ -176,6 +173,8 @@ def sweep_combinations(
     for part, names in parts.items():
         if isinstance(names, str) or not names:
             raise checks.ParameterError(f"{part} must be a list of at least one name, got {names!r}")
+    for name in embeddings:  # an unknown one fails on two photos already
+        embedding.embed(faces.select(slice(0, 2)), name)
     for name in partitioners:
         partitioner(name)
     k_values = sorted(set(_integers("k_values", k_values, at_least=2, at_most=faces.n_people)))

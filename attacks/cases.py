@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ class DescribedRelease:
         n = len(descriptors)
         return cls(descriptors, np.ones(n, dtype=bool), np.arange(n), identities)
 
-    @property
+    @cached_property
     def cases(self) -> pd.DataFrame:
         """Each pair of person and image, once: columns ``person``, ``image``, ``failed``, ``group``.
 
@@ -134,7 +135,7 @@ class Gallery:
         cases = release.cases
         return cls(release.descriptors[cases["image"]], cases["person"].to_numpy(dtype=str), "anonymized")
 
-    @property
+    @cached_property
     def people(self) -> np.ndarray:
         """The distinct people, sorted: ndarray of str, shape (p,)."""
         return np.unique(self.identities)
