@@ -75,12 +75,16 @@ class Panel(widgets.VBox):
         self._make_controls(exploration.first_selection())
         refused = self._set_controls(dict(parse_qsl(settings)))
         self.message, self.map, self.numbers, self.members, self.code = (widgets.HTML() for _ in range(5))
-        super().__init__([widgets.HTML(render("style")), self._top(refused), self.members, self.code])
+        self._shown = widgets.Checkbox(layout={"display": "none"})  # ticked by a page once it is loaded
+        self._shown.add_class("anonfaces-shown")
+        style = widgets.HTML(render("style"))
+        super().__init__([style, self._top(refused), self.members, self.code, self._shown])
         self.add_class("anonfaces-explorer")
         for control in self._controls.values():
             control.observe(self._on_selection, "value")
         self.cluster.observe(self._on_cluster, "index")
         self.drawing.observe(self._on_drawing, "value")
+        self._shown.observe(self._on_shown, "value")
         self.refresh()
         self._later(_DRAW_DELAY, self.start_drawing)
 
@@ -177,9 +181,15 @@ class Panel(widgets.VBox):
     def _on_drawing(self, change) -> None:
         self._ticket += 1
         if change["new"]:
+            self.refresh()
             self.start_drawing()
         else:
             self._say("Simulated. Drawing is off.")
+
+    def _on_shown(self, _change) -> None:
+        """Send everything again: a page misses what changes while it loads."""
+        for part in (self.cluster, self.message, self.map, self.numbers, self.members, self.code):
+            part.send_state()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Call a method after a delay, which restarts if the same method is requested again."""

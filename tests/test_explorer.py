@@ -294,10 +294,19 @@ def test_moving_a_slider_changes_everything_at_once(panel):
     after = panel.map.value, panel.numbers.value, panel.members.value
     assert all(a != b for a, b in zip(before, after, strict=True))
     assert number(panel, "information_loss", "confirmed") == "…"
-    assert "Drawing is off" in panel.message.value
-    panel.drawing.value = True
-    assert _background().wait()
-    assert "Confirmed: 2 surrogates" in panel.message.value
+    for _ in range(2):  # the second time, all images are drawn
+        panel.drawing.value = False
+        assert "Drawing is off" in panel.message.value
+        panel.drawing.value = True
+        assert _background().wait()
+        assert "Confirmed: 2 surrogates" in panel.message.value
+
+
+def test_a_page_gets_everything_again_once_it_is_loaded(panel, monkeypatch):
+    sent = []
+    monkeypatch.setattr("ipywidgets.Widget.send_state", lambda self, key=None: sent.append(self))
+    panel._shown.value = True
+    assert {panel.cluster, panel.message, panel.map, panel.numbers, panel.members, panel.code} <= set(sent)
 
 
 def test_the_chosen_cluster_is_followed_by_one_of_its_photos(panel):
