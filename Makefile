@@ -79,7 +79,7 @@ test-full: $(STAMP) lint
 
 # Containers often run as root, which Jupyter refuses by default.
 lab: $(STAMP)
-	@umask 077 && .venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	@umask 077 && .venv/bin/jupyter lab NumericalExperiments.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(STAMP)
 	@exec $(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import pdist
 
 from checks import ParameterError
 from people import check_descriptors, number_people, number_values
@@ -54,7 +54,7 @@ def cluster_stats(X: ArrayLike, labels: ArrayLike, *, silhouette_rows: int = 20_
     rows = []
     for name, members in zip(names, np.split(order, np.cumsum(np.bincount(number))[:-1]), strict=True):
         points = X[members].astype(np.float64)
-        distances = pdist(points) if len(points) > 1 else np.zeros(1)
+        distances = scipy.spatial.distance.pdist(points) if len(points) > 1 else np.zeros(1)
         rows.append(
             {
                 "label": name,

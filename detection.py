@@ -23,7 +23,7 @@ import numpy as np
 
 import centerface
 import utils
-from datasets import Faces
+from datasets import Faces, is_grey
 
 #: Photos with names and people, or uint8 RGB arrays (h, w, 3) alone.
 Images = Faces | Sequence[np.ndarray]
@@ -373,6 +373,8 @@ def _predict_landmarks(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     centre = ((np.array(_SQUARE_CENTRE) - 0.5) * _LANDMARK_ZOOM + 0.5) * _LANDMARK_CROP
     half = _SQUARE_SIDE * _LANDMARK_ZOOM * _LANDMARK_CROP / 2
     square = dlib.rectangle(*np.rint([*(centre - half), *(centre + half - 1)]).astype(int).tolist())
+    if is_grey(image):
+        image = image[..., 0]  # a third of the work, and the predictor takes the mean of the channels anyway
     for _ in range(_LANDMARK_ROUNDS):
         # Crop the face upright, predict integer landmarks there, and map them back to the photo. (68, 2)
         transform = similarity(points, target)

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import dlib
 import numpy as np
-from sklearn.decomposition import PCA
 
 import detection
 import dlib_network
@@ -163,6 +162,8 @@ def crops(faces: Images, size: int = 112, zoom: float = 1.0) -> np.ndarray:
 
 def _embed_pca(faces: Images, n_components: int = 10) -> np.ndarray:
     """Eigenfaces: principal components of grey aligned crops (64 x 64), fitted to the photos themselves."""
+    from sklearn.decomposition import PCA  # slow to import
+
     check_number("n_components", n_components, int, at_least=1)
     if len(faces) < 2:
         raise ValueError("eigenfaces need at least two photos; use the embedding 'dlib' for one")

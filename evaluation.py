@@ -6,25 +6,19 @@ surrogate and the members of its own cluster. Tables therefore also report the s
 closed-set identification of the cluster and of the person, with their chance levels, and the share of strangers
 that match the surrogate.
 
-`measures` measures one release; this file does so for many.
+`measures` and `releases` measure one release; this file does so for many.
 """
 
 from __future__ import annotations
 
-import functools
 import glob
-import inspect
 import itertools
 import json
 import os
 import sys
-import uuid
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import joblib
 import numpy as np
 import pandas as pd
 
@@ -32,32 +26,32 @@ import anonymizer
 import attacks
 import checks
 import datasets
-import detection
 import embedding
-import measures
-import partitioning
-import recognisers as recognition
-import utility
 import utils
 from datasets import Faces
-from measures import ClearPhotos, evaluate, measure, partition_people, partitioner, release_images
+from jobs import Job, run_jobs
+from measures import evaluate, measure, partition_people, partitioner, release_images
 from release import audit_release as audit
+from releases import (
+    NOT_APPLICABLE,
+    TABLES,
+    Combination,
+    cluster_distances,
+    photo_privacy,
+    release_jobs,
+    sweep_jobs,
+)
 
 __all__ = [
     "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "attack_table",
-    "audit", "cluster_distances", "compare", "evaluate", "fairness_table", "fitting", "load_table", "measure",
-    "pair_distances", "partition_people", "partitioner", "photo_privacy", "reference", "release_images",
-    "save_table", "sweep", "table_stem", "utility_table",
+    "audit", "cluster_distances", "combination_jobs", "compare", "distance_table", "evaluate", "fairness_table",
+    "fitting", "load_table", "measure", "measure_combinations", "pair_distances", "partition_people", "partitioner",
+    "photo_privacy", "reference", "release_images", "save_table", "sweep", "sweep_combinations", "table_stem",
+    "utility_table",
 ]  # fmt: skip
 
 #: The baselines in every table.
 RANDOM_PARTITION, NO_ANONYMIZATION = "random", "none"
-
-#: Placeholder in columns that do not apply to a row.
-NOT_APPLICABLE = "-"
-
-#: Fewer tasks than this run in this process: starting others would take longer.
-_PARALLEL_TASKS = 4
 
 #: At most this many photos enter the distances of all pairs.
 _N_PAIR_PHOTOS = 2000
@@ -132,48 +126,55 @@ def sweep(
     >>> faces = datasets.load_faces("orl", per_identity=1)
     >>> table = evaluation.sweep(faces, ["dlib"], ["ward"], ["aam"], [2, 5])
     """
-    combinations = _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state)
-    for name in dict.fromkeys([*embeddings, recogniser]):  # an unknown one fails on two photos already
-        embedding.embed(faces.select(slice(0, 2)), name)
-    # Describe the photos before the workers start: they read the cache.
-    clear = measures.clear_photos(faces, recogniser)
-    clustered_by = sorted({c["embedding"] for c in combinations} - {NOT_APPLICABLE})
-    descriptors = {name: embedding.embed(faces, name) for name in clustered_by}
-    models = {name: _model(name, faces) for name in dict.fromkeys(c["anonymizer"] for c in combinations)}
-    how = {"recogniser": recogniser, "threshold": float(threshold)}
-    # Read the cached rows; a key covers the code and all inputs of a row.
-    store = utils.CacheStore("sweep-" + _code_key())
-    keys = []
-    for c in combinations:
-        model, clusters = models[c["anonymizer"]], descriptors.get(c["embedding"], clear.descriptors)
-        added = [_definition(type(model))]
-        if c["partitioner"] != NOT_APPLICABLE:
-            added.append(_definition(partitioner(c["partitioner"])))
-        keys.append(
-            utils.content_key(model.fingerprint, clear.descriptors, clusters, *c.values(), how, *added)
-        )
-    rows = {key: json.loads(value) for key, value in store.get(keys).items()}
-    # Compute the others, and keep each as soon as it is finished.
-    tasks = [
-        (key, faces, c, descriptors.get(c["embedding"]), how)
-        for key, c in zip(keys, combinations, strict=True)
-        if key not in rows
-    ]
-    for key, row in _in_parallel(_measure_combination, tasks, n_jobs, "combinations", ordered=False):
-        store.put({key: json.dumps(row).encode()})
-        rows[key] = row
-    table = pd.DataFrame([rows[key] for key in keys])
+    combinations = sweep_combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state)
+    return measure_combinations(
+        faces, combinations, recogniser=recogniser, threshold=threshold, n_jobs=n_jobs, output=output
+    )
+
+
+def measure_combinations(
+    faces: Faces,
+    combinations: Sequence[dict],
+    *,
+    recogniser: str = "dlib",
+    threshold: float = attacks.PAPER_THRESHOLD,
+    n_jobs: int = -1,
+    output: str | Path | None = None,
+) -> pd.DataFrame:
+    """Measure the combinations of `sweep_combinations`; see `sweep`."""
+    table = pd.DataFrame(
+        run_jobs(combination_jobs(faces, combinations, recogniser, threshold), n_jobs, "combinations")
+    )
     if output is not None:
         save_table(table, output)
     return table
 
 
-def _combinations(faces, embeddings, partitioners, anonymizers, k_values, random_state) -> list[dict]:
-    """Check the arguments of a sweep and list its combinations, baselines included."""
+def combination_jobs(
+    faces: Faces,
+    combinations: Sequence[dict],
+    recogniser: str = "dlib",
+    threshold: float = attacks.PAPER_THRESHOLD,
+) -> list[Job]:
+    """Make the jobs of `measure_combinations`."""
+    return sweep_jobs(faces, combinations, {"recogniser": recogniser, "threshold": float(threshold)})
+
+
+def sweep_combinations(
+    faces: Faces,
+    embeddings: Sequence[str],
+    partitioners: Sequence[str],
+    anonymizers: Sequence[str],
+    k_values: Iterable[int],
+    random_state: int | Sequence[int] = 0,
+) -> list[dict]:
+    """Check the arguments of `sweep` and list its combinations, baselines included."""
     parts = {"embeddings": embeddings, "partitioners": partitioners, "anonymizers": anonymizers}
     for part, names in parts.items():
         if isinstance(names, str) or not names:
             raise checks.ParameterError(f"{part} must be a list of at least one name, got {names!r}")
+    for name in embeddings:  # an unknown one fails on two photos already
+        embedding.embed(faces.select(slice(0, 2)), name)
     for name in partitioners:
         partitioner(name)
     k_values = sorted(set(_integers("k_values", k_values, at_least=2, at_most=faces.n_people)))
@@ -195,78 +196,6 @@ def _integers(name: str, values: Iterable[int], **limits: int) -> list[int]:
     if not isinstance(values, list) or not values:
         raise checks.ParameterError(f"{name} must be a list or range of at least one integer, got {values!r}")
     return [int(checks.check_number(f"each of {name}", value, int, **limits)) for value in values]
-
-
-def _measure_combination(
-    key: str, faces: Faces, combination: dict, descriptors: np.ndarray | None, how: dict
-):
-    """Compute one row of a sweep; returns its key and the row."""
-    model = _model(combination["anonymizer"], faces)
-    return key, {**combination, **measures.measure_row(faces, model, descriptors, combination, how)}
-
-
-#: Models of this process, so that a worker fits each only once: (name, faces) -> model.
-_MODELS: dict[tuple[str, str], anonymizer.Anonymizer] = {}
-
-
-def _model(name: str, faces: Faces) -> anonymizer.Anonymizer:
-    key = (name, faces.fingerprint)
-    if key not in _MODELS:
-        _MODELS[key] = anonymizer.load(name, faces)
-    return _MODELS[key]
-
-
-def _code_key() -> str:
-    """Key of the code that computes a row, except the code of the anonymizers."""
-    return utils.source_key("measures", without=["anonymizer"])[:16]
-
-
-def _definition(entry: Callable) -> str:
-    """Source of a registry entry that users added, for the cache's keys.
-
-    An entry whose source cannot be read gets a new name each time, so that rows of an older one never come back.
-    """
-    entry = entry.func if isinstance(entry, functools.partial) else entry
-    module = str(getattr(entry, "__module__", None))
-    if module.partition(".")[0] in ("partitioning", "balancing", "anonymizer"):
-        return ""  # part of the other keys
-    try:
-        return inspect.getsource(entry)
-    except (OSError, TypeError):
-        return uuid.uuid4().hex
-
-
-# ----------------------------------------------------------------------------------------------------------
-# Work in parallel
-# ----------------------------------------------------------------------------------------------------------
-
-
-def _in_parallel(
-    function: Callable, tasks: Sequence[tuple], n_jobs: int, description: str, ordered: bool = True
-) -> Iterator:
-    """Results of a function, called with each of several tuples of arguments, by several processes."""
-    entries = [dict(registry) for registry in _registries()]
-    calls = (joblib.delayed(_run_task)(entries, function, arguments) for arguments in tasks)
-    jobs = n_jobs if len(tasks) >= _PARALLEL_TASKS else 1
-    results = utils.run_parallel(calls, jobs, return_as="generator" if ordered else "generator_unordered")
-    with warnings.catch_warnings():
-        # joblib mistakes a worker that holds a network for a memory leak and replaces it; no task is lost.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-        yield from utils.progress(results, description, total=len(tasks), disable=None if tasks else True)
-
-
-def _registries() -> tuple[dict, ...]:
-    return (
-        embedding.EMBEDDINGS, partitioning.PARTITIONERS, partitioning.VARIABLE_SIZE, anonymizer.ANONYMIZERS,
-        anonymizer.VARIANTS,
-    )  # fmt: skip
-
-
-def _run_task(entries: list[dict], function: Callable, arguments: tuple):
-    """Call a function after registering the caller's entries, which a new process does not have."""
-    for registry, known in zip(_registries(), entries, strict=True):
-        registry.update(known)
-    return function(*arguments)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -328,25 +257,6 @@ def reference(table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def cluster_distances(
-    faces: Faces, model: anonymizer.Anonymizer, labels: np.ndarray, *, recogniser: str = "dlib"
-) -> pd.DataFrame:
-    """Distances from each cluster's surrogate to the photos of its members.
-
-    Returns
-    -------
-    DataFrame
-        A row for each photo: ``label``, ``row`` (of the photo in `faces`), ``distance`` (NaN if the surrogate shows
-        no face).
-    """
-    images, labels = release_images(faces, model, labels)
-    drawn, found = embedding.embed(images, recogniser), detection.detect(images).found
-    distance = np.linalg.norm(drawn[labels] - embedding.embed(faces, recogniser), axis=1)
-    distance[~found[labels]] = np.nan
-    table = pd.DataFrame({"label": labels, "row": np.arange(len(faces)), "distance": distance})
-    return table.sort_values(["label", "row"], ignore_index=True)
-
-
 def pair_distances(
     descriptors: np.ndarray, identities: np.ndarray, random_state=0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -376,15 +286,6 @@ def pair_distances(
 # ----------------------------------------------------------------------------------------------------------
 # Attacks, utility and fairness of several releases
 # ----------------------------------------------------------------------------------------------------------
-
-
-class Combination(NamedTuple):
-    """How a release is made; an anonymizer that changes each photo separately has "-", "-" and k = 1."""
-
-    embedding: str
-    partitioner: str
-    anonymizer: str
-    k: int
 
 
 #: The releases that ``make experiments`` attacks, most informative first: one thing varied at a time, and baselines.
@@ -436,9 +337,8 @@ def attack_table(
     DataFrame
         ``embedding partitioner anonymizer k seed`` and the columns of `attacks.attack_release`.
     """
-    return _over_releases(
-        _attack, faces, combinations, random_state, n_jobs, "attacking", recognisers=recognisers, **options
-    )
+    options["recognisers"] = tuple(recognisers)
+    return _over_releases("attacks", faces, combinations, random_state, n_jobs, **options)
 
 
 def fairness_table(
@@ -461,9 +361,7 @@ def fairness_table(
         Groups: `utility.people_groups`. The last rows, with the measures ``cluster_...`` and the group ``"random
         clusters"`` beside ``"clusters"``, are `utility.cluster_homogeneity`.
     """
-    return _over_releases(
-        _compare_groups, faces, combinations, random_state, n_jobs, "fairness", recogniser=recogniser
-    )
+    return _over_releases("fairness", faces, combinations, random_state, n_jobs, recogniser=recogniser)
 
 
 def utility_table(
@@ -483,13 +381,29 @@ def utility_table(
     DataFrame
         ``embedding partitioner anonymizer k seed`` and the columns of `utility.measure_utility`.
     """
-    return _over_releases(_utility, faces, combinations, random_state, n_jobs, "utility", **options)
+    return _over_releases("utility", faces, combinations, random_state, n_jobs, **options)
 
 
-def _over_releases(
-    function, faces, combinations, random_state, n_jobs, description, **options
+def distance_table(
+    faces: Faces,
+    combinations: Iterable[Combination] | None = None,
+    *,
+    random_state: int = 0,
+    n_jobs: int = -1,
 ) -> pd.DataFrame:
-    """Tables of a function of several releases, joined in the order of the combinations."""
+    """Distances within the clusters of several releases.
+
+    Parameters as for `attack_table`.
+
+    Returns
+    -------
+    DataFrame
+        ``embedding partitioner anonymizer k seed`` and the columns of `cluster_distances`.
+    """
+    return _over_releases("distances", faces, combinations, random_state, n_jobs)
+
+
+def _check_combinations(faces: Faces, combinations: Iterable[Combination] | None) -> list[Combination]:
     chosen = fitting(faces) if combinations is None else [Combination(*c) for c in combinations]
     if not chosen:
         raise ValueError("combinations must hold at least one combination")
@@ -497,117 +411,18 @@ def _over_releases(
         anonymizer.kind(c.anonymizer)
         if c.partitioner != NOT_APPLICABLE:
             partitioner(c.partitioner)
-    tasks = [(faces, c, random_state, options) for c in chosen]
-    tables = list(_in_parallel(function, tasks, n_jobs, description))
+    return chosen
+
+
+def _over_releases(name, faces, combinations, random_state, n_jobs, **options) -> pd.DataFrame:
+    """Tables of several releases, joined in the order of the combinations."""
+    chosen = _check_combinations(faces, combinations)
+    results = run_jobs(release_jobs(TABLES[name], faces, chosen, random_state, **options), n_jobs, name)
+    tables = [pd.DataFrame(**result) for result in results]
     for c, table in zip(chosen, tables, strict=True):
-        for place, (name, value) in enumerate({**c._asdict(), "seed": random_state}.items()):
-            table.insert(place, name, value)
+        for place, (column, value) in enumerate({**c._asdict(), "seed": random_state}.items()):
+            table.insert(place, column, value)
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
-
-
-def _make_release(
-    faces: Faces, combination: Combination, random_state: int
-) -> tuple[anonymizer.Anonymizer, list[np.ndarray], np.ndarray]:
-    """The model, the images, and the image of each photo."""
-    model, labels = _model(combination.anonymizer, faces), None
-    if model.k_anonymous:
-        descriptors = embedding.embed(faces, combination.embedding)
-        labels = partition_people(faces, descriptors, combination.partitioner, combination.k, random_state)
-    return model, *release_images(faces, model, labels)
-
-
-def _attack(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
-    model, images, labels = _make_release(faces, combination, random_state)
-    further = []
-    if model.k_anonymous and combination.k < faces.n_people:
-        other = combination._replace(k=combination.k + 1)
-        _, more, their_labels = _make_release(faces, other, random_state)
-        further.append(attacks.Published(more, their_labels, faces.identities))
-    again = _release_of_other_photos(faces, combination, random_state)
-    if again is not None:
-        further.append(again)
-    return attacks.attack_release(
-        faces, images, labels, model=model, anonymized=again, further=further, random_state=random_state,
-        **options,
-    )  # fmt: skip
-
-
-def _release_of_other_photos(
-    faces: Faces, combination: Combination, random_state: int
-) -> attacks.Published | None:
-    """The same combination for another photo of each person; None if a person has no other, or on failure."""
-    if faces.others is None or set(faces.identities) - set(faces.others.identities):
-        return None
-    kept = faces.others.select(np.isin(faces.others.identities, faces.identities)).split(1, random_state)
-    photos = kept.select(slice(None))  # without others: the generator knows only these photos
-    if not anonymizer.kind(combination.anonymizer).fits(photos):
-        return None
-    _, images, labels = _make_release(photos, combination, random_state)
-    return attacks.Published(images, labels, photos.identities, "other photos")
-
-
-def _utility(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
-    _, images, labels = _make_release(faces, combination, random_state)
-    return utility.measure_utility(faces, images, labels, random_state=random_state, **options)
-
-
-def _compare_groups(faces: Faces, combination: Combination, random_state: int, options: dict) -> pd.DataFrame:
-    _, images, labels = _make_release(faces, combination, random_state)
-    groups = utility.people_groups(faces)
-    private = photo_privacy(faces, images, labels, options["recogniser"])
-    useful = utility.photo_utility(faces, images, labels).drop(columns=["identity", "label", "failed"])
-    parts = [utility.by_group(pd.concat([private, useful], axis=1), groups, faces.identities, random_state)]
-    for grouping in groups.columns:
-        alike = utility.cluster_homogeneity(
-            labels, groups[grouping].to_numpy(), faces.identities, random_state=random_state
-        )
-        named = {"measure": "cluster_" + alike["measure"], "grouping": grouping, "n_people": faces.n_people}
-        own = pd.DataFrame({**named, "group": "clusters", "value": alike["value"]})
-        dealt = {"value": alike["random"], "low": alike["random_low"], "high": alike["random_high"]}
-        parts += [own, pd.DataFrame({**named, "group": "random clusters", **dealt})]
-    return pd.concat(parts, ignore_index=True)
-
-
-def photo_privacy(
-    faces: Faces, images: Sequence[np.ndarray], labels: np.ndarray, recogniser: str = "dlib"
-) -> pd.DataFrame:
-    """Measure what each photo's image reveals about its person.
-
-    Returns
-    -------
-    DataFrame
-        A row for each photo; NaN if its image shows no face. ``re_identification`` (at 0.6 for dlib, else at the
-        calibrated threshold), ``rank1_cluster`` and ``rank1_person`` (success of a gallery search), ``set_size``
-        (effective anonymity set, see `attacks.posterior`). To compare with: ``stranger_share`` (share of other
-        people's gallery photos within the threshold) and ``clear_rank1_person`` (a search by the photo itself).
-    """
-    clear = ClearPhotos.of(faces, recognition.prepare(recogniser, attacks.gallery_faces(faces)[0]))
-    release, gallery = clear.release(images, labels), clear.gallery
-    limit = attacks.RECOMMENDED.get(recogniser)
-    if limit is None:
-        limit = attacks.clear_threshold(gallery.descriptors, gallery.identities).value
-    near = np.linalg.norm(release.descriptors[release.labels] - clear.descriptors, axis=1) < limit
-    # Search the gallery for each image, and compute the posterior: one row per image and person.
-    cases = attacks.closed_set(release, gallery).set_index(["person", "image"])
-    sizes = attacks.posterior(release, gallery)[0].per_person.set_index(["person", "image"])["set_size"]
-    keys = list(zip(faces.identities.tolist(), release.labels.tolist(), strict=True))
-    # Count the strangers near each image, and search with the original photos.
-    strangers = ~attacks.members_of(release.cases, gallery.identities, len(release.found))  # (c, g)
-    taken = strangers & (attacks.distances(release.descriptors, gallery.descriptors) < limit)
-    shares = taken.sum(axis=1) / np.where(strangers.any(axis=1), strangers.sum(axis=1), np.nan)
-    unchanged = attacks.closed_set(clear.unchanged, gallery).sort_values("image")["hit_person"]
-    table = pd.DataFrame(
-        {
-            "re_identification": near.astype(float),
-            "rank1_cluster": cases["hit_cluster"][keys].to_numpy(),
-            "rank1_person": cases["hit_person"][keys].to_numpy(),
-            "set_size": sizes[keys].to_numpy(),
-            "stranger_share": shares[release.labels],
-            "clear_rank1_person": unchanged.to_numpy(),
-        }
-    )
-    table.loc[~release.found[release.labels]] = np.nan
-    return table
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -11,15 +11,19 @@ from pathlib import Path
 import pandas as pd
 
 import anonymizer
+import attacks
 import datasets
 import detection
 import embedding
 import evaluation
 import partitioning
+import tuning
 from checks import ParameterError, check_known
 from commands import make_parser, run_command
 from datasets import Faces
 from evaluation import NO_ANONYMIZATION, NOT_APPLICABLE, RANDOM_PARTITION, Combination
+from jobs import Job, run_jobs
+from releases import TABLES, Table, release_jobs
 
 _OUTPUTS = Path(__file__).resolve().parent / "outputs"
 
@@ -109,7 +113,7 @@ GRIDS: dict[str, Callable[[Sequence[str], Iterable[int]], list[dict]]] = {
 }
 
 
-def run_grid(
+def grid_combinations(
     faces: Faces,
     grid: str = "quick",
     *,
@@ -118,32 +122,8 @@ def run_grid(
     anonymizers: Sequence[str] | None = None,
     k_values: Iterable[int] = range(2, 20),
     random_state=0,
-    **options,
-) -> pd.DataFrame:
-    """Run all sweeps of a grid and return one table without duplicates.
-
-    Anonymizers that need further files for these faces are left out: see `Anonymizer.fits`. One warning each names the
-    photos in which no face or several faces are found.
-
-    Parameters
-    ----------
-    faces : Faces
-    grid : str, default "quick"
-        A name in `GRIDS`.
-    embeddings, partitioners, anonymizers : sequence of str, optional
-        Values to vary over; by default all values in the grid. If the grid fixes a value that is not among them, the
-        first replaces it.
-    k_values : iterable of int, default 2 to 19
-        Those above the number of people are left out.
-    random_state : int or sequence of int
-    **options
-        Passed to `evaluation.sweep`.
-
-    Raises
-    ------
-    ValueError
-        For unknown names, if no cluster size fits, or if none of the anonymizers can be made for these faces.
-    """
+) -> list[dict]:
+    """List the combinations of a grid, each once; parameters, warnings and errors as for `run_grid`."""
     check_known("grid", grid, GRIDS)
     for name in partitioners or ():
         evaluation.partitioner(name)
@@ -161,20 +141,49 @@ def run_grid(
             f"left out because they need further files or options for these faces: {', '.join(sorted(unfit))}",
             stacklevel=2,
         )
-    detection.report_photos(faces)
     fit = None if anonymizers is None else [name for name in anonymizers if name not in unfit]
     chosen = {"embeddings": embeddings, "partitioners": partitioners, "anonymizers": fit}
-    tables = []
+    combinations = {}
     for one in GRIDS[grid](embeddings or embedding.available(), fitting):
         for part, names in chosen.items():
             if names is not None:
                 fixed = one[part] if len(one[part]) == 1 else []
                 one[part] = fixed if set(fixed) & set(names) else list(names[:1] if fixed else names)
         one["anonymizers"] = [name for name in one["anonymizers"] if name not in unfit]
-        tables.append(evaluation.sweep(faces, **one, random_state=random_state, **options))
-    return pd.concat(tables, ignore_index=True).drop_duplicates(
-        ["embedding", "partitioner", "anonymizer", "k", "seed"], ignore_index=True
-    )
+        for c in evaluation.sweep_combinations(faces, **one, random_state=random_state):
+            combinations[tuple(c.values())] = c
+    return list(combinations.values())
+
+
+def run_grid(
+    faces: Faces, grid: str = "quick", *, random_state=0, n_jobs: int = -1, **chosen
+) -> pd.DataFrame:
+    """Run all sweeps of a grid and return one table without duplicates.
+
+    Anonymizers that need further files for these faces are left out: see `Anonymizer.fits`. One warning each names the
+    photos in which no face or several faces are found.
+
+    Parameters
+    ----------
+    faces : Faces
+    grid : str, default "quick"
+        A name in `GRIDS`.
+    random_state : int or sequence of int
+    n_jobs : int, default -1
+        Processes, as for `evaluation.sweep`.
+    **chosen
+        ``embeddings``, ``partitioners``, ``anonymizers`` : sequences of str. Values to vary over; by default all values
+        in the grid. If the grid fixes a value that is not among them, the first replaces it. ``k_values``: cluster
+        sizes, 2 to 19 by default; those above the number of people are left out.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, if no cluster size fits, or if none of the anonymizers can be made for these faces.
+    """
+    combinations = grid_combinations(faces, grid, random_state=random_state, **chosen)
+    detection.report_photos(faces)
+    return evaluation.measure_combinations(faces, combinations, n_jobs=n_jobs)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -226,6 +235,98 @@ def restrict(
 
 
 # ----------------------------------------------------------------------------------------------------------
+# Versions of AnonFACES, and everything at once
+# ----------------------------------------------------------------------------------------------------------
+
+#: The ways of mixing codes that `versions_table` compares, and the cluster sizes that tables show.
+_VERSIONS = ("stylegan", *(name for name in anonymizer.VARIANTS if name.startswith("stylegan")))
+_SHOWN_SIZES = (2, 5, 10, 19)
+
+
+def shown_sizes(k_values: Sequence[int]) -> list[int]:
+    """Return the cluster sizes to show of those that are measured, at most four."""
+    return [k for k in _SHOWN_SIZES if k in k_values] or list(k_values)[:4]
+
+
+def versions_table(
+    faces: Faces,
+    k_values: Sequence[int],
+    embedding: str = "dlib",
+    partitioner: str = "ward",
+    random_state: Sequence[int] = (0,),
+    n_jobs: int = -1,
+) -> pd.DataFrame:
+    """Compare the versions of AnonFACES, and the one that `tuning.tune` finds.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `evaluation.sweep`; those of ``stylegan_tuned`` have only some of the columns.
+    """
+    rows, releases = _versions(k_values, embedding, partitioner, random_state)
+    swept = evaluation.measure_combinations(faces, rows, n_jobs=n_jobs)
+    tuned = tuning.tune_releases(faces, releases, random_state=random_state[0], n_jobs=n_jobs, checks=())
+    columns = ["re_identification", "rank1_cluster", "rank1_person", "stranger_share"]
+    further = [
+        {
+            **c._asdict(), "anonymizer": "stylegan_tuned", "seed": random_state[0], "n_clusters": len(one.images),
+            "n_people": faces.n_people, "information_loss": one.loss, **one.checks.iloc[0][columns],
+            "n_failed": int((~one.clusters["found"]).sum()),
+        }
+        for c, one in zip(releases, tuned, strict=True)
+    ]  # fmt: skip
+    return pd.concat([swept, pd.DataFrame(further)], ignore_index=True)
+
+
+def _versions(k_values, embedding, partitioner, seeds) -> tuple[list[dict], list[Combination]]:
+    """The rows of the sweep, and the releases to tune, of `versions_table`."""
+    rows = [
+        {**Combination(embedding, partitioner, name, k)._asdict(), "seed": seed}
+        for seed in seeds for name in _VERSIONS for k in k_values
+    ]  # fmt: skip
+    return rows, [Combination(embedding, partitioner, "stylegan", k) for k in k_values]
+
+
+def all_jobs(
+    faces: Faces,
+    grid: str,
+    k_values: Iterable[int],
+    seeds: Sequence[int] = (0,),
+    embeddings: Sequence[str] | None = None,
+    partitioners: Sequence[str] | None = None,
+    anonymizers: Sequence[str] | None = None,
+) -> list[Job]:
+    """Make the jobs of everything that the command and NumericalExperiments.ipynb show, to run them together."""
+    chosen = {"embeddings": embeddings, "partitioners": partitioners, "anonymizers": anonymizers}
+    rows = grid_combinations(faces, grid, **chosen, k_values=k_values, random_state=seeds)
+    looked_into = restrict(LOOKED_INTO[grid](faces, k_values), **chosen)
+
+    def tables(table: Table, releases: Sequence[Combination], **options) -> list[Job]:
+        return release_jobs(table, faces, releases, seeds[0], **options)
+
+    jobs = [
+        *evaluation.combination_jobs(faces, rows),
+        *tables(TABLES["attacks"], looked_into, recognisers=attacks.RECOGNISERS),
+        *tables(TABLES["utility"], looked_into),
+    ]
+    if not any(row["k"] > 1 for row in rows):
+        return jobs
+    fixed = evaluation.reference(pd.DataFrame(rows))
+    sizes = [k for k in k_values if k <= faces.n_people]
+    own = Combination(**fixed, k=5 if 5 in sizes else sizes[0])
+    drawn = {row["anonymizer"] for row in rows}
+    first = next((c for c in looked_into if c.k > 1), looked_into[0])
+    jobs += tables(TABLES["fairness"], [first], recogniser="dlib") + tables(tuning.TUNED, [own])
+    drawers = dict.fromkeys([own.anonymizer, *({"stylegan"} & drawn)])
+    jobs += tables(TABLES["distances"], [own._replace(anonymizer=name) for name in drawers])
+    if "stylegan" in drawn:
+        shown = sizes if grid == "full" else shown_sizes(sizes)
+        versions, tuned = _versions(shown, own.embedding, own.partitioner, seeds)
+        jobs += evaluation.combination_jobs(faces, versions) + tables(tuning.TUNED, tuned, checks=())
+    return jobs
+
+
+# ----------------------------------------------------------------------------------------------------------
 # The command line
 # ----------------------------------------------------------------------------------------------------------
 
@@ -258,7 +359,15 @@ def _run(chosen: argparse.Namespace) -> None:
     faces = datasets.load_faces(chosen.source, per_identity=1, random_state=seeds[0], people=chosen.people)
     print(faces)
     stem = evaluation.table_stem(faces.source, faces.set_key, chosen.output)
-    table = run_grid(faces, chosen.grid, **names, k_values=k_values, random_state=seeds, n_jobs=chosen.jobs)
+    # Run everything together, with one progress bar; the tables are then read from the cache.
+    jobs = all_jobs(faces, chosen.grid, k_values, seeds, **names)
+    detection.report_photos(faces)
+    run_jobs(jobs, chosen.jobs, "experiments")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # given above
+        table = run_grid(
+            faces, chosen.grid, **names, k_values=k_values, random_state=seeds, n_jobs=chosen.jobs
+        )
     released = restrict(LOOKED_INTO[chosen.grid](faces, k_values), **names)
     tables = {
         chosen.grid: table,

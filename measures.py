@@ -165,10 +165,7 @@ def measure(
         raise ValueError(
             f"release, photos and gallery must have descriptors of one length, got {sorted(lengths)}"
         )
-    found = np.asarray(release.found)
-    # Measure from each photo to its image, and mark the photos whose image has a face. (n,)
-    own = np.linalg.norm(release.descriptors[release.labels] - descriptors, axis=1)
-    shown = found[release.labels]
+    found, (own, shown) = np.asarray(release.found), _own_distances(release, descriptors)
     # Search the gallery by each image: one row per image and person behind it.
     cases = closed_set(release, gallery)
     failed, n_people = cases["failed"], len(gallery.people)
@@ -194,6 +191,12 @@ def measure(
         "detection_rate": float(found.mean()),
         "n_failed": int((~found).sum()),
     }
+
+
+def _own_distances(release: DescribedRelease, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from each photo to its image, and whether the image has a face: (n,), bool (n,)."""
+    own = np.linalg.norm(release.descriptors[release.labels] - descriptors, axis=1)
+    return own, np.asarray(release.found)[release.labels]
 
 
 def _diameter(descriptors: np.ndarray) -> float:
@@ -254,7 +257,11 @@ def _evaluate(
         _assert_person_bound(scores, labels, clear.faces.identities)
     limit, at_limit = clear.threshold, {}
     if np.isfinite(limit.value):
-        at_limit = measure(release, clear.descriptors, clear.gallery, limit.value)
+        own, shown = _own_distances(release, clear.descriptors)
+        at_limit = {
+            "re_identification": _mean(own[shown] < limit.value),
+            "stranger_share": stranger_share(release, clear.gallery, limit.value),
+        }
     return {
         "n_people": clear.faces.n_people,
         **scores,
@@ -396,13 +403,20 @@ def measure_row(
             faces, descriptors, combination["partitioner"], combination["k"], combination["seed"]
         )
         n_clusters = int(labels.max()) + 1
-    clear = clear_photos(faces, how["recogniser"])
+    described_by = (faces.fingerprint, how["recogniser"])
+    if described_by not in _CLEAR_PHOTOS:
+        _CLEAR_PHOTOS.clear()
+        _CLEAR_PHOTOS[described_by] = clear_photos(faces, how["recogniser"])
+    clear = _CLEAR_PHOTOS[described_by]
     scores = _evaluate(clear, model, labels, how["threshold"])
     key = (model.fingerprint, how["recogniser"])
     if key not in _RECONSTRUCTION_SCORES:
         _RECONSTRUCTION_SCORES[key] = reconstruction_scores(clear, model)
     return {"n_clusters": n_clusters, **how, **scores, **_RECONSTRUCTION_SCORES[key]}
 
+
+#: The photos that this process measured last: (fingerprint, recogniser) -> photos.
+_CLEAR_PHOTOS: dict[tuple[str, str], ClearPhotos] = {}
 
 #: Scores of models that this process has measured: (fingerprint, recogniser) -> scores.
 _RECONSTRUCTION_SCORES: dict[tuple[str, str], dict[str, float]] = {}

@@ -26,10 +26,12 @@ import measures
 import utils
 from checks import ParameterError, check_known, check_number
 from datasets import Faces
+from jobs import run_jobs
 from measures import ClearPhotos
 from recognisers import MissingRecogniserError, UnfitGalleryError
 from recognisers import available as available_recognisers
 from recognisers import prepare as prepare_recogniser
+from releases import Combination, Table, load_model, release_jobs
 
 #: Candidate shares of the cluster's own mixture, the least change first; the rest is the others' average.
 _STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)
@@ -502,6 +504,57 @@ def pareto_front(
     return pd.MultiIndex.from_frame(points).isin(pd.MultiIndex.from_frame(front))
 
 
+def tune_releases(
+    faces: Faces, combinations: Sequence[Combination], *, random_state: int = 0, n_jobs: int = -1, **options
+) -> list[Tuning]:
+    """Tune several releases, or read the results from the cache.
+
+    Parameters
+    ----------
+    faces : Faces
+    combinations : sequence of Combination
+        See `evaluation.Combination`.
+    random_state : int, default 0
+    n_jobs : int, default -1
+        Processes, as for `evaluation.sweep`.
+    **options
+        As for `tune`.
+    """
+    plain = run_jobs(release_jobs(TUNED, faces, combinations, random_state, **options), n_jobs, "tuning")
+    return [
+        Tuning(
+            **{
+                **one,
+                **{name: pd.DataFrame(**one[name]) for name in _FRAMES},
+                "weights": np.array(one["weights"]),
+                "images": [np.array(image, dtype=np.uint8) for image in one["images"]],
+            }
+        )
+        for one in plain
+    ]
+
+
+def _tune_release(faces: Faces, combination: Combination, random_state: int, options: dict) -> dict:
+    """A `Tuning` as plain values."""
+    descriptors = embedding.embed(faces, combination.embedding)
+    labels = measures.partition_people(
+        faces, descriptors, combination.partitioner, combination.k, random_state
+    )
+    model = load_model(combination.anonymizer, faces)
+    result = tune(faces, labels, model, random_state=random_state, **options)
+    return {
+        **vars(result),
+        **{name: getattr(result, name).to_dict("split", index=False) for name in _FRAMES},
+        "weights": result.weights.tolist(),
+        "images": [image.tolist() for image in result.images],
+    }
+
+
+#: The tables of a `Tuning`, and how it is computed for a release, see `releases.release_jobs`.
+_FRAMES = ("clusters", "trace", "checks")
+TUNED = Table(_tune_release, 15, ("utility",))
+
+
 def tune_grid(
     faces: Faces,
     embeddings: Sequence[str] = ("dlib",),
@@ -512,6 +565,7 @@ def tune_grid(
     target: str = "reid",
     bound: float | None = None,
     random_state: int = 0,
+    n_jobs: int = -1,
     **options,
 ) -> pd.DataFrame:
     """Tune every combination, and mark the Pareto front.
@@ -524,6 +578,8 @@ def tune_grid(
     target, bound, **options
         As for `tune`.
     random_state : int, default 0
+    n_jobs : int, default -1
+        Processes, as for `evaluation.sweep`.
 
     Returns
     -------
@@ -535,16 +591,19 @@ def tune_grid(
         first, then by loss.
     """
     rows = []
-    grid = list(itertools.product(embeddings, partitioners, anonymizers, k_values))
-    models = {name: anonymizer.load(name, faces) for name in dict.fromkeys(anonymizers)}
-    for name, partitioner, generator, k in utils.progress(grid, "tuning combinations"):
-        labels = measures.partition_people(faces, embedding.embed(faces, name), partitioner, k, random_state)
-        result = tune(faces, labels, models[generator], target, bound, random_state=random_state, **options)
+    grid = [
+        Combination(*names, int(k))
+        for *names, k in itertools.product(embeddings, partitioners, anonymizers, k_values)
+    ]
+    how = {"random_state": random_state, "n_jobs": n_jobs, "target": target, "bound": bound}
+    for c, result in zip(grid, tune_releases(faces, grid, **how, **options), strict=True):
+        descriptors = embedding.embed(faces, c.embedding)
+        labels = measures.partition_people(faces, descriptors, c.partitioner, c.k, random_state)
         plain = result.trace[(result.trace["round"] == 0) & result.trace["found"]]
         weights = np.bincount(labels)[plain["label"]]
         rows.append(
             {
-                "embedding": name, "partitioner": partitioner, "anonymizer": generator, "k": int(k),
+                **c._asdict(),
                 "plain_loss": float(np.average(plain["loss"], weights=weights)) if len(plain) else np.nan,
                 "plain_privacy": float(np.average(plain["success"], weights=weights)) if len(plain) else np.nan,
                 "loss": result.loss, "privacy": result.privacy, "upper": result.upper, "bound": result.bound,

@@ -14,7 +14,6 @@ import threading
 import unicodedata
 from collections.abc import Callable
 
-from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from storage.arrays import load_array, load_arrays, save_arrays
@@ -25,16 +24,23 @@ from storage.keys import content_key, source_key
 from storage.packages import find_dlib_model, find_package_file, package_files
 from storage.parallel import run_parallel
 from storage.pickles import PickledObject, load_pickle
-from storage.progress import progress
+from storage.progress import no_bars, progress
 from storage.saving import save_atomic
 
 __all__ = [
     "CacheStore", "PickledObject", "cache_folder", "cached_arrays", "cached_batches", "cached_json",
     "cached_rows", "check_random_state", "content_key", "find_dlib_model", "find_package_file",
-    "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "one_thread",
+    "import_quietly", "load_array", "load_arrays", "load_encodings", "load_pickle", "no_bars", "one_thread",
     "package_files", "parse_json", "per_thread", "progress", "run_parallel", "save_arrays", "save_atomic",
     "save_encodings", "source_key", "tidy_name",
 ]  # fmt: skip
+
+
+def check_random_state(seed):
+    """See `sklearn.utils.check_random_state`; scikit-learn takes a second to import, so nothing imports it at once."""
+    from sklearn.utils import check_random_state
+
+    return check_random_state(seed)
 
 
 def per_thread(make: Callable) -> Callable:
@@ -87,7 +93,8 @@ def import_quietly(*names: str) -> None:
     """Import modules that report on their build, for example TensorFlow, without their output on standard error.
 
     They bypass Python's streams, so the file descriptor itself is redirected. If an import fails, the output is shown
-    and the error is raised. TensorFlow's later notes on its optimisations are also suppressed. Keras runs on TensorFlow
+    and the error is raised. TensorFlow's later notes on its optimisations are also suppressed; it uses oneDNN on every
+    CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set. Keras runs on TensorFlow
     with its own defaults, whatever the user's ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
 
     Raises
@@ -96,6 +103,7 @@ def import_quietly(*names: str) -> None:
         If an import fails, or Keras already runs on another backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:

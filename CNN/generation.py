@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.special import softmax
-from sklearn.utils import check_random_state
 
 import CNN
+import utils
 from checks import ParameterError, check_array, check_known, check_number
 from CNN.model import EMOTIONS, FaceNetwork
 
@@ -102,7 +102,7 @@ def random_codes(
     check_number("number of frames", n, int, at_least=1, at_most=_MOST_FRAMES)
     if step is not None:
         check_number("step", step, at_least=0, at_most=1)
-    random, codes = check_random_state(random_state), fixed_codes(model, show)
+    random, codes = utils.check_random_state(random_state), fixed_codes(model, show)
     for name in codes:
         if _CODES[name].short in (show or {}):
             codes[name] = np.tile(codes[name], (n, 1))

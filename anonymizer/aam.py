@@ -27,7 +27,6 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from sklearn.linear_model import RidgeCV
 
 import detection
 import frame
@@ -362,6 +361,8 @@ class ActiveAppearanceModel(TextureSurrogates):
         strength = np.square(moves[others]).sum()
         if strength < 1e-9:  # nobody else, or one photo per person
             return np.zeros((len(self.shape_model.basis), len(self.texture_model.basis)))
+        from sklearn.linear_model import RidgeCV  # slow to import
+
         ridge = RidgeCV(strength * np.logspace(-5, 1, 13), fit_intercept=False)
         return ridge.fit(moves[others], details[others]).coef_.T
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -49,11 +51,14 @@ class Anonymizer(ABC):
         Whether all members of a cluster can share one image, byte for byte.
     trained_on : str or None
         The only data set whose photos it fits with its bundled network; None if it fits all photos.
+    files : dict of str to tuple of Path
+        Each option that names files, and the bundled files that are read if it is not given.
     """
 
     name: str
     k_anonymous: bool
     trained_on: str | None = None
+    files: Mapping[str, tuple[Path, ...]] = MappingProxyType({})
 
     def __init__(self, faces: Faces):
         self.faces = faces
@@ -71,10 +76,13 @@ class Anonymizer(ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Key under which results are cached; it changes with the faces, the options and the code."""
-        modules = [kind.__module__ for kind in type(self).__mro__]
-        # `evaluation` adds the source of classes from other modules.
-        code = utils.source_key(*(module for module in modules if module.startswith("anonymizer.")))
-        return utils.content_key(self.name, self.faces.fingerprint, self._options(), code)
+        return utils.content_key(self.name, self.faces.fingerprint, self._options(), self.code_key())
+
+    @classmethod
+    def code_key(cls) -> str:
+        """Key of the code of its classes in this package; `releases` adds the source of classes from other modules."""
+        modules = [kind.__module__ for kind in cls.__mro__]
+        return utils.source_key(*(module for module in modules if module.startswith("anonymizer.")))
 
     def _options(self) -> dict:
         """The options as plain values."""

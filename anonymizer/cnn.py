@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -24,6 +25,8 @@ import utils
 from anonymizer.base import Surrogates
 from checks import ParameterError, check_number
 from datasets import Faces
+
+_BUNDLED = Path(__file__).resolve().parents[1] / "CNN" / "output" / "ORL.keras"
 
 
 class UpConvolution(Surrogates):
@@ -61,6 +64,7 @@ class UpConvolution(Surrogates):
 
     name = "cnn"
     trained_on = "orl"
+    files = MappingProxyType({"weights": (_BUNDLED,)})
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 import frame
 import utils
@@ -46,7 +45,7 @@ class TextureSurrogates(Surrogates):
         self.max_training = int(check_number("max_training", max_training, int, at_least=1))
         self.channels = 1 if faces.grey else 3
         # In random order, so that the first photos are a random subset, too.
-        chosen = check_random_state(random_state).permutation(len(faces))[: self.max_training]
+        chosen = utils.check_random_state(random_state).permutation(len(faces))[: self.max_training]
         measured = np.sort(chosen)
         sizes = np.array([faces.images[i].shape[:2] for i in measured])
         self.frame = frame.Frame.fit(self.landmarks[measured], sizes)

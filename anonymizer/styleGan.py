@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -36,6 +37,8 @@ _WEIGHT_RANGE, _SCALE = (0.6, 1.0), 1.67
 _MAX_DRAWS = 6
 #: Layers of at least this resolution count as fine (StyleGAN paper, section 3.1).
 _FINE_FROM = 64
+
+_BUNDLED = Path(__file__).resolve().parents[1] / "stylegan" / "cache"
 
 _TARGET_MET = "target met"
 _ROUNDS_SPENT = "target not met within the maximum number of rounds; the best one is kept"
@@ -108,6 +111,9 @@ class StyleMixing(Surrogates):
 
     name = "stylegan"
     trained_on = "orl"
+    files = MappingProxyType(
+        {"network": tuple(_BUNDLED / f"orl128{part}.npz" for part in ("", "-codes", "-encoder")), "codes": ()}
+    )
 
     def __init__(
         self,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
+import scipy
 
 import checks
 import intervals
@@ -40,7 +39,7 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"descriptors of {a.shape[1]} and {b.shape[1]} values cannot be compared; use the same recogniser for both"
         )
-    return cdist(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+    return scipy.spatial.distance.cdist(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ class DescribedRelease:
         n = len(descriptors)
         return cls(descriptors, np.ones(n, dtype=bool), np.arange(n), identities)
 
-    @property
+    @cached_property
     def cases(self) -> pd.DataFrame:
         """Each pair of person and image, once: columns ``person``, ``image``, ``failed``, ``group``.
 
@@ -90,8 +89,8 @@ class DescribedRelease:
         people, person = np.unique(table["person"], return_inverse=True)
         size = len(people) + len(self.descriptors)
         ends = (person, len(people) + table["image"].to_numpy())
-        graph = csr_array((np.ones(len(table)), ends), shape=(size, size))
-        groups = connected_components(graph, directed=False)[1][person]
+        graph = scipy.sparse.csr_array((np.ones(len(table)), ends), shape=(size, size))
+        groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][person]
         return table.assign(failed=~np.asarray(self.found)[table["image"]], group=groups)
 
 
@@ -136,7 +135,7 @@ class Gallery:
         cases = release.cases
         return cls(release.descriptors[cases["image"]], cases["person"].to_numpy(dtype=str), "anonymized")
 
-    @property
+    @cached_property
     def people(self) -> np.ndarray:
         """The distinct people, sorted: ndarray of str, shape (p,)."""
         return np.unique(self.identities)

@@ -6,13 +6,9 @@ worse for strangers than the plain distance, so these attackers also learn how f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 import checks
 import intervals
@@ -36,6 +32,9 @@ _PIXEL_COMPONENTS = 50
 
 #: At most this many pairs of each kind train the support vector machine.
 _TRAINING_PAIRS = 2000
+
+#: Pairs that it judges at once.
+_PAIRS_AT_ONCE = 50_000
 
 
 def learned(
@@ -188,8 +187,9 @@ def _best_blend(learn: _Learn, practice: Practice, gallery: Gallery, random) -> 
         except (checks.NotApplicableError, recognisers.UnfitGalleryError):
             return _UNTRIED_BLEND
         parts = [one(test.descriptors, photos.descriptors) for one in (distances, measure)]
+        behind = np.stack([np.isin(photos.people, list(members)) for members in test.members])  # (m, p)
         for share, loss in zip(_BLENDS, losses, strict=True):
-            loss += _ahead(_mixture(*parts, share), photos, test.members)
+            loss += _ahead(photos.person_distances(_mixture(*parts, share)), behind)
     table = np.array(losses)  # (blends, images)
     if not table.shape[1]:
         return _UNTRIED_BLEND
@@ -199,15 +199,15 @@ def _best_blend(learn: _Learn, practice: Practice, gallery: Gallery, random) -> 
     return _BLENDS[int(as_good.argmax())]
 
 
-def _ahead(to_photos: np.ndarray, photos: Gallery, members: Sequence[frozenset[str]]) -> list[float]:
-    """Share of other people ranked before the first member of each image; ties count half."""
-    shares = []
-    for row, behind in zip(photos.person_distances(to_photos), members, strict=True):
-        own = np.isin(photos.people, list(behind))
-        if not own.all():
-            first, others = row[own].min(), row[~own]
-            shares.append(float(np.mean(others < first) + np.mean(others == first) / 2))
-    return shares
+def _ahead(to_people: np.ndarray, behind: np.ndarray) -> list[float]:
+    """Share of other people ranked before the first member of each image; ties count half.
+
+    Takes distances (m, p) and who is behind each image, bool (m, p). An image of everyone is left out.
+    """
+    first = np.where(behind, to_people, np.inf).min(axis=1, keepdims=True)  # (m, 1)
+    before = ((to_people < first) + (to_people == first) / 2) * ~behind
+    others = (~behind).sum(axis=1)
+    return (before.sum(axis=1)[others > 0] / others[others > 0]).tolist()
 
 
 # ---- learned distances ----
@@ -234,6 +234,10 @@ def _fit_components(gallery: Gallery, practice: Practice) -> Callable[[np.ndarra
 
 
 def _learn_pairs(practice: Practice, gallery: Gallery, random) -> Measure:
+    from sklearn.pipeline import make_pipeline  # slow to import, like all of scikit-learn
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
     # Project images (m, r) and photos (g, r).
     project = _fit_components(gallery, practice)
     images, photos = project(practice.descriptors), project(gallery.descriptors)
@@ -257,11 +261,16 @@ def _learn_pairs(practice: Practice, gallery: Gallery, random) -> Measure:
 
     def measure(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = project(a), project(b)
-        return np.stack(
-            [-machine.decision_function(_pair_features(np.broadcast_to(row, b.shape), b)) for row in a]
-        )
+        parts = np.array_split(a, -(-len(a) * len(b) // _PAIRS_AT_ONCE))
+        return np.concatenate([_decide(machine, part, b) for part in parts])
 
     return measure
+
+
+def _decide(machine, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """How far a machine thinks each pair is from being of one person: (c, r), (g, r) -> (c, g)."""
+    pairs = _pair_features(np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1)))  # (c * g, r + 2)
+    return -machine.decision_function(pairs).reshape(len(a), len(b))
 
 
 def _pair_features(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -281,6 +290,8 @@ def _fit_reversal(images: np.ndarray, members, gallery: Gallery) -> Callable[[np
 
     Stronger regularisation changes an image less.
     """
+    from sklearn.linear_model import Ridge, RidgeCV
+
     # Average the photos of each person (p, d), and the people behind each image (m, d).
     people, person = np.unique(gallery.identities, return_inverse=True)
     means = np.zeros((len(people), gallery.descriptors.shape[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -222,7 +222,7 @@ def _attack_rows(name: str, attack: Attack, recogniser: str, scene: AttackScene,
 def _content(part):
     """A scene as plain values for `utils.content_key`."""
     if is_dataclass(part):
-        return [_content(value) for value in vars(part).values()]
+        return [_content(getattr(part, one.name)) for one in fields(part)]
     if isinstance(part, tuple):
         return [_content(value) for value in part]
     return sorted(part) if isinstance(part, frozenset) else part

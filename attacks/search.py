@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+import scipy
 
 import intervals
 from attacks.cases import LEVELS, WORST_SHARE, AttackResult, DescribedRelease, Gallery, members_of
@@ -186,7 +185,7 @@ def posterior(release: DescribedRelease, gallery: Gallery, *, random_state=0) ->
     trusted = ~cases["failed"].to_numpy() if not cases["failed"].all() else np.ones(len(cases), bool)
     slope = _fit_slope(rows[trusted], own[trusted])
     # Convert distances to beliefs, and beliefs to entropies in bits. (m, p) -> (m,)
-    log_total = logsumexp(-slope * rows, axis=1)
+    log_total = scipy.special.logsumexp(-slope * rows, axis=1)
     log_belief = -slope * rows - log_total[:, None]
     entropy = -(np.exp(log_belief) * log_belief).sum(axis=1) / np.log(2)
     table = cases.assign(
@@ -208,7 +207,9 @@ def _fit_slope(rows: np.ndarray, own: np.ndarray) -> float:
     scaled, target = rows / scale, own / scale
 
     def surprise(slope: float) -> float:  # convex in the slope
-        return float(np.mean(slope * target + logsumexp(-slope * scaled, axis=1)))
+        return float(np.mean(slope * target + scipy.special.logsumexp(-slope * scaled, axis=1)))
 
-    fitted = minimize_scalar(surprise, bounds=(0.0, 1000.0), method="bounded", options={"xatol": 1e-6})
+    fitted = scipy.optimize.minimize_scalar(
+        surprise, bounds=(0.0, 1000.0), method="bounded", options={"xatol": 1e-6}
+    )
     return float(fitted.x) / scale if fitted.fun < surprise(0.0) - 1e-9 else 0.0

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
-from sklearn.utils import check_random_state
 
 import checks
 import utils
@@ -359,7 +358,7 @@ class Faces:
             If `per_identity` is not an integer of at least 1.
         """
         checks.check_number("per_identity", per_identity, int, at_least=1)
-        random = check_random_state(random_state)
+        random = utils.check_random_state(random_state)
         kept = np.zeros(len(self), dtype=bool)
         for person in self.people:
             rows = np.flatnonzero(self.identities == person)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 import anonymizer
 import attacks
@@ -183,7 +182,7 @@ class Exploration:
         self._models: dict[str, anonymizer.Surrogates] = {}
         self._drawn: OrderedDict[tuple, Drawn] = OrderedDict()
         self._crops: dict[tuple[int, float], np.ndarray] = {}
-        self._projections: dict[str, tuple[PCA, np.ndarray]] = {}
+        self._projections: dict[str, tuple] = {}
 
     # -- options of a selection ------------------------------------------------------------------------------
 
@@ -428,11 +427,13 @@ class Exploration:
         projection, positions = self._projection(name)
         return positions, projection.explained_variance_ratio_
 
-    def _projection(self, name: str) -> tuple[PCA, np.ndarray]:
+    def _projection(self, name: str) -> tuple:
         if name not in self._projections:
             X = self.descriptors(name).astype(np.float64)
             if X.shape[1] == 1:
                 X = np.column_stack([X, np.zeros(len(X))])
+            from sklearn.decomposition import PCA  # slow to import
+
             projection = PCA(2, svd_solver="full").fit(X)
             self._projections[name] = projection, projection.transform(X)
         return self._projections[name]

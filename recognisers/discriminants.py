@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
-from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
+import scipy
 
 #: Features are reduced to at most this many principal components before discriminants are computed.
 _LDA_COMPONENTS = 100
@@ -22,7 +21,7 @@ def _scatter_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     From the eigenvectors of the smaller of ``X.T X`` and ``X X.T``; axes without scatter are left out.
     """
     wide = centred.shape[0] <= centred.shape[1]
-    values, vectors = eigh(centred @ centred.T if wide else centred.T @ centred)
+    values, vectors = scipy.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
     kept = np.argsort(-values)
     kept = kept[values[kept] > 1e-10 * max(values[-1], 1e-300)]
     axes = centred.T @ (vectors[:, kept] / np.sqrt(values[kept])) if wide else vectors[:, kept]
@@ -85,11 +84,15 @@ class DiscriminantSpace:
         # Estimate the scatter within people, regularised. (r, r)
         means, person, _ = _person_means(reduced, identities)
         rest = reduced - means[person]
+        from sklearn.covariance import ledoit_wolf  # slow to import
+
         within, _ = ledoit_wolf(rest, assume_centered=True)
         within *= len(rest) / max(len(rest) - len(people), 1)  # each person's mean took one degree of freedom
         within += np.eye(len(within)) * max(1e-9 * np.trace(within) / len(within), 1e-12)
         # Keep the axes along which people differ most. (d, m)
-        strengths, axes = eigh(np.cov(means.T).reshape(within.shape), within)  # axes' within-scatter is 1
+        strengths, axes = scipy.linalg.eigh(
+            np.cov(means.T).reshape(within.shape), within
+        )  # axes' within-scatter is 1
         count = min(len(people) - 1, reduced.shape[1])
         return cls(mean, principal @ axes[:, np.argsort(-strengths)[:count]])
 
@@ -126,6 +129,8 @@ class WithinSpace:
         if photos.max() < 2:
             raise UnfitGalleryError("scatter within people needs a second photo of at least one person")
         rest = features - means[person]
+        from sklearn.covariance import ledoit_wolf_shrinkage  # slow to import
+
         shrinkage = max(float(ledoit_wolf_shrinkage(rest, assume_centered=True)), 1e-3)
         squares, axes = _scatter_axes(rest)
         even = shrinkage * squares.sum() / features.shape[1]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
+import scipy
 
 from checks import ParameterError, check_number
 from embedding import PAPER_THRESHOLD
@@ -49,7 +48,7 @@ def group_people(
     names = [None] * n if folders is None else list(folders)
     if len(names) != n:
         raise ParameterError(f"folders must be {n} names, one per face or None, got {len(names)}")
-    near = cdist(descriptors, descriptors)
+    near = scipy.spatial.distance.cdist(descriptors, descriptors)
     joined = near < threshold
     named = np.array([name is not None for name in names], dtype=bool)
     if named.any():
@@ -64,7 +63,7 @@ def group_people(
                 joined[i], joined[:, i] = False, False
                 joined[i, np.argmin(candidates)] = True
     # Number the groups by first appearance.
-    _, label = connected_components(joined, directed=False)
+    _, label = scipy.sparse.csgraph.connected_components(joined, directed=False)
     _, first, person = np.unique(label, return_index=True, return_inverse=True)
     number = first.argsort().argsort() + 1
     return np.array([f"person {i}" for i in number[person]])
@@ -81,7 +80,7 @@ def doubtful_pairs(descriptors: np.ndarray, people: np.ndarray, doubt: float = P
         Distance threshold; the default is dlib's own.
     """
     names, person = np.unique(people, return_inverse=True)
-    rows, columns = np.nonzero(cdist(descriptors, descriptors) < doubt)
+    rows, columns = np.nonzero(scipy.spatial.distance.cdist(descriptors, descriptors) < doubt)
     a, b = person[rows], person[columns]
     return len(np.unique(a[a < b] * len(names) + b[a < b]))
 
@@ -95,4 +94,4 @@ def largest_distances(descriptors: np.ndarray, people: np.ndarray) -> dict[str, 
     people : ndarray of str, shape (n,)
     """
     rows = {str(name): descriptors[people == name] for name in np.unique(people)}
-    return {name: float(cdist(own, own).max()) for name, own in rows.items()}
+    return {name: float(scipy.spatial.distance.cdist(own, own).max()) for name, own in rows.items()}

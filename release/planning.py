@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 import anonymizer
 import datasets
@@ -242,7 +242,7 @@ def _spread_labels(
     doubtful = ~members & ~kept
     if mode == "per_photo" and doubtful.any():
         means = mean_of_groups(descriptors[members], labels, labels.max() + 1)
-        every[doubtful] = cdist(descriptors[doubtful], means).argmin(axis=1)
+        every[doubtful] = scipy.spatial.distance.cdist(descriptors[doubtful], means).argmin(axis=1)
     return every
 
 

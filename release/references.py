@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import scipy
 
 import embedding
 from checks import ParameterError
@@ -62,7 +62,7 @@ def read_references(folder: Path, thorough: bool = True, workers: int = 1) -> Fa
 def reference_distances(faces: Faces, references: Faces) -> np.ndarray:
     """Distance of each of n faces to the nearest photo of each of r people: (n, r)."""
     held = embedding.embed(references, "dlib")
-    near = cdist(embedding.embed(faces, "dlib"), held)
+    near = scipy.spatial.distance.cdist(embedding.embed(faces, "dlib"), held)
     return np.stack(
         [near[:, references.identities == name].min(axis=1) for name in references.people], axis=1
     )

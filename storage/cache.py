@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
-import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -178,6 +177,8 @@ def cached_rows(
     def blocks(missing: list[int]) -> _Blocks:
         if len(missing) < _PARALLEL_ROWS or _in_worker():
             return (([i], [function(*arguments(i))]) for i in missing)
+        import joblib  # slow to import
+
         parts = _parts(missing, _TASK_ROWS)
         tasks = (joblib.delayed(_apply)(function, [arguments(i) for i in part]) for part in parts)
         results = run_parallel(tasks, joblib.cpu_count(), pre_dispatch="2*n_jobs")

@@ -111,8 +111,8 @@ def _codes(sources: Iterable[ModuleType | str | Path], without: Iterable[str] = 
         if name not in digests:
             digests[name], imports = _read_code(path, path.stat().st_mtime_ns)
             pending += [
-                _module_path(module)
-                for module in imports
+                source
+                for module, source in imports
                 if not any(f"{module}.".startswith(f"{other}.") for other in skipped)
             ]
     return digests
@@ -135,8 +135,8 @@ def _module_path(name: str) -> Path | None:
 
 
 @functools.cache
-def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
-    """Return a digest of a module's code, and the names of the project's modules that it imports."""
+def _read_code(path: Path, modified: int) -> tuple[str, list[tuple[str, Path]]]:
+    """Return a digest of a module's code, and name and path of the project's modules that it imports."""
     tree = ast.parse(path.read_bytes())
     package = ".".join(path.parent.parts[len(storage.ROOT.parts) :])
     imports: set[str] = set()
@@ -167,8 +167,8 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[str]]:
                 node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _HELP]
         pending.extend(ast.iter_child_nodes(node))
     code = ast.dump(tree, annotate_fields=False)
-    found = [name for name in sorted(imports) if _module_path(name) and not name.endswith("__main__")]
-    return hashlib.sha256(code.encode()).hexdigest(), found
+    paths = {name: _module_path(name) for name in sorted(imports) if not name.endswith("__main__")}
+    return hashlib.sha256(code.encode()).hexdigest(), [item for item in paths.items() if item[1]]
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

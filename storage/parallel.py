@@ -11,8 +11,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import joblib
-
 from storage.folder import cache_folder, explaining_errors
 
 # Folders in which joblib shares arrays start with this and the number of the process that made them.
@@ -47,6 +45,8 @@ def run_parallel(tasks: Iterable, n_jobs: int | None = None, **options) -> Itera
     OSError
         If the arrays cannot be written.
     """
+    import joblib  # slow to import
+
     host = re.sub(r"[^\w.-]", "_", platform.node())
     folder = cache_folder(f"shared_{host}")
     _remove_left_over(folder)

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
+# Whether bars are hidden, because another one counts the work.
+_hidden = False
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Hide all bars."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
+
 
 def progress(
-    iterable: Iterable | None, description: str, total: int | None = None, disable: bool | None = None
+    iterable: Iterable | None,
+    description: str,
+    total: int | None = None,
+    disable: bool | None = None,
+    delay: float = 0.0,
 ) -> tqdm:
     """Show the progress of a loop on standard error: a bar in a terminal, one line every 10 s in a log.
 
@@ -23,19 +42,24 @@ def progress(
         Number of steps, if `iterable` has no length.
     disable : bool, optional
         By default, True if the environment variable ``ANONFACES_QUIET`` is set and not empty.
+    delay : float
+        Seconds before the bar appears; shorter loops show none.
 
     Returns
     -------
     tqdm
         Iterates over `iterable`.
     """
+    if disable is None:
+        disable = bool(os.environ.get("ANONFACES_QUIET"))
     return tqdm(
         iterable,
         desc=description,
         total=total,
-        disable=bool(os.environ.get("ANONFACES_QUIET")) if disable is None else disable,
+        disable=disable or _hidden,
         file=sys.stderr,
         leave=True,
+        delay=delay,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
         maxinterval=10.0,
     )

@@ -6,7 +6,9 @@ import pytest
 
 import datasets
 import evaluation
+import jobs
 import partitioning
+import releases
 
 pytestmark = pytest.mark.full
 
@@ -34,8 +36,8 @@ def test_sweep_on_dask_equals_that_in_this_process(cluster, tmp_path, monkeypatc
     faces = datasets.load_faces("orl", per_identity=1)
     grid = {"partitioners": ["ward"], "anonymizers": ["pixel"], "k_values": [8, 10, 13, 20]}
     here = evaluation.sweep(faces, **grid, n_jobs=1)
-    monkeypatch.setattr(evaluation, "_code_key", lambda: "another")  # nothing of the sweep is cached
-    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
+    monkeypatch.setattr(releases, "_code_key", lambda: "another")  # nothing of the sweep is cached
+    monkeypatch.setattr(jobs, "_PARALLEL_JOBS", 1)
     with joblib.parallel_config(backend="dask"):
         there = evaluation.sweep(faces, **grid)
     assert here.equals(there)

@@ -27,6 +27,7 @@ import datasets
 import detection
 import embedding
 import evaluation
+import jobs
 import partitioning
 import stylegan
 import tuning
@@ -153,7 +154,7 @@ SHOWN = [path for path in PROSE if blocks(path, "python") and path.name != "exte
 def test_python_on_a_page_runs(path, registries, monkeypatch):
     """The blocks of a page run one after the other, as a reader would; those marked no-run must be valid at least."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1000)  # no further processes beside the tests'
+    monkeypatch.setattr(jobs, "_PARALLEL_JOBS", 1000)  # no further processes beside the tests'
     names = {"__name__": "page"}
     for position, (words, code) in enumerate(blocks(path, "python")):
         compiled = compile(code, f"{name_of(path)}, block {position}", "exec")

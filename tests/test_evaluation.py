@@ -24,8 +24,10 @@ import detection
 import embedding
 import evaluation
 import experiments
+import jobs
 import measures
 import partitioning
+import releases
 import storage
 from attacks import DescribedRelease, Gallery
 from datasets import Faces
@@ -62,7 +64,7 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANONFACES_QUIET", "1")
         patch.setenv("ANONFACES_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(evaluation, "_PARALLEL_TASKS", 10**6)  # starting processes takes seconds
+        patch.setattr(jobs, "_PARALLEL_JOBS", 10**6)  # starting processes takes seconds
         yield
 
 
@@ -73,9 +75,9 @@ def forget(monkeypatch):
 
     def start_anew():
         name = f"test-{next(fresh)}"
-        monkeypatch.setattr(evaluation, "_code_key", lambda: name)
+        monkeypatch.setattr(releases, "_code_key", lambda: name)
 
-    monkeypatch.setattr(evaluation, "_code_key", lambda: "test")
+    monkeypatch.setattr(releases, "_code_key", lambda: "test")
     evaluation.utils.CacheStore("sweep-test").path.unlink()
     return start_anew
 
@@ -619,7 +621,7 @@ def test_workers_know_what_the_caller_has_registered(tiny, monkeypatch):
         return np.minimum(np.arange(len(X)) // cluster_size, len(X) // cluster_size - 1)
 
     monkeypatch.setitem(partitioning.PARTITIONERS, "in_order", in_order)
-    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
+    monkeypatch.setattr(jobs, "_PARALLEL_JOBS", 1)
     table = evaluation.sweep(tiny, ["dlib"], ["in_order"], ["pixel"], [2], n_jobs=2)
     own = table[table["partitioner"] == "in_order"].iloc[0]
     expected = evaluation.evaluate(tiny, anonymizer.load("pixel", tiny), in_order(np.zeros(len(tiny)), 2))
@@ -654,25 +656,25 @@ def test_interrupted_sweep_goes_on_where_it_stopped(orl, tmp_path, monkeypatch):
     monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))
     faces = orl.select(slice(0, 120, 10))
     arguments = (faces, ["dlib"], ["ward"], ["pixel"], [4, 6])
-    compute, started = evaluation._measure_combination, []
+    compute, started = releases._measure_combination, []
 
-    def interrupted(key, *rest):
+    def interrupted(faces, combination, *rest):
         if len(started) == 3:
             raise KeyboardInterrupt
-        started.append(key)
-        return compute(key, *rest)
+        started.append(tuple(combination.values()))
+        return compute(faces, combination, *rest)
 
-    monkeypatch.setattr(evaluation, "_measure_combination", interrupted)
+    monkeypatch.setattr(releases, "_measure_combination", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluation.sweep(*arguments, n_jobs=1)
     assert len(started) == 3
     resumed = []
 
-    def counted(key, *rest):
-        resumed.append(key)
-        return compute(key, *rest)
+    def counted(faces, combination, *rest):
+        resumed.append(tuple(combination.values()))
+        return compute(faces, combination, *rest)
 
-    monkeypatch.setattr(evaluation, "_measure_combination", counted)
+    monkeypatch.setattr(releases, "_measure_combination", counted)
     table = evaluation.sweep(*arguments, n_jobs=1)
     assert len(table) == 5 and len(resumed) == 2 and not set(resumed) & set(started)
     resumed.clear()
@@ -694,13 +696,13 @@ def change(tmp_path, monkeypatch):
     times = itertools.count()
 
     def changed(name, old=None, new="CHANGED = 1\n"):
-        before, path = evaluation._code_key(), root / name
+        before, path = releases._code_key(), root / name
         text = path.read_text(encoding="utf-8")
         assert old is None or old in text
         path.write_text(text + new if old is None else text.replace(old, new), encoding="utf-8")
         time = next(times)
         os.utime(path, (time, time))  # a quick file system may give both versions one time
-        return evaluation._code_key() != before
+        return releases._code_key() != before
 
     return changed
 
@@ -737,7 +739,7 @@ def test_other_code_and_words_keep_the_key_of_a_row(change):
 
 
 def test_processes_find_the_same(tiny, forget, monkeypatch):
-    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
+    monkeypatch.setattr(jobs, "_PARALLEL_JOBS", 1)
     arguments = (tiny, ["dlib"], ["ward"], ["pixel"], [3])
     forget()
     serial = evaluation.sweep(*arguments, n_jobs=1)
@@ -784,7 +786,7 @@ def test_sweep_refuses_before_any_work(tiny, monkeypatch, changed, error, messag
     def work(*_):
         raise AssertionError("no model should have been made")
 
-    monkeypatch.setattr(evaluation, "_model", work)
+    monkeypatch.setattr(releases, "load_model", work)
     asked = {"embeddings": ["dlib"], "partitioners": ["ward"], "anonymizers": ["pixel"], "k_values": [2]}
     with pytest.raises(error, match=message):
         evaluation.sweep(tiny, **{**asked, **changed})
@@ -876,10 +878,10 @@ def test_run_grid_varies_over_what_is_chosen(tiny, monkeypatch):
     def remember(faces, embeddings, partitioners, anonymizers, k_values, random_state):
         asked.append((embeddings, partitioners, anonymizers))
         row = {"embedding": embeddings[0], "partitioner": partitioners[0], "anonymizer": anonymizers[0]}
-        return pd.DataFrame([{**row, "k": 2, "seed": random_state}])
+        return [{**row, "k": 2, "seed": random_state}]
 
-    monkeypatch.setattr(evaluation, "sweep", remember)
-    experiments.run_grid(
+    monkeypatch.setattr(evaluation, "sweep_combinations", remember)
+    experiments.grid_combinations(
         tiny, embeddings=["pca"], partitioners=["mdav", "random"], anonymizers=["eigen", "pixel"]
     )
     assert asked == [
@@ -888,7 +890,7 @@ def test_run_grid_varies_over_what_is_chosen(tiny, monkeypatch):
         (["pca"], ["mdav"], ["eigen", "pixel"]),
     ]
     asked.clear()
-    experiments.run_grid(tiny, embeddings=["pca", "dlib"], partitioners=["mdav", "ward"])
+    experiments.grid_combinations(tiny, embeddings=["pca", "dlib"], partitioners=["mdav", "ward"])
     assert [one[0] for one in asked] == [["dlib"], ["pca", "dlib"], ["dlib"]]
     assert [one[1] for one in asked] == [["mdav", "ward"], ["ward"], ["ward"]]
     assert asked[0][2] == ["aam"]
@@ -1056,7 +1058,7 @@ def test_fairness_by_hand(faces, monkeypatch):
     """Two groups: everybody unchanged, so that all are found; what clusters share is told beside random clusters."""
     sexes = np.where(np.arange(12) < 4, "female", "male")
     groups = pd.DataFrame({"sex": sexes})
-    monkeypatch.setattr(evaluation.utility, "people_groups", lambda some: groups)
+    monkeypatch.setattr(releases.utility, "people_groups", lambda some: groups)
     table = evaluation.fairness_table(faces, [("-", "-", "none", 1), ("dlib", "ward", "pixel", 4)], n_jobs=1)
     plain = table[table["anonymizer"] == "none"].set_index(["measure", "group"])
     assert plain.loc[("re_identification", "all"), "value"] == 1
@@ -1137,7 +1139,7 @@ def no_sweep(monkeypatch, tmp_path):
     def never(*_, **__):
         raise AssertionError("nothing should have been measured")
 
-    monkeypatch.setattr(evaluation, "sweep", never)
+    monkeypatch.setattr(experiments, "run_jobs", never)
     monkeypatch.setattr(experiments, "_OUTPUTS", tmp_path)
     monkeypatch.setattr(evaluation, "save_table", never)
 

@@ -149,7 +149,9 @@ def test_output_is_in_plain_words_and_names_no_photo(source, tmp_path, capsys):
     lines = printed.splitlines()
     for line in (lines[0], lines[-1]):
         assert line.startswith("Not k-anonymous") and "--mode shared is k-anonymous" in line
-    assert re.search(r"attack in the report identifies up to \d+% of 5 people \(.*\); a blind guess 20%", lines[-1])
+    assert re.search(
+        r"attack in the report identifies up to \d+% of 5 people \(.*\); a blind guess 20%", lines[-1]
+    )
     assert "cut.jpg" in printed and "notes.txt" in printed
     assert not any(name in printed for name in [*ON_PHOTO, "meadow.png"])
 

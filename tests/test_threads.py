@@ -7,6 +7,7 @@ import anonymizer
 import datasets
 import detection
 import evaluation
+import jobs
 import measures
 import utils
 from storage import cache
@@ -53,7 +54,7 @@ def test_rows_are_not_parallel_inside_a_worker(own_cache):
 
 def test_sweep_of_many_photos_with_an_empty_cache(own_cache, monkeypatch):
     """More images in a worker than are otherwise computed in parallel."""
-    monkeypatch.setattr(evaluation, "_PARALLEL_TASKS", 1)
+    monkeypatch.setattr(jobs, "_PARALLEL_JOBS", 1)
     monkeypatch.setattr(measures, "_N_RECONSTRUCTIONS", 10)
     faces = datasets.load_faces("orl").select(slice(0, 140))
     table = evaluation.sweep(faces, ["dlib"], ["random"], ["blur"], [7], n_jobs=2)

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-from sklearn.utils import check_random_state
 
 import detection
 import utils
@@ -169,7 +168,7 @@ def prepare(
     for side in size or ():
         check_number("size", side, int, at_least=16, at_most=2048)
     # Draw the held-out photos of each person. (n,)
-    random = check_random_state(random_state)
+    random = utils.check_random_state(random_state)
     people = np.searchsorted(faces.people, faces.identities)
     apart = np.zeros(len(faces), dtype=bool)
     for person in range(len(faces.people)):

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_consistent_length
 
 import intervals
 import utils
@@ -86,6 +85,8 @@ def by_group(
     ValueError
         If the numbers of rows differ.
     """
+    from sklearn.utils import check_consistent_length  # slow to import
+
     check_consistent_length(values, groups, people)
     people, rows = np.asarray(people, dtype=str), []
     masks = [("all", "all", np.ones(len(people), dtype=bool))]
@@ -137,6 +138,8 @@ def cluster_homogeneity(
         ``worst`` (of the most uniform cluster), ``random``, ``random_low``, ``random_high`` (mean and central 95 % of
         random clusterings).
     """
+    from sklearn.utils import check_consistent_length  # slow to import
+
     check_consistent_length(labels, groups, identities)
     random = utils.check_random_state(random_state)
     people = pd.DataFrame({"label": labels, "group": groups, "identity": identities})

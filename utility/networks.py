@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import h5py
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 import utils
 
@@ -214,7 +214,7 @@ def read_expressions(crops: np.ndarray) -> np.ndarray:
     """Probabilities of `EXPRESSIONS` for upright crops: uint8 (b, 64, 64, 3) -> (b, 7)."""
     kernel, bias = load_expression_network()["conv2d_7"]
     features = _expression_stages(_expression_input(crops))[-1]
-    return softmax(_convolve(_pad(features), kernel).mean(axis=(1, 2)) + bias, axis=1)
+    return scipy.special.softmax(_convolve(_pad(features), kernel).mean(axis=(1, 2)) + bias, axis=1)
 
 
 def feature_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -8,10 +8,7 @@ from operator import attrgetter
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+import scipy
 
 import checks
 import embedding
@@ -60,6 +57,9 @@ def _predict_disjoint(
     NotApplicableError
         With fewer than two units, or if all targets are the same.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, like all of scikit-learn
+    from sklearn.model_selection import GroupKFold
+
     n_units = len(np.unique(test_units))
     if n_units < 2:
         raise checks.NotApplicableError("all people share one image, so there are no other people to test on")
@@ -167,8 +167,10 @@ def _shared_units(labels: np.ndarray, identities: np.ndarray) -> pd.Series:
     """Number of each person's unit, by person: people who share an image are in one unit."""
     people, person = np.unique(identities, return_inverse=True)
     size = len(people) + int(labels.max()) + 1
-    graph = csr_array((np.ones(len(labels)), (person, len(people) + labels)), shape=(size, size))
-    return pd.Series(connected_components(graph, directed=False)[1][: len(people)], index=people)
+    graph = scipy.sparse.csr_array((np.ones(len(labels)), (person, len(people) + labels)), shape=(size, size))
+    return pd.Series(
+        scipy.sparse.csgraph.connected_components(graph, directed=False)[1][: len(people)], index=people
+    )
 
 
 #: Name -> measure of a release.
