@@ -82,7 +82,7 @@ lab: $(STAMP)
 	@umask 077 && .venv/bin/jupyter lab NumericalExperiments.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(STAMP)
-	@$(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"
+	@exec $(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"
 
 # Run the committed notebooks in place, as they are shown in the repository.
 notebooks: $(STAMP)

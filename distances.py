@@ -18,11 +18,6 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(squares, 0.0, out=squares)
 
 
-def squared_diameter(points: np.ndarray) -> float:
-    """Largest squared distance between two of the points (n, d)."""
-    return float(squared_distances(points, points).max())
-
-
 def mean_of_groups(points: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     """Mean of the points (n, d) of each group, (groups, d), summed in float64 one column at a time."""
     counts = np.bincount(group, minlength=groups)

@@ -6,14 +6,16 @@ algorithms share one call::
     labels = PARTITIONERS["balanced"](X, 10, identities=None, random_state=0)
 
 Every member of a cluster later gets the same surrogate face, so the spread of a cluster is the cost of
-anonymity: the default, "balanced", minimises the within-cluster sum of squares (SSE) heuristically.
+anonymity: the default, "balanced", minimises the within-cluster sum of squares (SSE) heuristically, and
+`lower_bound` says how small it can be at best.
 The other algorithms are those of the AnonFACES paper [1]_ and of the microaggregation literature. Forms
 that do not keep the sizes are in ``VARIABLE_SIZE``.
 
 The algorithms below are written for people; ``@on_people`` gives each the shared call: it checks descriptors,
 reduces rows to one point per person, and expands the labels to rows.
 
-Files: `people` (the shared call), `balancing` (the default, "balanced"), `cluster_reports` (tables about a partition).
+Files: `people` (the shared call), `balancing` (the default, "balanced", and the bound), `cluster_reports` (tables
+about a partition).
 Their public functions are importable from here.
 
 References
@@ -30,15 +32,17 @@ import numpy as np
 import scipy
 
 from balancing import balanced_partition
+from balancing.bounds import lower_bound
 from checks import ParameterError, check_known, check_number
 from cluster_reports import anonymity_report, cluster_stats, within_cluster_sse
-from distances import mean_of_groups, squared_diameter, squared_distances, squared_lengths
+from distances import mean_of_groups, squared_distances, squared_lengths
 from people import People, Seed, cluster_sizes, on_people
 
 __all__ = [
     "PARTITIONERS", "VARIABLE_SIZE", "anonymity_report", "assignment_partition", "balanced_partition",
     "cluster_sizes", "cluster_stats", "hierarchical_partition", "kmeans_partition", "kmember_partition",
-    "knn_partition", "mdav_partition", "oka_partition", "random_partition", "vmdav_partition", "within_cluster_sse",
+    "knn_partition", "lower_bound", "mdav_partition", "oka_partition", "random_partition", "vmdav_partition",
+    "within_cluster_sse",
 ]  # fmt: skip
 
 _PAIRS = 800_000_000  # distances that an algorithm may hold at once: 6.4 GB as float64
@@ -424,7 +428,7 @@ def _spread_residue(points, labels, left):
     if not len(left):
         return
     clusters = [points[labels == label] for label in range(labels.max() + 1)]
-    diameters = np.array([squared_diameter(members) for members in clusters])
+    diameters = np.array([squared_distances(members, members).max() for members in clusters])
     free = np.ones(len(clusters), dtype=bool)
     for person in left:
         growth = np.full(len(clusters), np.inf)

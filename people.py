@@ -89,16 +89,12 @@ def _gather(X: ArrayLike, cluster_size: int, identities: Sequence | None, normal
     points = check_descriptors(X)
     row_person = number_people(identities, len(points))
     people = int(row_person.max()) + 1
-    check_number("cluster_size", cluster_size, int, at_least=2)
-    if cluster_size > people:
-        raise ParameterError(
-            f"cluster_size must be at most the number of people, {people}, got {cluster_size}"
-        )
+    sizes = cluster_sizes(people, cluster_size)
     points = _unit_rows(points) if normalise else points
     if people < len(points):
         points = mean_of_groups(points, row_person, people)
         points = _unit_rows(points) if normalise else points
-    return People(points, int(cluster_size), cluster_sizes(people, int(cluster_size)), row_person)
+    return People(points, int(cluster_size), sizes, row_person)
 
 
 def check_descriptors(X: ArrayLike) -> np.ndarray:
@@ -150,8 +146,14 @@ def number_values(name: str, values: Sequence, rows: int) -> np.ndarray:
 def cluster_sizes(people: int, cluster_size: int) -> np.ndarray:
     """Sizes of a fixed-size partition: ``people // cluster_size`` integers that differ by at most one.
 
-    Returns an int64 array, the larger sizes first; its sum is `people`.
+    Returns an int64 array, the larger sizes first; its sum is `people`. Raises ValueError or TypeError if
+    `cluster_size` is not an integer of 2 to `people`.
     """
+    check_number("cluster_size", cluster_size, int, at_least=2)
+    if cluster_size > people:
+        raise ParameterError(
+            f"cluster_size must be at most the number of people, {people}, got {cluster_size}"
+        )
     clusters = people // cluster_size
     sizes = np.full(clusters, people // clusters, dtype=np.int64)
     sizes[: people % clusters] += 1

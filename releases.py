@@ -113,7 +113,12 @@ def _code_key() -> str:
     return utils.source_key("measures", without=["anonymizer"])[:16]
 
 
-def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Job]:
+def sweep_jobs(
+    faces: Faces,
+    combinations: Sequence[dict],
+    recogniser: str = "dlib",
+    threshold: float = attacks.PAPER_THRESHOLD,
+) -> list[Job]:
     """Make a job for each row of `evaluation.sweep`, then one for the reconstructions of each anonymizer in it.
 
     Parameters
@@ -121,11 +126,12 @@ def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Jo
     faces : Faces
     combinations : sequence of dict
         ``embedding partitioner anonymizer k seed``.
-    how : dict
-        ``recogniser`` and ``threshold``.
+    recogniser, threshold
+        See `evaluation.sweep`.
     """
+    how = {"recogniser": recogniser, "threshold": float(threshold)}
     # Describe the photos before the workers start: they read the cache.
-    clear = clear_photos(faces, how["recogniser"])
+    clear = clear_photos(faces, recogniser)
     clustered_by = sorted({c["embedding"] for c in combinations} - {NOT_APPLICABLE})
     descriptors = {name: embedding.embed(faces, name) for name in clustered_by}
     models = {name: _model_key(name, faces) for name in dict.fromkeys(c["anonymizer"] for c in combinations)}
@@ -138,9 +144,9 @@ def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Jo
         cost = _SECONDS_PER_ROW + _seconds_per_image(c["anonymizer"]) * len(faces) / c["k"]
         jobs.append(Job(store, key, _measure_combination, (faces, c, clusters, how), cost))
     for name, model in models.items():
-        key = utils.content_key("reconstructions", model, clear.descriptors, how["recogniser"])
+        key = utils.content_key("reconstructions", model, clear.descriptors, recogniser)
         cost = len(faces) * (_SECONDS_PER_FIT if name == "cnn" else _SECONDS_PER_IMAGE)
-        jobs.append(Job(store, key, _measure_reconstructions, (faces, name, how["recogniser"]), cost))
+        jobs.append(Job(store, key, _measure_reconstructions, (faces, name, recogniser), cost))
     return jobs
 
 

@@ -93,7 +93,8 @@ def import_quietly(*names: str) -> None:
     """Import modules that report on their build, for example TensorFlow, without their output on standard error.
 
     They bypass Python's streams, so the file descriptor itself is redirected. If an import fails, the output is shown
-    and the error is raised. TensorFlow's later notes on its optimisations are also suppressed. Keras runs on TensorFlow
+    and the error is raised. TensorFlow's later notes on its optimisations are also suppressed; it uses oneDNN on every
+    CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set. Keras runs on TensorFlow
     with its own defaults, whatever the user's ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
 
     Raises
@@ -102,6 +103,7 @@ def import_quietly(*names: str) -> None:
         If an import fails, or Keras already runs on another backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:

@@ -14,18 +14,22 @@ from time import perf_counter
 
 import numpy as np
 
+import utils
 from balancing import kernels, swaps
 from distances import nearest_columns, squared_distances, squared_lengths
 
 _WIDEST = 1024  # the most axes to rotate; more columns are rotated only for few people
 _SAMPLE = 2048  # rows that determine the direction of a bisection
 _GROUP, _GROUPS_TRIED, _REACH = 64, 40, 128  # near clusters: the nearest 128 in the nearest 40 groups of 64
-_ANNEALED = 4  # candidate clusters per person in annealing
+_SEARCHED, _ANNEALED = 8, 4  # candidate clusters per person in local search and in annealing
 
 # Temperatures in units of the median cluster's mean squared distance to its mean.
 _HOT, _WARM, _COLD = 0.12, 0.06, 0.015
 _LONGEST, _AGAIN = 20_000, 5_000  # moves per person: at most, in the first annealing; in each further one
 _STAGE, _STAGES = 33, 60  # at least this many moves per person in a stage; at most this many stages
+
+_AT_ONCE = 1_000_000  # moves between two updates of the bar; Ctrl-C also waits for them
+_SHOWN_AFTER = 3.0  # seconds before a bar appears
 
 _GUMBEL = np.random.default_rng(20250).gumbel(size=kernels.NOISE).astype(np.float32)
 
@@ -82,10 +86,11 @@ def solve(
     seconds: float | None = None,
     pieces: int = 1,
     n_jobs: int | None = None,
+    hidden: bool | None = None,
 ) -> np.ndarray:
     """Labels (n,) of a balanced partition of `principal_rows`, which may be reordered in place to save memory.
 
-    See `balancing.balanced_partition`.
+    See `balancing.balanced_partition`; `hidden` is True for no bar.
     """
     if pieces > 1:
         return _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs)
@@ -97,15 +102,15 @@ def solve(
     order = np.arange(len(rows))
     kernels.bisect_rows(rows, order, _starts(sizes), _SAMPLE, np.uint64(seed))
     labels = np.empty(len(rows), dtype=np.int64)
-    labels[order] = _optimise(_lay_out(rows, sizes), moves, seed, seconds)
+    total = moves if seconds is None else None
+    with utils.progress(None, "partitioning (moves)", total, hidden, _SHOWN_AFTER) as bar:
+        labels[order] = _optimise(_lay_out(rows, sizes), moves, seed, seconds, bar)
     return labels
 
 
 def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
     """Bisect into pieces, solve these in parallel, then let people swap across the borders."""
     from joblib import delayed
-
-    import utils
 
     # Bisect, and order the rows by piece.
     generator = np.random.default_rng(seed)
@@ -121,6 +126,7 @@ def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
         for (a, b), (first, last), piece_seed in parts
     )
     solved = utils.run_parallel(tasks, n_jobs)
+    solved = utils.progress(solved, "partitioning (pieces)", total=len(seeds), delay=_SHOWN_AFTER)
     labels = np.concatenate([part + first for part, first in zip(solved, cuts[:-1], strict=True)])
     # Swap across the borders.
     if kernels.numba is not None:
@@ -134,7 +140,8 @@ def _solve_pieces(rows, sizes, moves, seed, pieces, n_jobs):
 
 
 def _solve_piece(rows, sizes, moves, seed):
-    return solve(np.array(rows), sizes, moves, seed)  # a copy, as rows from another process may be read-only
+    # A copy, as rows from another process may be read-only.
+    return solve(np.array(rows), sizes, moves, seed, hidden=True)
 
 
 def _starts(sizes):
@@ -236,8 +243,21 @@ def _find_candidates(layout, near, count):
 
 
 def _improve(layout, near, passes):
-    """Run a local search; return the number of swaps."""
-    made = kernels.local_search(layout.arrays, _find_candidates(layout, near, swaps.CANDIDATES), passes)
+    """Search locally until a pass finds no swap; return the number of swaps.
+
+    Few large clusters trade members; otherwise each person swaps with the best of all near people.
+    """
+    if layout.capacity > kernels.COMPARED:
+        search, targets = kernels.trade, near
+    else:
+        search, targets = kernels.swap, _find_candidates(layout, near, _SEARCHED)
+    changed = np.zeros(len(layout.counts), dtype=np.int64)
+    made = 0
+    for turn in range(passes):
+        found = search(layout.arrays, targets, changed, turn)
+        made += found
+        if not found:
+            break
     layout.sum_clusters()
     return made
 
@@ -250,7 +270,7 @@ def _settle(layout):
             break
 
 
-def _optimise(layout, moves, seed, seconds=None):
+def _optimise(layout, moves, seed, seconds, bar):
     """Search, anneal, search; labels in the order in which the layout was filled.
 
     The first annealing takes at most 20,000 moves per person. The remaining moves go into further ones of
@@ -260,14 +280,15 @@ def _optimise(layout, moves, seed, seconds=None):
     _improve(layout, near, passes=1)
     spread = float(np.median(layout.spreads())) or float(layout.spreads().mean())
     first = min(moves, _LONGEST * layout.n_people)
-    _anneal(layout, near, spread * _HOT, spread * _COLD, first, seed, seconds)
+    _anneal(layout, near, spread * _HOT, spread * _COLD, first, seed, seconds, bar)
     _settle(layout)
     best, least = layout, layout.cost()
     again = 0 if seconds is not None else (moves - first) // (_AGAIN * layout.n_people)
     for turn in range(again):
         layout = deepcopy(best)
         near = _find_near(layout)
-        _anneal(layout, near, spread * _WARM, spread * _COLD, _AGAIN * layout.n_people, seed + turn + 1)
+        further = _AGAIN * layout.n_people
+        _anneal(layout, near, spread * _WARM, spread * _COLD, further, seed + turn + 1, None, bar)
         _settle(layout)
         cost = layout.cost()
         if cost < least:
@@ -275,7 +296,7 @@ def _optimise(layout, moves, seed, seconds=None):
     return best.labels()
 
 
-def _anneal(layout, near, hot, cold, moves, seed, seconds=None):
+def _anneal(layout, near, hot, cold, moves, seed, seconds, bar):
     """Anneal in stages, with new candidates at each; changes the layout."""
     if not hot > 0 or not (moves or seconds):
         return
@@ -285,9 +306,12 @@ def _anneal(layout, near, hot, cold, moves, seed, seconds=None):
         if stage:
             near = _find_near(layout)
         candidates = _find_candidates(layout, near, _ANNEALED)
-        place, state = kernels.anneal(
-            layout.arrays, candidates, noise, place, count, begin, end, np.uint64(state)
-        )
+        parts = -(-count // _AT_ONCE)
+        for warm, cool in pairwise(np.geomspace(begin, end, parts + 1)):
+            place, state = kernels.anneal(
+                layout.arrays, candidates, noise, place, count // parts, warm, cool, np.uint64(state)
+            )
+            bar.update(count // parts)
         layout.sum_clusters()
 
 

@@ -21,6 +21,10 @@ except ImportError:  # `annealing` then uses numpy instead, which is slower
 #: Entries of the table of Gumbel noise, a power of two.
 NOISE = 8192
 
+#: Members of a cluster with which a move compares a person. Of a larger cluster it compares these many, chosen anew
+#: each time, so that the time per person does not grow with the cluster size.
+COMPARED = 100
+
 # Sums of products may be reordered, so that the processor adds several at a time. Results differ from
 # the sequential sum by rounding only; NaN and infinity keep their meaning.
 _SUMS = {"reassoc", "contract", "nsz"}
@@ -295,8 +299,10 @@ def _exchange(layout, place, other_place):
 
 
 @_compiled
-def _best_partner(layout, place, other, temperature, noise, at, limit, vector):
+def _best_partner(layout, place, other, temperature, noise, at, limit, vector, first):
     """Place in cluster `other` whose swap with `place` changes the SSE least, and that change.
+
+    Of a cluster with more than `COMPARED` members, that many are compared, starting with number `first`.
 
     With a temperature, Gumbel noise is subtracted from each change, so that the smallest sum is a draw from the
     Boltzmann distribution over the cluster's members (the Gumbel-max trick). Returns -1 and `limit` if
@@ -312,55 +318,89 @@ def _best_partner(layout, place, other, temperature, noise, at, limit, vector):
         rows, place, sums, own, other, own_inverse, other_inverse, vector
     )
     best = -1
-    start = other * capacity
-    for position in range(counts[other]):
-        change = constant + _project(rows, start + position, vector) - scale * squares[start + position]
+    start, end = other * capacity, other * capacity + counts[other]
+    compared = min(counts[other], COMPARED)
+    member = start + first if compared < counts[other] else start
+    for position in range(compared):
+        change = constant + _project(rows, member, vector) - scale * squares[member]
         change -= temperature * noise[at + position]
         if change < limit:
-            limit, best = change, start + position
+            limit, best = change, member
+        member = member + 1 if member + 1 < end else start
     # Or move to the unused place, from a larger cluster to a smaller one.
     if counts[other] < capacity and counts[own] == capacity:
         gain = np.float32(counts[other]) / np.float32(counts[other] + 1)
         loss = np.float32(counts[own]) / np.float32(counts[own] - 1)
         change = gain * _squared_to_mean(rows, place, sums, other, other_inverse)
         change -= loss * _squared_to_mean(rows, place, sums, own, own_inverse)
-        change -= temperature * noise[at + counts[other]]
+        change -= temperature * noise[at + compared]
         if change < limit:
-            limit, best = change, start + counts[other]
+            limit, best = change, end
     return best, limit
 
 
 @_compiled
-def local_search(layout, candidates, passes):
-    """Make each person's best swap with a candidate cluster until none lowers the SSE; return the number of swaps."""
-    rows, _, people, _, counts, capacity = layout
+def swap(layout, candidates, changed, turn):
+    """Make each person's best swap with a candidate cluster, if it lowers the SSE; return the number of swaps.
+
+    Passes are counted by `turn`; `changed` (clusters,) is the last one in which a cluster changed, 0 at first.
+    """
+    rows, _, people, _, _, capacity = layout
     still, noise = np.float32(0), np.zeros(capacity + 1, dtype=np.float32)  # no temperature
     vector = np.empty(rows.shape[1], dtype=np.float32)
-    changed = np.zeros(len(counts), dtype=np.int64)  # the last pass in which a cluster changed
-    total = 0
-    for turn in range(passes):
-        swaps = 0
-        for place in range(len(rows)):
-            person = people[place]
-            if person < 0:
+    swaps = 0
+    for place in range(len(rows)):
+        person = people[place]
+        if person < 0:
+            continue
+        own = place // capacity
+        limit, best = np.float32(-1e-6), -1  # of a mean squared distance of 1
+        for position in range(candidates.shape[1]):
+            other = candidates[person, position]
+            if other == own or (changed[own] < turn - 1 and changed[other] < turn - 1):
                 continue
-            own = place // capacity
-            limit, best = np.float32(-1e-6), -1  # of a mean squared distance of 1
-            for position in range(candidates.shape[1]):
-                other = candidates[person, position]
-                if other == own or (changed[own] < turn - 1 and changed[other] < turn - 1):
-                    continue
-                partner, value = _best_partner(layout, place, other, still, noise, 0, limit, vector)
-                if partner >= 0:
-                    limit, best = value, partner
-            if best >= 0:
-                _exchange(layout, place, best)
-                changed[own] = changed[best // capacity] = turn
+            partner, value = _best_partner(layout, place, other, still, noise, 0, limit, vector, 0)
+            if partner >= 0:
+                limit, best = value, partner
+        if best >= 0:
+            _exchange(layout, place, best)
+            changed[own] = changed[best // capacity] = turn
+            swaps += 1
+    return swaps
+
+
+@_compiled
+def trade(layout, near, changed, turn):
+    """Let near clusters trade members, two clusters at a time, if that lowers the SSE; return the number of swaps.
+
+    If two clusters with means a and b exchange equally many members, whose sums are A and B, the SSE changes by at most
+    2 (A - B).(a - b). So those with the smallest projections on a - b leave the first cluster for those of the
+    second with the largest, as long as the latter are larger. Unlike `swap`, this considers every member
+    of a large cluster, in a time per person that does not grow with its size. For `changed` and `turn` see `swap`.
+    """
+    rows, _, _, sums, counts, capacity = layout
+    projections = np.empty((2, capacity), dtype=np.float32)
+    swaps = 0
+    for own in range(len(counts)):
+        for other in near[own]:
+            if other <= own or (changed[own] < turn - 1 and changed[other] < turn - 1):
+                continue
+            # Project the members on the difference of the means. (2, capacity)
+            direction = sums[own] / np.float32(counts[own]) - sums[other] / np.float32(counts[other])
+            for position in range(counts[own]):
+                projections[0, position] = _project(rows, own * capacity + position, direction)
+            for position in range(counts[other]):
+                projections[1, position] = _project(rows, other * capacity + position, direction)
+            # Exchange the smallest of the first cluster for the largest of the second.
+            leaving = np.argsort(projections[0, : counts[own]])
+            coming = np.argsort(-projections[1, : counts[other]])
+            for a, b in zip(leaving, coming):  # noqa: B905 (compiled)
+                if projections[1, b] - projections[0, a] < np.float32(1e-6):
+                    break
+                _exchange(layout, own * capacity + a, other * capacity + b)
+                changed[own] = changed[other] = turn
                 swaps += 1
-        total += swaps
-        if swaps == 0:
-            break
-    return total
+    return swaps
 
 
 @_compiled
@@ -370,7 +410,7 @@ def anneal(layout, candidates, noise, place, moves, hot, cold, state):
     A move takes the next person and one of their candidate clusters, and draws one of its members to swap
     with, or nobody, from the Boltzmann distribution at the temperature.
     """
-    rows, _, people, _, _, capacity = layout
+    rows, _, people, _, counts, capacity = layout
     vector = np.empty(rows.shape[1], dtype=np.float32)
     temperature = np.float32(hot)
     fall = np.float32((cold / hot) ** (1024.0 / max(moves, 1024)))
@@ -390,7 +430,8 @@ def anneal(layout, candidates, noise, place, moves, hot, cold, state):
             continue
         at = int(state & np.uint64(NOISE - 1))
         stay = -temperature * noise[at]
-        partner, _ = _best_partner(layout, place, other, temperature, noise, at + 1, stay, vector)
+        first = np.int64(state >> np.uint64(13)) % counts[other]
+        partner, _ = _best_partner(layout, place, other, temperature, noise, at + 1, stay, vector, first)
         if partner >= 0:
             _exchange(layout, place, partner)
     return place, state

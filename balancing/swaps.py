@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from balancing.rules import Breaches, Rules
-from distances import mean_of_groups, nearest_columns, squared_diameter, squared_distances, squared_lengths
+from distances import mean_of_groups, nearest_columns, squared_distances, squared_lengths
 
-#: Candidate clusters per person in local search.
-CANDIDATES = 8
+_CANDIDATES = 8  # clusters per person in local search
 
 
 def bisect(points: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -138,7 +137,8 @@ class _Diameters:
         self.diameters = np.array([self._diameter(cluster) for cluster in range(len(grouping.counts))])
 
     def _diameter(self, cluster):
-        return np.sqrt(squared_diameter(self.rows[self.grouping.members(cluster)]))
+        members = self.rows[self.grouping.members(cluster)]
+        return np.sqrt(squared_distances(members, members).max())
 
     def changes(self, person, near, partners):
         own = self.grouping.labels[person]
@@ -148,7 +148,7 @@ class _Diameters:
         flat = self.rows[partners.reshape(-1)]
         reach = np.sqrt(squared_distances(flat, stay).max(axis=1, initial=0.0)).reshape(partners.shape)
         reach[partners < 0] = 0.0
-        own_after = np.maximum(reach, np.sqrt(squared_diameter(stay)) if len(stay) > 1 else 0.0)
+        own_after = np.maximum(reach, np.sqrt(squared_distances(stay, stay).max()) if len(stay) > 1 else 0.0)
         # The other clusters with the person, and without each partner.
         other_after = np.stack([self._after_joining(person, cluster) for cluster in near])
         return own_after - self.diameters[own] + other_after - self.diameters[near][:, None]
@@ -225,10 +225,10 @@ def refine(
 
 def _search(rows, grouping, cost, breaches, generator, moves):
     """Swap people with near clusters while the objective falls; changes the grouping."""
-    for _ in range(int(np.clip(moves // (CANDIDATES * len(rows)), 4, 20))):
+    for _ in range(int(np.clip(moves // (_CANDIDATES * len(rows)), 4, 20))):
         means = mean_of_groups(rows, grouping.labels, len(grouping.counts))
         blocks = (rows[start : start + 1024] for start in range(0, len(rows), 1024))
-        near = [nearest_columns(squared_distances(block, means), CANDIDATES + 1) for block in blocks]
+        near = [nearest_columns(squared_distances(block, means), _CANDIDATES + 1) for block in blocks]
         near = np.concatenate(near)
         people = generator.permutation(len(rows))
         if not sum(_swap_best(person, near[person], grouping, cost, breaches) for person in people):

@@ -1,4 +1,4 @@
-"""Compare fixed-size partitions: SSE/SST, CPU seconds, wall seconds, peak memory, sizes.
+"""Compare fixed-size partitions: SSE/SST, gap, CPU seconds, wall seconds, peak memory, sizes.
 
     python benchmarks/partitioning.py                        # everything; an hour, as the peers are slow
     python benchmarks/partitioning.py --data celeba-20 10177 --methods "balanced fast" mdav
@@ -7,7 +7,9 @@ Each run is a separate process with one thread, so that its peak memory (includi
 and data) is measured alone; compiled code comes from the cache, which a first small run fills. SSE is summed
 over the labels in float64, and SST is the sum of squares about the overall mean. Data: the reference
 descriptors if they are available (`celeba-k`), and Gaussian samples of n people with the spectrum of
-spectrum.csv (`n`, k = 10). If a package is not installed, its row says so.
+spectrum.csv: `n` (k = 10), `n/10` and `n/2` (10 and 2 clusters). `23000x50` has 50 columns and 10 clusters. If a
+package is not installed, its row says so. The gap is the share by which the SSE could fall at most, 1 - bound / SSE;
+it is computed if the method "bound" is among the methods.
 """
 
 import argparse
@@ -32,18 +34,24 @@ def load_celeba(k):
     return utils.load_encodings(REFERENCE)[1], k
 
 
-def generate(people, k=10):
-    """Gaussian descriptors (people, 128) float32, zero mean, of the committed spectrum."""
+def generate(people, k=10, columns=128):
+    """Gaussian descriptors (people, columns) float32, zero mean, of the committed spectrum."""
     spectrum = np.loadtxt(ROOT / "benchmarks" / "spectrum.csv", dtype=np.float32)
     X = np.random.default_rng(0).standard_normal((people, len(spectrum)), dtype=np.float32)
     X *= np.sqrt(spectrum)
-    return X, k
+    return X[:, :columns], k
 
 
 DATA = {
     "celeba-20": lambda: load_celeba(20),
     "celeba-5": lambda: load_celeba(5),
     **{str(people): lambda people=people: generate(people) for people in (1_000, 10_177, 70_000, 202_599)},
+    **{
+        f"{people}/{share}": lambda people=people, share=share: generate(people, people // share)
+        for people in (1_000, 10_177, 23_000)
+        for share in (10, 2)
+    },
+    "23000x50": lambda: generate(23_000, 2_300, 50),
 }
 
 
@@ -77,7 +85,14 @@ def unconstrained(X, k, seed):
     return KMeans(len(X) // k, n_init=1, random_state=seed).fit_predict(X)
 
 
+def lower_bound(X, k, seed):
+    import partitioning
+
+    return partitioning.lower_bound(X, k)
+
+
 METHODS = {
+    "bound": lower_bound,
     "balanced fast": suite("balanced", effort="fast"),
     "balanced default": suite("balanced"),
     "balanced best": suite("balanced", effort="best"),
@@ -95,25 +110,28 @@ METHODS = {
 
 def measure(data, method, seed):
     """Run one method on one data set in this process; return a dict of measurements."""
-    X, k = DATA[data]()
-    METHODS[method](np.random.default_rng(0).standard_normal((60, 40), dtype=np.float32), 5, seed)
-    wall, processor = time.perf_counter(), time.process_time()
-    labels = METHODS[method](X, k, seed)
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
     import partitioning
 
-    sse = partitioning.within_cluster_sse(X, labels)
+    X, k = DATA[data]()
     total = partitioning.within_cluster_sse(X, np.zeros(len(X)))
-    sizes = np.unique(labels, return_counts=True)[1]
+    METHODS[method](np.random.default_rng(0).standard_normal((60, 40), dtype=np.float32), 5, seed)
+    wall, processor = time.perf_counter(), time.process_time()
+    result = METHODS[method](X, k, seed)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if method == "bound":
+        sse, sizes = result, "-"
+    else:
+        sse = partitioning.within_cluster_sse(X, result)
+        sizes = np.unique(result, return_counts=True)[1]
+        sizes = f"{sizes.min()}-{sizes.max()} ({len(sizes)})"
     return {
         "sse": sse,
         "share": sse / total,
         "cpu": processor,
         "wall": wall,
         "peak": peak,
-        "sizes": f"{sizes.min()}-{sizes.max()} ({len(sizes)})",
+        "sizes": sizes,
     }
 
 
@@ -147,19 +165,23 @@ def main():
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure, arguments.seed)))
         return
-    print("| data | method | SSE | SSE/SST | CPU s | wall s | peak MB | sizes (clusters) |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    print("| data | method | SSE | SSE/SST | gap % | CPU s | wall s | peak MB | sizes (clusters) |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
     for data in arguments.data:
         if data.startswith("celeba") and not REFERENCE.exists():
-            print(f"| {data} | all | reference descriptors are not available | | | | | |")
+            print(f"| {data} | all | reference descriptors are not available | | | | | | |")
             continue
+        bound = np.nan
         for method in arguments.methods:
             row = measure_apart(data, method, arguments.seed, arguments.timeout)
             if isinstance(row, str):
-                print(f"| {data} | {method} | {row} | | | | | |", flush=True)
+                print(f"| {data} | {method} | {row} | | | | | | |", flush=True)
                 continue
+            if method == "bound":
+                bound = row["sse"]
+            gap = 100 * (1 - bound / row["sse"])
             print(
-                f"| {data} | {method} | {row['sse']:.2f} | {row['share']:.4f} | {row['cpu']:.2f} "
+                f"| {data} | {method} | {row['sse']:.2f} | {row['share']:.4f} | {gap:.1f} | {row['cpu']:.2f} "
                 f"| {row['wall']:.2f} | {row['peak']:.0f} | {row['sizes']} |",
                 flush=True,
             )

@@ -1,7 +1,13 @@
-"""Speed and memory of StyleGAN networks, beside a plain Keras pass and a PyTorch port.
+"""Speed and memory of StyleGAN networks, beside a plain Keras pass, a PyTorch port and the official code.
 
     python benchmarks/stylegan.py                        # random networks with the official widths, 256 and 1024 pixels
     python benchmarks/stylegan.py --python PATH          # an interpreter with PyTorch, if this one has none
+    python benchmarks/stylegan.py --official PATH --source CLONE    # ours and the official code in turn
+    python benchmarks/stylegan.py ... --isa avx2         # without AVX-512
+
+The official code needs a clone of github.com/NVlabs/stylegan and Python 3.7 with
+
+    pip install intel-tensorflow==1.15.2 numpy==1.18.5 protobuf==3.20.3 requests pillow
 
 The networks are written as official pickles of three networks, and read from there. Each contender runs in a process of
 its own, draws one image to warm up, then --times more, one after the other; CPU seconds are user and system time of
@@ -236,7 +242,7 @@ def torch_port(path, times):
 
     arrays = np.load(path.with_name("torch.npz"))
     p = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    resolution = p["noise0"].shape[3] << (sum(name.startswith("noise") for name in p) // 2 - 1)
+    resolution = resolution_of(p)
 
     def scaled(name, gain):
         return p[name] * (gain / np.sqrt(np.prod(p[name].shape[:-1])))
@@ -295,6 +301,34 @@ def torch_port(path, times):
     return found
 
 
+def resolution_of(arrays):
+    """Side of the images of a network with these variables."""
+    return arrays["noise0"].shape[3] << (sum(name.startswith("noise") for name in arrays) // 2 - 1)
+
+
+def official(path, times):
+    """Draw by the official code, whose clone is in PYTHONPATH; its convolutions need a TensorFlow 1 built with MKL."""
+    sys.path.remove(str(ROOT))  # the official code also has a package `training`
+    import dnnlib.tflib as tflib
+
+    tflib.init_tf({"allow_soft_placement": True})
+    stored = np.load(path.with_name("torch.npz"))
+    arrays = {name: stored[name] for name in stored.files}
+    w, picture = arrays.pop("w"), arrays.pop("picture")
+    name = "training.networks_stylegan.G_synthesis"
+    sizes = {"resolution": resolution_of(arrays), "dlatent_size": W, "num_channels": 3}
+    network = tflib.Network("Gs_synthesis", func_name=name, **sizes)
+    tflib.set_vars({network.vars[name]: array for name, array in arrays.items()})
+
+    def drawing():
+        return network.run(w, randomize_noise=False)
+
+    found = drawing().transpose(0, 2, 3, 1)
+    cpu, wall = measure(drawing, times)
+    difference = float(np.abs(picture - found).max() / np.abs(picture).max())
+    return {"cpu": cpu, "wall": wall, "megabytes": peak_megabytes(), "difference": difference}
+
+
 def prepare(path, times):
     """Write the network as a file of ours, and for `torch_port` its variables, a code and the image of it."""
     import stylegan
@@ -307,13 +341,25 @@ def prepare(path, times):
     return {}
 
 
-CONTENDERS = {f.__name__: f for f in (ours, batch, plain, plain_scaled, prepare, torch_port)}
+CONTENDERS = {f.__name__: f for f in (ours, batch, plain, plain_scaled, prepare, torch_port, official)}
+
+# The variables that limit oneDNN, MKL and PyTorch to AVX2. The MKL-DNN 0.x in TensorFlow 1.15 has no such switch.
+LIMITS = {
+    "all": {},
+    "avx2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "DNNL_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+    },
+}
 
 
-def in_child(name, path, times, python=sys.executable):
+def in_child(name, path, times, python=sys.executable, environment=None):
     """Run a contender in a process of its own; returns None if it fails."""
     command = [python, __file__, "--child", name, str(path), "--times", str(times)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         return None
@@ -327,39 +373,79 @@ def show(label, found):
     print(f"{label:34} {values} {found['megabytes']:9.0f}  {more}", flush=True)
 
 
+def compare_with_official(path, options):
+    """Draw by ours and by the official code in turn, and print the ratio of their medians."""
+    limit = LIMITS[options.isa]
+    environment = {
+        **limit,
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+        "PYTHONPATH": options.source,
+        "TF2_BEHAVIOR": "0",  # TensorFlow 2 sets it in this process
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    rows = {
+        "ours": ("ours", path.with_name("converted.npz"), options.times, sys.executable, limit),
+        "official": ("official", path, options.times, options.official, environment),
+    }
+    runs = {name: [] for name in rows}
+    for _ in range(options.rounds):
+        for name, contender in rows.items():
+            runs[name].append(in_child(*contender))
+            if runs[name][-1] is None:
+                return
+            show(f"{path.stem}, {name}", runs[name][-1])
+    for key in ("cpu", "wall"):
+        own, other = (statistics.median(run[key] for run in runs[name]) for name in rows)
+        print(f"{path.stem}, ours / official, {key}: {own / other:.2f}", flush=True)
+
+
+def compare_all(path, options):
+    """Print a row for each contender but the official code."""
+    limit = LIMITS[options.isa]
+    rows = {
+        "official pickle": ("ours", path),
+        "converted": ("ours", path.with_name("converted.npz")),
+        "converted, batch of 4": ("batch", path.with_name("converted.npz")),
+        "plain Keras": ("plain", path),
+        "plain Keras, scaled before": ("plain_scaled", path),
+    }
+    for label, (name, file) in rows.items():
+        found = in_child(name, file, options.times, environment=limit)
+        if found:
+            show(f"{path.stem}, {label}", found)
+    found = in_child("torch_port", path, options.times, options.python, limit)
+    for threads, values in (found or {}).items():
+        show(f"{path.stem}, PyTorch, {threads}", values)
+
+
 def main():
-    options = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--resolutions", type=int, nargs="+", default=[256, 1024])
-    options.add_argument("--times", type=int, default=7, help="images to draw; the median counts")
-    options.add_argument("--python", default=sys.executable, help="an interpreter with PyTorch")
-    options.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = options.parse_args()
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--times", type=int, default=7, help="images to draw; the median counts")
+    parser.add_argument("--python", default=sys.executable, help="an interpreter with PyTorch")
+    parser.add_argument(
+        "--official", help="an interpreter with TensorFlow 1.15: compare with the official code"
+    )
+    parser.add_argument("--source", help="a clone of the official code")
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each, with --official")
+    parser.add_argument("--isa", choices=LIMITS, default="all", help="instruction sets that may be used")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
     if options.child:
         name, path = options.child
         print(json.dumps(CONTENDERS[name](Path(path), options.times)))
         return
+    if (options.official is None) != (options.source is None):
+        parser.error("--official and --source go together")
     print(f"{'':34} {'CPU s':>9} {'wall s':>9} {'peak MB':>9}")
     for resolution in options.resolutions:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{resolution}.pkl"
             write_official(path, resolution)
             in_child("prepare", path, 1)
-            rows = {
-                "official pickle": ("ours", path),
-                "converted": ("ours", path.with_name("converted.npz")),
-                "converted, batch of 4": ("batch", path.with_name("converted.npz")),
-                "plain Keras": ("plain", path),
-                "plain Keras, scaled before": ("plain_scaled", path),
-            }
-            for label, (name, file) in rows.items():
-                found = in_child(name, file, options.times)
-                if found:
-                    show(f"{resolution}, {label}", found)
-            found = in_child("torch_port", path, options.times, options.python)
-            for threads, values in (found or {}).items():
-                show(f"{resolution}, PyTorch, {threads}", values)
+            (compare_with_official if options.official else compare_all)(path, options)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from joblib.externals.loky import get_reusable_executor
 
 import commands
 import datasets
 import detection
 from explorer.exploration import Exploration
 
-_PAGE = Path(__file__).resolve().parents[1] / "app.ipynb"
+_FOLDER = Path(__file__).resolve().parent
+_PAGE = _FOLDER.with_name("app.ipynb")
+
+# The browser refuses to load from, or send to, any other server than this one.
+_POLICY = (
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'self'; frame-ancestors 'self'"
+)
 
 #: Environment variables that pass the location of the photos, and what tells people apart, to the page's notebook.
 _SOURCE_VARIABLE, _PEOPLE_VARIABLE = "ANONFACES_DATA", "ANONFACES_PEOPLE"
@@ -42,20 +48,27 @@ def _serve(options: argparse.Namespace) -> None:
     detection.report_photos(faces)
     # Describe the photos here, with a progress bar; the page takes them from the cache.
     _ = Exploration(faces).gallery
-    command = [sys.executable, "-m", "voila", str(_PAGE), f"--port={options.port}"]
+    command = [
+        sys.executable, "-m", "voila", str(_PAGE), f"--port={options.port}", "--template=explorer",
+        f"--Voila.tornado_settings={ {'headers': {'Content-Security-Policy': _POLICY}} }",
+    ]  # fmt: skip
     if options.no_browser:
         command.append("--no-browser")
-    with contextlib.suppress(KeyboardInterrupt):
-        environment = _environment(source, options.people)
-        code = subprocess.run(command, cwd=_PAGE.parent, env=environment).returncode
-        if code != 0:
-            raise OSError(f"the server stopped with exit code {code}; see its messages above")
+    # The server takes the place of this process, so that all signals reach it; it ends its kernels when it ends.
+    get_reusable_executor().shutdown()
+    sys.stdout.flush()
+    os.chdir(_PAGE.parent)
+    os.execve(sys.executable, command, _environment(source, options.people))
 
 
 def _environment(source: str, people: str) -> dict[str, str]:
     """Return the environment variables of the page: those of this process without settings for other installations."""
     own = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    return own | {"JUPYTER_PREFER_ENV_PATH": "1", _SOURCE_VARIABLE: source, _PEOPLE_VARIABLE: people}
+    page = {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_PATH": str(_FOLDER),
+    }  # where Voilà finds the page's template
+    return own | page | {_SOURCE_VARIABLE: source, _PEOPLE_VARIABLE: people}
 
 
 if __name__ == "__main__":

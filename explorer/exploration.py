@@ -206,9 +206,9 @@ class Exploration:
         return [(name, cls) for name, cls in anonymizer.ANONYMIZERS.items() if cls.k_anonymous]
 
     def first_selection(self) -> Selection:
-        """Return the initial selection of the panel: k = 5 (or all people), dlib, balanced, AAM."""
+        """Return the initial selection of the panel: k = 5 (less if that gives two clusters), dlib, balanced, AAM."""
         name = "aam" if "aam" in self.anonymizers else self.anonymizers[0]
-        return Selection(k=min(5, self.faces.n_people), anonymizer=name)
+        return Selection(k=max(2, min(5, self.faces.n_people // 2)), anonymizer=name)
 
     def _check(self, selection: Selection) -> None:
         checks.check_number("k", selection.k, int, at_least=2, at_most=self.faces.n_people)

@@ -7,9 +7,12 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from urllib.parse import parse_qsl, urlencode
 
 import ipywidgets as widgets
+from traitlets import TraitError
 
 import embedding
 import partitioning
@@ -57,10 +60,12 @@ class Panel(widgets.VBox):
     Parameters
     ----------
     exploration : Exploration
+    settings, loaded_by : str, optional
+        See `explore`.
     """
 
-    def __init__(self, exploration: Exploration):
-        self.exploration = exploration
+    def __init__(self, exploration: Exploration, settings: str = "", loaded_by: str = ""):
+        self.exploration, self._loaded_by = exploration, loaded_by
         self.view: View | None = None  # simulated
         self.confirmed: View | None = None
         self._refilling = False
@@ -68,13 +73,18 @@ class Panel(widgets.VBox):
         self._ticket = 0  # number of the latest job; older jobs stop
         self._pending: dict[str, asyncio.TimerHandle] = {}
         self._make_controls(exploration.first_selection())
-        self.message, self.map, self.numbers, self.members = (widgets.HTML() for _ in range(4))
-        super().__init__([widgets.HTML(render("style")), self._top(), self.members])
+        refused = self._set_controls(dict(parse_qsl(settings)))
+        self.message, self.map, self.numbers, self.members, self.code = (widgets.HTML() for _ in range(5))
+        self._shown = widgets.Checkbox(layout={"display": "none"})  # ticked by a page once it is loaded
+        self._shown.add_class("anonfaces-shown")
+        style = widgets.HTML(render("style"))
+        super().__init__([style, self._top(refused), self.members, self.code, self._shown])
         self.add_class("anonfaces-explorer")
-        for control in self._controls:
+        for control in self._controls.values():
             control.observe(self._on_selection, "value")
         self.cluster.observe(self._on_cluster, "index")
         self.drawing.observe(self._on_drawing, "value")
+        self._shown.observe(self._on_shown, "value")
         self.refresh()
         self._later(_DRAW_DELAY, self.start_drawing)
 
@@ -108,21 +118,41 @@ class Panel(widgets.VBox):
             tooltip="In the background, once nothing has changed for a moment",
         )  # fmt: skip
         self.cluster = widgets.Dropdown(description="Cluster", style=style, tooltip="The cluster shown below")
-        self._controls = (self.k, self.shrinkage, self.embedding, self.partitioner, self.anonymizer)
-        names = ("k", "shrinkage", "embedding", "partitioner", "anonymizer", "cluster")
-        for name, control in zip(names, (*self._controls, self.cluster), strict=True):
+        self._controls = {
+            name: getattr(self, name) for name in ("k", "shrinkage", "embedding", "partitioner", "anonymizer")
+        }
+        for name, control in {**self._controls, "cluster": self.cluster}.items():
             control.layout.width = "300px"
             control.add_class(f"anonfaces-{name}")
 
-    def _top(self) -> widgets.HBox:
+    def _set_controls(self, settings: dict[str, str]) -> list[str]:
+        """Set controls to values given as text, and return those that do not fit these photos."""
+        refused = []
+        for name in self._controls.keys() & settings:
+            control = self._controls[name]
+            before = control.value
+            try:
+                value = type(before)(settings[name])
+                control.value = value
+                fits = control.value == value
+            except (ValueError, TraitError):
+                fits = False
+            if not fits:
+                control.value = before
+                refused.append(f"{name}={settings[name]}")
+        return sorted(refused)
+
+    def _top(self, refused: Sequence[str]) -> widgets.HBox:
         """Return the upper part of the panel: controls, map and numbers, side by side."""
         e = self.exploration
-        heading = widgets.HTML(render("heading", e.faces))
+        heading = widgets.HTML(render("heading", e.faces, refused))
         explanation = widgets.HTML(render("explanation", [label(name) for name in e.unfit_anonymizers]))
-        explanation.layout.width = self.message.layout.width = "300px"
+        explanation.layout.width = self.message.layout.width = heading.layout.width = "300px"
         self.map.layout.width = "470px"
-        self.numbers.layout = widgets.Layout(flex="1 1 430px", min_width="430px", max_width="640px")
-        left = widgets.VBox([heading, *self._controls, self.drawing, self.message, explanation])
+        self.numbers.layout = widgets.Layout(
+            flex="1 1 430px", min_width="min(430px, 100%)", max_width="640px"
+        )
+        left = widgets.VBox([heading, *self._controls.values(), self.drawing, self.message, explanation])
         return widgets.HBox(
             [left, widgets.VBox([self.cluster, self.map]), self.numbers],
             layout=widgets.Layout(flex_flow="row wrap", grid_gap="14px"),
@@ -132,10 +162,8 @@ class Panel(widgets.VBox):
 
     def selection(self) -> Selection:
         """Return the selection in the controls."""
-        return Selection(
-            self.k.value, self.embedding.value, self.partitioner.value, self.anonymizer.value,
-            round(self.shrinkage.value, 4),
-        )  # fmt: skip
+        values = {name: control.value for name, control in self._controls.items()}
+        return Selection(**{**values, "shrinkage": round(self.shrinkage.value, 4)})
 
     def _on_selection(self, _change) -> None:
         self._ticket += 1  # stop drawing the previous selection
@@ -153,9 +181,15 @@ class Panel(widgets.VBox):
     def _on_drawing(self, change) -> None:
         self._ticket += 1
         if change["new"]:
+            self.refresh()
             self.start_drawing()
         else:
             self._say("Simulated. Drawing is off.")
+
+    def _on_shown(self, _change) -> None:
+        """Send everything again: a page misses what changes while it loads."""
+        for part in (self.cluster, self.message, self.map, self.numbers, self.members, self.code):
+            part.send_state()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Call a method after a delay, which restarts if the same method is requested again."""
@@ -187,6 +221,8 @@ class Panel(widgets.VBox):
         self._refilling = False
         self._show_cluster()
         self._show_numbers()
+        settings = urlencode(asdict(view.selection))
+        self.code.value = render("code", view.selection, settings, self._loaded_by, self.exploration)
 
     def _show_cluster(self) -> None:
         view, chosen = self.confirmed or self.view, self.cluster.index
@@ -196,6 +232,10 @@ class Panel(widgets.VBox):
     def _show_numbers(self) -> None:
         e = self.exploration
         self.numbers.value = numbers_html(self.view, self.confirmed, e.gallery, e.threshold)
+
+    def _surrogates(self) -> str:
+        n_clusters = len(self.view.clusters)
+        return "1 surrogate" if n_clusters == 1 else f"{n_clusters} surrogates"
 
     def _say(self, text: str, state: str = "simulated") -> None:
         self.message.value = render("status", text, state)
@@ -217,7 +257,7 @@ class Panel(widgets.VBox):
         if not self.drawing.value or not current or self.confirmed:
             return
         self._ticket += 1
-        self._say(f"Simulated. Next: drawing {len(self.view.clusters)} surrogates …")
+        self._say(f"Simulated. Next: drawing {self._surrogates()} …")
         job = partial(self._draw, self.view, self.cluster.index, self._ticket, _running_loop())
         _background().submit(job)
 
@@ -268,8 +308,7 @@ class Panel(widgets.VBox):
         self._show_numbers()
         simulated, drawn = (percent(view.scores["re_identification"]) for view in (self.view, confirmed))
         self._say(
-            f"Confirmed: {len(confirmed.clusters)} surrogates drawn and measured. Re-identification {drawn}, "
-            f"simulated {simulated}.",
+            f"Confirmed: {self._surrogates()} drawn and measured. Re-identification {drawn}, simulated {simulated}.",
             "confirmed",
         )
 
@@ -282,7 +321,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def explore(faces: Faces) -> widgets.VBox:
+def explore(faces: Faces, settings: str = "", loaded_by: str = "") -> widgets.VBox:
     """Show a panel to try out k, embedding, partition, anonymizer and shrinkage, in a notebook or as a page.
 
     The panel shows the clusters on a map, the members of the selected cluster with their surrogate, and the measures
@@ -292,6 +331,10 @@ def explore(faces: Faces) -> widgets.VBox:
     ----------
     faces : Faces
         Photos of at least two people; `faces.others`, if any, is the adversary's gallery.
+    settings : str, optional
+        Values of the controls to start with, for example ``"k=3&anonymizer=pixel"``, as in the address of the page.
+    loaded_by : str, optional
+        The expression that loaded `faces`, with which the code that the panel shows runs on its own.
 
     Returns
     -------
@@ -304,7 +347,7 @@ def explore(faces: Faces) -> widgets.VBox:
         If `faces` is not a `Faces`.
     """
     try:
-        return Panel(Exploration(faces))
+        return Panel(Exploration(faces), settings, loaded_by)
     except ValueError as error:
         alert = alert_html(error, "These photos cannot be explored")
         panel = widgets.VBox([widgets.HTML(render("style") + alert)])

@@ -101,7 +101,7 @@ def numbers_html(simulated: View, confirmed: View | None, gallery: attacks.Galle
     for key, (name, meaning) in _MEASURES.items():
         text, value = _decimal if key == "information_loss" else percent, scores[key]
         drawn_only = key == "detection_rate"  # a simulation has no images to detect faces on
-        without_bar = key == "information_loss" or (drawn_only and confirmed is None)
+        without_bar = key == "information_loss" or (drawn_only and confirmed is None) or np.isnan(value)
         rows.append(
             {
                 "key": key,
@@ -109,7 +109,7 @@ def numbers_html(simulated: View, confirmed: View | None, gallery: attacks.Galle
                 "meaning": meaning,
                 "simulated": "–" if drawn_only else text(simulated.scores[key]),
                 "confirmed": "…" if confirmed is None else text(value),
-                "bar": None if without_bar else np.nan_to_num(value),
+                "bar": None if without_bar else value,
                 "references": references.get(key, {}),
             }
         )
@@ -192,8 +192,11 @@ def members_html(exploration: Exploration, view: View, chosen: int) -> str:
         for i, row in zip(shown, cluster.rows[shown], strict=True)
     ]
     several = faces.others is None and len(faces) > faces.n_people
-    drawn_by, threshold = label(view.selection.anonymizer), f"{exploration.threshold:g}"
-    return render("members", cluster, len(view.clusters), surrogate, photos, drawn_by, threshold, several)
+    selection, threshold = view.selection, f"{exploration.threshold:g}"
+    drawn_by = label(selection.anonymizer)
+    return render(
+        "members", cluster, len(view.clusters), surrogate, photos, selection, drawn_by, threshold, several
+    )
 
 
 def _shown_members(exploration: Exploration, cluster: Cluster) -> np.ndarray:

@@ -10,10 +10,12 @@ png.py         PNG files with pixels only: encoding and strict decoding
 writing.py     `write_release`: writes the folder, and the ledger outside it
 auditing.py    `audit_release`; **the lists of all checks**
 files.py       the checks that need only the files
-visible.py     the check that every face on an image is in the ledger
+guessing.py    names that anyone can compute
+visible.py     the checks against the ledger
 ledger.py      reads a ledger
 originals.py   the checks against the original photos
-copies.py      whether an image is a changed copy of a photo
+structure.py   whether an image shows a photo, by its local structure
+recognition.py whether a recogniser recognises anyone in an image
 folder.py      ``python -m anonymizer PHOTOS OUT``, the whole run
 options.py     its options and their checks
 gathering.py   reads photos and finds their faces

@@ -1,8 +1,7 @@
 """Audit a release: the list of checks, and the report.
 
 `CHECKS`, `LEDGER_CHECKS` and `ORIGINAL_CHECKS` name every check. The functions are in `release.files` (checks of the
-files alone), `release.visible` (faces on the images), `release.originals` (comparison with the original photos) and
-`release.copies` (detection of changed copies).
+files alone), `release.visible` (the ledger) and `release.originals` (the original photos).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from datasets import Faces
 from release import files
 from release.ledger import Ledger, read_ledger
 from release.originals import Comparison, check_attack, check_copies, check_people
-from release.visible import check_faces
+from release.visible import check_faces, check_ledger
 
 #: Checks that need only the files: name -> function (contents) -> passed, detail. The order matters: later checks use
 #: what earlier checks have read.
@@ -33,6 +32,7 @@ CHECKS: dict[str, Callable[[files.Contents], tuple[bool | None, str]]] = {
 
 #: Checks that compare the images with the ledger, if given: name -> function (contents, ledger) -> passed, detail.
 LEDGER_CHECKS: dict[str, Callable[[files.Contents, Ledger | None], tuple[bool | None, str]]] = {
+    "ledger": check_ledger,
     "faces": check_faces,
 }
 

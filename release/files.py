@@ -7,23 +7,25 @@ The checks are in the order of `release.auditing.CHECKS`.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+import utils
+from release.guessing import Guesser
 from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, VERSION
-from release.png import decode_png
+from release.png import decode_png, encode_png
 
 #: Limits of what an audit reads.
 _MOST_FILES = 200_000
-MANIFEST_BYTES = 64 << 20
+_MANIFEST_BYTES = 64 << 20
 _IMAGE_BYTES = 64 << 20
 _ALL_IMAGE_BYTES = 2 << 30
 
@@ -38,14 +40,16 @@ class Contents:
     Attributes
     ----------
     folder : Path
+    own_status : os.stat_result or None
+        Of the folder itself; None if it cannot be read.
     files : dict of str to os.stat_result
         Regular files by name.
     manifest : dict
         Empty unless it is valid.
     digests : dict of str to str
         SHA-256 of each file with a valid name.
-    guessable : set of str
-        Names that can be computed from a file's content.
+    computed : set of str
+        Names, without ending, that were computed from a file's content.
     images : dict of str to ndarray
         Decoded images by digest.
     faults : dict of str to str
@@ -53,10 +57,11 @@ class Contents:
     """
 
     folder: Path
+    own_status: os.stat_result | None = None
     files: dict[str, os.stat_result] = field(default_factory=dict)
     manifest: dict = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    guessable: set[str] = field(default_factory=set)
+    computed: set[str] = field(default_factory=set)
     images: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
@@ -64,6 +69,11 @@ class Contents:
     def image_names(self) -> list[str]:
         """Regular files with an image name, sorted."""
         return sorted(name for name in self.files if NAME.fullmatch(name))
+
+    @cached_property
+    def guesser(self) -> Guesser:
+        """Finds names that were computed from something."""
+        return Guesser(name.removesuffix(".png") for name in self.image_names)
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
@@ -73,14 +83,13 @@ def listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(shown) + (" ..." if len(names) > most else "")
 
 
-def guessable_names(data: bytes) -> set[str]:
-    """Names of 32 hexadecimal digits that can be computed from known bytes."""
-    return {digest(data).hexdigest()[:32] for digest in (hashlib.md5, hashlib.sha1, hashlib.sha256)}
-
-
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int = _MANIFEST_BYTES) -> bytes:
     """Read a regular file that is not a link; otherwise raise OSError or ValueError."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags | getattr(os, "O_NOATIME", 0))  # leave the time of access as it is
+    except PermissionError:  # another user's file
+        handle = os.open(path, flags)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("not a regular file")
@@ -94,6 +103,7 @@ def check_folder(contents: Contents) -> tuple[bool, str]:
     """The folder holds only regular files, and no more than an audit reads."""
     others = []  # links, folders, devices ...
     try:
+        contents.own_status = contents.folder.stat()
         with os.scandir(contents.folder) as entries:
             for number, entry in enumerate(entries):
                 if number >= _MOST_FILES:
@@ -117,9 +127,9 @@ def check_manifest(contents: Contents) -> tuple[bool, str]:
     if MANIFEST not in contents.files:
         return False, f"{MANIFEST} is missing"
     try:
-        data = read_file(contents.folder / MANIFEST, MANIFEST_BYTES)
-        manifest = json.loads(data, object_pairs_hook=_without_duplicates)
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_file(contents.folder / MANIFEST)
+        manifest = utils.parse_json(data, _without_duplicates)
+    except (OSError, ValueError) as error:
         return False, f"{MANIFEST} cannot be read ({type(error).__name__})"
     fault = _manifest_fault(manifest)
     if fault:
@@ -166,7 +176,7 @@ def check_foreign(contents: Contents) -> tuple[bool, str]:
 
 def _is_ledger(path: Path) -> bool:
     try:
-        head = read_file(path, MANIFEST_BYTES)[:4096].lower()
+        head = read_file(path)[:4096].lower()
     except (OSError, ValueError):
         return False
     return b"ledger" in head or b'"identity"' in head or "ledger" in path.name.lower()
@@ -206,12 +216,18 @@ def _decode(name: str, data: bytes, contents: Contents) -> None:
     contents.digests[name] = digest
     if digest in contents.images or digest in contents.faults:
         return
-    contents.guessable |= guessable_names(data)
+    contents.computed |= contents.guesser.computed([data])
     try:
         image = decode_png(data)
+        if data != encode_png(image):  # filters, lengths of chunks and the compression could carry a message
+            raise ValueError(
+                "not as this version of AnonFACES and Pillow encodes these pixels; another encoding could carry a "
+                "message: write the release again, and audit it where it was written"
+            )
     except ValueError as error:
         contents.faults[digest] = str(error)
         return
+    contents.computed |= contents.guesser.computed([image.tobytes()])
     if sum(one.nbytes for one in contents.images.values()) + image.nbytes > _ALL_IMAGE_BYTES:
         contents.faults[digest] = "all images together exceed the memory limit of an audit"
     else:
@@ -244,10 +260,9 @@ def check_names(contents: Contents) -> tuple[bool, str]:
     n_fixed = sum(len(set(digits)) == 1 for digits in zip(*names, strict=True))
     if len(names) > 2 and n_fixed > _MOST_FIXED_DIGITS:
         return False, f"{n_fixed} of 32 digits are the same in all names: they look computed, not random"
-    counters = set().union(*(guessable_names(str(i).encode()) for i in range(len(names) + 1)))
-    guessable = (contents.guessable | counters) & set(names)
-    if guessable:
-        return False, f"{len(guessable)} names are digests of a file or a number, so anyone can compute them"
+    computed = contents.computed | contents.guesser.from_numbers(len(names) + 1)
+    if computed:
+        return False, f"{len(computed)} names are digests of a file or a number, so anyone can compute them"
     return bool(names), f"{len(names)} names in no order"
 
 
@@ -256,25 +271,43 @@ def _is_text(data: bytes) -> bool:
     return all(32 <= byte < 127 for byte in data.rstrip(b"\0 ")) and bool(data.strip(b"\0 "))
 
 
+#: Usual permissions of a folder.
+_FOLDER_MODES = (0o755, 0o775, 0o750, 0o770, 0o700, 0o777)
+
+
 def check_times(contents: Contents) -> tuple[bool, str]:
-    """All files have the same time and permissions, and no extended attributes."""
-    n_times = len({status.st_mtime_ns for status in contents.files.values()})
-    if n_times > 1:
-        return False, (
-            f"files have {n_times} different times, whose order may identify people; set them all to one time: "
-            "touch -d 1980-01-01Z FOLDER/*"
-        )
-    n_modes = len({stat.S_IMODE(status.st_mode) for status in contents.files.values()})
-    if n_modes > 1:
-        return False, f"files have {n_modes} different permissions; make them equal: chmod 644 FOLDER/*"
-    marked = [name for name in contents.files if _has_attributes(contents.folder / name)]
-    if marked:
-        return False, f"{len(marked)} files carry extended attributes: {listed(marked)}"
-    return True, "all files have the same time and permissions"
+    """Folder and files have the same time, owner and permissions, no time of access that was set, and no attributes."""
+    folder, files = contents.own_status, contents.files.values()
+    if folder is None:
+        return False, "the folder cannot be read"
+    n_times = len({status.st_mtime_ns for status in (folder, *files)})
+    # A file that was read since its last change shows only when someone read it.
+    n_accessed = len({status.st_atime_ns for status in files if status.st_atime_ns < status.st_ctime_ns})
+    n_modes = len({(status.st_mode, status.st_uid, status.st_gid) for status in files})
+    mode = stat.S_IMODE(folder.st_mode) & ~stat.S_ISGID
+    n_marked = sum(_has_attributes(contents.folder / name) for name in ("", *contents.files))
+    same_time = "which may identify people; set them all to one time: touch -d 1980-01-01Z FOLDER/* FOLDER"
+    faults = [
+        (n_times > 1, f"the folder and its files have {n_times} different times, {same_time}"),
+        (n_accessed > 1, f"{n_accessed} different times of access were set, {same_time}"),
+        (
+            n_modes > 1,
+            f"files have {n_modes} different permissions or owners; chmod 644 FOLDER/*",
+        ),
+        (mode not in _FOLDER_MODES, f"the folder has unusual permissions ({mode:o}): chmod 755 FOLDER"),
+        (
+            n_marked > 0,
+            f"{n_marked} files carry extended attributes: setfattr -x",
+        ),
+    ]
+    found = [message for fault, message in faults if fault]
+    return not found, "; ".join(found) or (
+        "folder and files have one time, one owner, usual permissions and no extended attributes"
+    )
 
 
 def _has_attributes(path: Path) -> bool:
-    """Whether a file has user-defined extended attributes, on systems that support them."""
+    """Whether a file or folder has user-defined extended attributes, on systems that support them."""
     if not hasattr(os, "listxattr"):
         return False
     try:

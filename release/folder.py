@@ -17,7 +17,6 @@ more cue that identifies people.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
@@ -191,7 +190,7 @@ def _released(options: FolderOptions, journal: Journal, plan: planning.Plan) -> 
 
 def _names(options: FolderOptions) -> dict[int, str]:
     """The name in the release of each released photo, by its row in the plan."""
-    entries = json.loads(options.ledger.read_text(encoding="utf-8"))["photos"]
+    entries = utils.parse_json(options.ledger.read_bytes())["photos"]
     return {i: entry["file"] for i, entry in enumerate(entries) if entry["file"]}
 
 

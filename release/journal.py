@@ -67,7 +67,7 @@ def read_journal(path: Path) -> list[dict]:
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
+            record = utils.parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict):

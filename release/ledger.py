@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import utils
 from datasets import Faces
-from release.files import MANIFEST_BYTES, read_file
+from release.files import read_file
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ def read_ledger(path: str | Path, originals: Faces | None = None) -> Ledger:
     people: dict[str, set[str]] = {}
     shown: dict[str, list[dict] | None] = {}
     try:
-        for photo in json.loads(read_file(Path(path), MANIFEST_BYTES))["photos"]:
+        for photo in utils.parse_json(read_file(Path(path)))["photos"]:
             if photo["file"] is None:
                 continue
             name = photo["photo"]
             name = name if name in known else name.rpartition("#")[0]  # one of several faces in a photo
             people.setdefault(photo["file"], set()).add(known.get(name, photo["identity"]))
             shown[photo["file"]] = _checked_faces(photo.get("faces"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a ledger of write_release ({type(error).__name__})") from error
     if people and known and not set().union(*people.values()) & set(known.values()):
         raise ValueError(f"{path}: names none of the originals' people; pass the photos it was written for")

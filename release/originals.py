@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-import scipy
 
 import detection
-import embedding
 from datasets import Faces
-from release import copies
-from release.files import Contents, guessable_names, listed
+from release.files import Contents, listed
 from release.journal import KEPT
 from release.ledger import Ledger
-
-#: An image counts as a copy if dlib's descriptor is closer to a photo's than this. On the built-in faces, compressed,
-#: cropped, brightened or mirrored photos are at most 0.26 away, surrogates of two people at least 0.28.
-_NEAR_DISTANCE = 0.25
-
-#: The attack names a stranger for this share of images; more names than chance predicts at this rate are a finding.
-_FALSE_NAMES = 0.01
+from release.recognition import Recognisers
+from release.structure import Held
+from release.writing import pixel_key
 
 
 class Comparison:
@@ -70,25 +62,14 @@ class Comparison:
         return self.contents.manifest.get("mode") == "shared"
 
     @cached_property
-    def found(self) -> np.ndarray:
-        """Whether the detector finds a face in each image: bool (c,)."""
-        return detection.detect(self.images).found
+    def recognisers(self) -> Recognisers:
+        """With the descriptors of the photos."""
+        return Recognisers(self.parts)
 
     @cached_property
-    def descriptors(self) -> np.ndarray:
-        """Descriptors of the photos by dlib: float32 (g, 128)."""
-        return np.concatenate([embedding.embed(part, "dlib") for part in self.parts])
-
-    @cached_property
-    def distances(self) -> np.ndarray:
-        """Distances between the descriptors of images and photos: (c, g)."""
-        drawn = embedding.embed(self.images, "dlib")
-        return np.stack([np.linalg.norm(self.descriptors - row, axis=1) for row in drawn])
-
-    @property
-    def near(self) -> np.ndarray:
-        """Whether dlib matches the face in each image to an original photo: bool (c,)."""
-        return self.found & (self.distances.min(axis=1) < _NEAR_DISTANCE)
+    def recognised(self) -> np.ndarray:
+        """Whether anyone is recognised in each image: bool (c,)."""
+        return self.recognisers.recognise(self.images, self.contents.manifest.get("k") or 2)
 
 
 def _without(image: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
@@ -107,35 +88,30 @@ def check_copies(compared: Comparison) -> tuple[bool | None, str]:
     )
     if not compared.images:
         return None, f"not compared{kept}"
-    landmarks = np.concatenate([detection.detect(part).landmarks for part in compared.parts])
+    known = {pixel_key(photo) for photo in compared.photos}
+    held = Held(compared.photos, detection.detect(compared.photos), compared.identities)
     copied = {
-        "pixels": copies.same_pixels(compared.images, compared.photos),
-        "structure": copies.same_structure(compared.images, compared.photos, landmarks),
-        "dlib's descriptor": compared.near,
-        "keypoints": copies.same_keypoints(compared.images, compared.photos),
+        "pixels": np.array([pixel_key(image) in known for image in compared.images]),
+        "structure": np.array([held.shown_in(image, compared.shared) for image in compared.images]),
+        "recognition": compared.recognised,
     }
-    skipped = kept
-    if copied["keypoints"] is None:
-        copied["keypoints"] = np.zeros(len(compared.images), dtype=bool)
-        skipped += "; keypoints were not compared, as there are too many pairs"
     suspects = np.any(list(copied.values()), axis=0)
     if not suspects.any():
-        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{skipped}"
+        return True, f"none of {len(suspects)} images is an original photo or a changed copy of one{kept}"
     files = [name for name, suspect in zip(compared.names, suspects, strict=True) if suspect]
     how = ", ".join(f"{np.sum(flags)} by {what}" for what, flags in copied.items())
     return False, (
-        f"{len(files)} of {len(suspects)} images ({how}) are original photos or changed copies: "
-        f"{listed(files)}{skipped}"
+        f"{len(files)} of {len(suspects)} images ({how}) are original photos or changed copies, or show a person more "
+        f"clearly than a surrogate can: {listed(files)}{kept}"
     )
 
 
 def check_people(compared: Comparison) -> tuple[bool, str]:
     """In shared mode there are no more files than people, and no name is computed from a person or a photo."""
     files, n_people = compared.contents.digests, len(np.unique(compared.identities))
-    words = {str(word) for part in compared.parts for word in (*part.identities, *part.names)}
-    words |= {Path(word).stem for word in words} | {Path(word).name for word in words}
-    known = [*(word.encode() for word in words), *(photo.tobytes() for photo in compared.photos)]
-    made = set().union(*map(guessable_names, known)) & {name[:-4] for name in files}
+    words = [str(word) for part in compared.parts for word in (*part.identities, *part.names)]
+    guesser = compared.contents.guesser
+    made = guesser.from_words(words) | guesser.computed(photo.tobytes() for photo in compared.photos)
     if made:
         return False, f"{len(made)} names are digests of people's or photos' names or contents"
     if compared.shared and len(files) > n_people:
@@ -144,35 +120,26 @@ def check_people(compared: Comparison) -> tuple[bool, str]:
 
 
 def check_attack(compared: Comparison) -> tuple[bool | None, str]:
-    """Attack each image: name the person in the nearest photo, if it is nearer than strangers usually are."""
+    """Attack each image: name the person in the nearest photo.
+
+    A surrogate resembles those whom it mixes, so an attacker names more people than chance also in a well-made release.
+    The check fails if an image that follows one photo resembles a person more than surrogates of two people do.
+    """
     if not compared.images:
         return None, "not attacked: every face was kept on request"
-    threshold = _naming_threshold(compared.descriptors, compared.identities)
-    named = compared.found & (compared.distances.min(axis=1) < threshold)
-    most = int(scipy.stats.binom.ppf(0.99, len(named), _FALSE_NAMES))
+    n_clear, name = int(compared.recognised.sum()), compared.recognisers.strongest
     detail = (
-        f"an attacker with the originals and dlib's descriptor names a person in {named.sum()} of {len(named)} images, "
-        f"where chance gives at most {most}; no face was found in {(~compared.found).sum()} images"
+        f"by {name}, {n_clear} of {len(compared.images)} images resemble one person more than surrogates do"
     )
     if compared.owners is not None:
         behind: dict[str, set[str]] = {}
         for name, people in compared.owners.items():
             behind.setdefault(compared.contents.digests.get(name, ""), set()).update(people)
         own = [behind.get(compared.contents.digests[name], set()) for name in compared.names]
-        nearest = compared.identities[compared.distances.argmin(axis=1)]
+        nearest = compared.recognisers.nearest(compared.images)
         n_right = sum(person in people for person, people in zip(nearest, own, strict=True))
         what = "one of its people" if compared.shared else "the right person"
         detail += f"; by the ledger, the nearest photo shows {what} for {n_right} of {len(own)}"
     if compared.shared:
         return None, detail + "; it leads to a cluster, not to a person in it"
-    detail += "; attackers who learn from such images find more, see `attacks`"
-    return bool(named.sum() <= most), detail
-
-
-def _naming_threshold(descriptors: np.ndarray, identities: np.ndarray) -> float:
-    """Distance below which 1 % of the photos match a stranger's photo; 0 for a single person."""
-    nearest = [
-        np.linalg.norm(descriptors[identities != person] - row, axis=1).min(initial=np.inf)
-        for row, person in zip(descriptors, identities, strict=True)
-    ]
-    return float(np.quantile(nearest, _FALSE_NAMES)) if np.isfinite(nearest).all() else 0.0
+    return n_clear == 0, detail + "; attackers who learn from such images find more, see `attacks`"

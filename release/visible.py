@@ -1,4 +1,4 @@
-"""The audit check that searches the images of a release for faces."""
+"""The audit checks that compare a release with its ledger: files and people, and the faces on the images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from collections import Counter
 from release.files import Contents, listed
 from release.ledger import Ledger
 from release.searching import SearchError, search_boxes, unexplained
+
+
+def check_ledger(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:
+    """The ledger lists exactly the files of the release; in shared mode, at least k people behind each image."""
+    if ledger is None:
+        return None, "not checked: no ledger was given"
+    present, known = set(contents.image_names), set(ledger.people)
+    both = ((present - known, "are not in the ledger"), (known - present, "are missing"))
+    problems = [f"{len(names)} files {what}: {listed(names)}" for names, what in both if names]
+    k = contents.manifest.get("k") or 1
+    people: dict[str, set[str]] = {}
+    for name, digest in contents.digests.items():
+        people.setdefault(digest, set()).update(ledger.people.get(name, ()))
+    n_few = sum(len(behind) < k for behind in people.values())
+    if n_few:
+        problems.append(f"{n_few} images belong to fewer than k = {k} people")
+    return not problems, "; ".join(problems) or f"it lists the {len(present)} files"
 
 
 def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:

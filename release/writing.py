@@ -198,7 +198,7 @@ def _partial(beside: Path, name: str, end: str = "*") -> list[Path]:
 def _files_of(ledger: Path) -> set[str] | None:
     """The files that a ledger names; None if it cannot be read."""
     try:
-        return {photo["file"] for photo in json.loads(ledger.read_bytes())["photos"]} - {None}
+        return {photo["file"] for photo in utils.parse_json(ledger.read_bytes())["photos"]} - {None}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -206,7 +206,7 @@ def _files_of(ledger: Path) -> set[str] | None:
 def _files_in(folder: Path) -> set[str] | None:
     """The files that the manifest of a release names; None without a manifest."""
     try:
-        return set(json.loads((folder / layout.MANIFEST).read_bytes())["files"])
+        return set(utils.parse_json((folder / layout.MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

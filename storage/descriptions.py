@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Limit on the length of a JSON text; its values take up to 25 times as many bytes.
 _MAX_LENGTH = 32 * 2**20
@@ -13,12 +13,14 @@ _MAX_LENGTH = 32 * 2**20
 _MAX_DIGITS = 300
 
 
-def parse_json(text: str | bytes):
+def parse_json(text: str | bytes, make_object: Callable[[list[tuple]], object] | None = None):
     """Parse JSON without infinite numbers.
 
     Parameters
     ----------
     text : str or bytes
+    make_object : callable, optional
+        Makes each object from its (name, value) pairs; a dict by default.
 
     Raises
     ------
@@ -28,7 +30,9 @@ def parse_json(text: str | bytes):
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"its JSON is longer than {_MAX_LENGTH} characters")
     try:
-        return json.loads(text, parse_float=_real, parse_int=_integer, parse_constant=_real)
+        return json.loads(
+            text, parse_float=_real, parse_int=_integer, parse_constant=_real, object_pairs_hook=make_object
+        )
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
 

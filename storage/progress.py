@@ -25,7 +25,11 @@ def no_bars() -> Iterator[None]:
 
 
 def progress(
-    iterable: Iterable | None, description: str, total: int | None = None, disable: bool | None = None
+    iterable: Iterable | None,
+    description: str,
+    total: int | None = None,
+    disable: bool | None = None,
+    delay: float = 0.0,
 ) -> tqdm:
     """Show the progress of a loop on standard error: a bar in a terminal, one line every 10 s in a log.
 
@@ -38,6 +42,8 @@ def progress(
         Number of steps, if `iterable` has no length.
     disable : bool, optional
         By default, True if the environment variable ``ANONFACES_QUIET`` is set and not empty.
+    delay : float
+        Seconds before the bar appears; shorter loops show none.
 
     Returns
     -------
@@ -53,6 +59,7 @@ def progress(
         disable=disable or _hidden,
         file=sys.stderr,
         leave=True,
+        delay=delay,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
         maxinterval=10.0,
     )

@@ -1,5 +1,6 @@
 """The model behind the explorer's panel, and the panel without a browser."""
 
+import html
 import re
 
 import numpy as np
@@ -293,10 +294,19 @@ def test_moving_a_slider_changes_everything_at_once(panel):
     after = panel.map.value, panel.numbers.value, panel.members.value
     assert all(a != b for a, b in zip(before, after, strict=True))
     assert number(panel, "information_loss", "confirmed") == "…"
-    assert "Drawing is off" in panel.message.value
-    panel.drawing.value = True
-    assert _background().wait()
-    assert "Confirmed: 2 surrogates" in panel.message.value
+    for _ in range(2):  # the second time, all images are drawn
+        panel.drawing.value = False
+        assert "Drawing is off" in panel.message.value
+        panel.drawing.value = True
+        assert _background().wait()
+        assert "Confirmed: 2 surrogates" in panel.message.value
+
+
+def test_a_page_gets_everything_again_once_it_is_loaded(panel, monkeypatch):
+    sent = []
+    monkeypatch.setattr("ipywidgets.Widget.send_state", lambda self, key=None: sent.append(self))
+    panel._shown.value = True
+    assert {panel.cluster, panel.message, panel.map, panel.numbers, panel.members, panel.code} <= set(sent)
 
 
 def test_the_chosen_cluster_is_followed_by_one_of_its_photos(panel):
@@ -306,7 +316,7 @@ def test_the_chosen_cluster_is_followed_by_one_of_its_photos(panel):
         panel.k.value = k
         assert _background().wait()
         assert panel.view.labels[anchor] == panel.cluster.index
-    assert panel.members.value.startswith(f"<h3>Cluster {panel.cluster.index + 1} of 2")
+    assert panel.members.value.startswith(f"<h2>Cluster {panel.cluster.index + 1} of 2")
 
 
 def test_errors_are_text_in_the_panel_which_stays_usable(panel):
@@ -331,6 +341,86 @@ def test_an_error_of_the_partition_is_text_too(panel, monkeypatch):
     assert "Confirmed" in panel.message.value
 
 
+@pytest.mark.parametrize(("people", "k"), [(2, 2), (3, 2), (6, 3), (9, 4), (10, 5), (40, 5)])
+def test_first_k_gives_two_clusters_if_possible(orl_people, people, k):
+    exploration = Exploration(orl_people.select(slice(0, people)))
+    assert exploration.first_selection().k == k
+    assert len(exploration.simulate(exploration.first_selection()).clusters) >= min(2, people // 2)
+
+
+@pytest.mark.parametrize(
+    ("shrinkage", "mixed"),
+    [
+        (0.0, "of all members,"),
+        (0.25, "of all members and, to 25.0 %, people outside the cluster,"),
+        (1.0, "of people outside the cluster, not of its members,"),
+    ],
+)
+def test_captions_say_whose_photos_are_mixed(exploration, shrinkage, mixed):
+    view = exploration.simulate(selection(shrinkage=shrinkage))
+    rows, _ = exploration.mixture(view.labels, 0, shrinkage)
+    assert set(view.labels[rows] == 0) == {0.0: {True}, 0.25: {True, False}, 1.0: {False}}[shrinkage]
+    preview = rendering.members_html(exploration, view, 0)
+    assert f"{mixed.rstrip(',')}; shown until" in preview
+    exploration.draw(view, 0)
+    assert f"<b>Surrogate</b> {mixed} drawn by" in rendering.members_html(exploration, view, 0)
+
+
+def test_a_single_cluster_is_never_said_to_mix_others(exploration):
+    view = exploration.simulate(selection(k=10, shrinkage=1.0))
+    assert "of all members; shown until" in rendering.members_html(exploration, view, 0)
+
+
+def test_the_code_gives_what_the_panel_shows(orl_people):
+    settings = "k=18&partitioner=ward&anonymizer=pixel&shrinkage=0.35"
+    panel = explorer.explore(orl_people, settings, 'datasets.load_faces("orl", per_identity=1)')
+    assert _background().wait()
+    lines = [
+        html.unescape(line) for line in re.findall("<code>(.*?)</code>", panel.code.value.split("<p>")[0])
+    ]
+    assert len(lines) == 6
+    found = {}
+    exec("\n".join(lines), found)
+    assert found["selection"] == panel.selection() == Selection(18, "dlib", "ward", "pixel", 0.35)
+    assert found["view"].scores == panel.confirmed.scores
+    assert np.array_equal(found["view"].labels, panel.confirmed.labels)
+    for own, shown in zip(found["view"].images, panel.confirmed.images, strict=True):
+        assert np.array_equal(own, shown)
+
+
+def test_settings_come_back_from_the_address(exploration):
+    panel = explorer.Panel(exploration, "k=4&partitioner=ward&anonymizer=blend&shrinkage=0.35&unknown=1")
+    assert _background().wait()
+    assert panel.selection() == selection(k=4, shrinkage=0.35)
+    address = html.unescape(re.search('data-settings="([^"]*)"', panel.code.value).group(1))
+    panel.k.value = 5
+    assert "k=5&" in html.unescape(panel.code.value)
+    again = explorer.Panel(exploration, address)
+    assert _background().wait()
+    assert again.selection() == selection(k=4, shrinkage=0.35)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "k=11",
+        "k=1",
+        "k=x",
+        "shrinkage=2",
+        "shrinkage=nan",
+        "embedding=x",
+        "partitioner=<b>",
+        "anonymizer=blur",
+    ],
+)
+def test_settings_that_do_not_fit_are_named_and_ignored(exploration, setting):
+    panel = explorer.Panel(exploration, f"{setting}&drawing=1")
+    assert _background().wait()
+    assert panel.selection() == exploration.first_selection()
+    heading = panel.children[1].children[0].children[0].value
+    assert f"do not allow them: {html.escape(setting)}<" in heading
+
+
 def test_names_from_files_are_text(orl):
     faces = Faces(orl.images[[0, 10]], np.array(["<script>x", "b"]), np.array(['"><img src=y>', "b"]))
     exploration = Exploration(faces)
@@ -349,7 +439,8 @@ def test_page_is_hidden_from_the_settings_of_other_installations(monkeypatch):
     for name in ("JUPYTER_PATH", "PYTHONSAFEPATH", "PYTHONHOME"):
         monkeypatch.setenv(name, "1")
     variables = _environment("photos", "folders")
-    assert not {"JUPYTER_PATH", "PYTHONSAFEPATH", "PYTHONHOME"} & set(variables)
+    assert not {"PYTHONSAFEPATH", "PYTHONHOME"} & set(variables)
+    assert variables["JUPYTER_PATH"] != "1"
     assert variables["JUPYTER_PREFER_ENV_PATH"] == "1" and variables["ANONFACES_DATA"] == "photos"
 
 

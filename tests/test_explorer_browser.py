@@ -1,17 +1,20 @@
 """The explorer as its user meets it: Voilà serves the page, a headless Chromium shows it, sliders are moved."""
 
-import base64
 import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from labels import label
@@ -51,8 +54,9 @@ class Page:
         self._socket = websocket.create_connection(address, timeout=PATIENCE, suppress_origin=True)
         self._number = 0
         self.errors = []
-        self.call("Runtime.enable")
-        self.call("Page.enable")
+        self.requested = []  # addresses of other files and servers
+        for part in ("Runtime", "Page", "Network"):
+            self.call(f"{part}.enable")
 
     def call(self, method, **parameters):
         self._number += 1
@@ -61,6 +65,10 @@ class Page:
             message = json.loads(self._socket.recv())
             if message.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(message["params"]["exceptionDetails"])
+            if message.get("method") == "Network.requestWillBeSent":
+                self.requested.append(message["params"]["request"]["url"])
+            if message.get("method") == "Network.webSocketCreated":
+                self.requested.append(message["params"]["url"])
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return message["result"]
@@ -91,9 +99,10 @@ class Page:
             f"{menu}.selectedIndex = {place}; {menu}.dispatchEvent(new Event('change', {{bubbles: true}}))"
         )
 
-    def picture(self, path):
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-        Path(path).write_bytes(base64.b64decode(data))
+    def others(self):
+        """The hosts asked by the page, other than this machine."""
+        hosts = {urllib.parse.urlsplit(url).hostname for url in self.requested}
+        return hosts - {"127.0.0.1", "localhost", None}  # None: data in the page itself
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +128,16 @@ def chromium(tmp_path_factory):
         process.wait(20)
 
 
-@pytest.fixture(scope="module")
-def served():
-    """The address at which `make app` serves the page."""
+@contextlib.contextmanager
+def serving(*options, **environment):
+    """Serve the page as `make app` does; gives the process, with the page's ``address``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "explorer", "orl", "--no-browser", f"--port={port}"],
+        [sys.executable, "-m", "explorer", "orl", f"--port={port}", *options],
         cwd=ROOT,
-        env={**os.environ, "ANONFACES_QUIET": "1"},
+        env={**os.environ, "ANONFACES_QUIET": "1", **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -141,16 +150,24 @@ def served():
 
     try:
         wait_for("the server", answers)
-        yield f"http://127.0.0.1:{port}/"
+        process.address = f"http://127.0.0.1:{port}/"
+        yield process
     finally:
-        os.killpg(process.pid, 15)  # its own group, which holds server and kernels
-        process.wait(30)
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def served():
+    """The page's server."""
+    with serving("--no-browser") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def page(chromium, served):
     page = Page(chromium)
-    page.call("Page.navigate", url=served)
+    page.call("Page.navigate", url=served.address)
     wait_for("the panel", lambda: page.text(SIMULATED))
     return page
 
@@ -163,6 +180,7 @@ CHOSEN = "document.querySelector('.anonfaces-cluster select').selectedIndex"
 
 
 def confirmed(page):
+    assert page.text("[role=alert]") == ""
     text = page.text(CONFIRMED)
     return text not in ("", "…") and text
 
@@ -187,7 +205,8 @@ def test_moving_the_slider_changes_picture_and_numbers(page):
     page.press("ArrowRight")
     page.press("ArrowRight")
     page.press("ArrowRight")
-    wait_for("five clusters of eight", lambda: page.tell(CLUSTERS) == 5)
+    wait_for("other numbers, which come last", lambda: page.text(SIMULATED) != before[0])
+    assert page.tell(CLUSTERS) == 5
     assert page.text(".anonfaces-k .widget-readout") == "8"
     after = (
         page.text(SIMULATED),
@@ -233,6 +252,98 @@ def test_menus_change_map_and_anonymizer(page):
         lambda: f"drawn by {label('pixel')}" in page.text("figure.surrogate"),
     )
     wait_for("confirmed numbers", lambda: confirmed(page))
+
+
+def test_a_reload_keeps_the_settings_and_one_kernel(page, served):
+    def kernels():
+        children = psutil.Process(served.pid).children()
+        return {child for child in children if child.status() != psutil.STATUS_ZOMBIE}
+
+    page.choose(".anonfaces-partitioner select", label("ward"))
+    page.tell("document.querySelector('.anonfaces-shrinkage .noUi-handle').focus()")
+    page.press("ArrowRight")
+    wait_for("settings in the address", lambda: "partitioner=ward" in page.tell("location.search"))
+    wait_for("shrinkage in the address", lambda: "shrinkage=0.05" in page.tell("location.search"))
+    settings, numbers = page.tell("location.search"), page.text(SIMULATED)
+    assert "k=8" in settings and "anonymizer=pixel" in settings
+    before = kernels()
+    page.call("Page.reload")
+    wait_for("an empty page", lambda: not page.text(SIMULATED))
+    wait_for("the panel", lambda: page.text(SIMULATED))
+    wait_for("the end of the first kernel", lambda: not before & kernels())
+    assert len(kernels()) == 1
+    assert page.tell("location.search") == settings
+    assert page.text(SIMULATED) == numbers
+    assert page.text(".anonfaces-k .widget-readout") == "8"
+
+
+def test_the_button_copies_the_code(page):
+    page.tell("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.tell("document.querySelector('.anonfaces-explorer button').click()")
+    lines = wait_for("copied text", lambda: page.tell("window.copied")).splitlines()
+    assert len(lines) == 6
+    assert "datasets.load_faces('orl', per_identity=1" in lines[1]
+    assert "partitioner='ward', anonymizer='pixel', shrinkage=0.05" in lines[3]
+    compile("\n".join(lines), "copied", "exec")
+
+
+def test_screen_readers_are_told_what_everything_is(page):
+    nodes = [node for node in page.call("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+    named = {"slider", "combobox", "checkbox", "button", "image", "heading"}
+    names = [
+        (node["role"]["value"], node["name"]["value"]) for node in nodes if node["role"]["value"] in named
+    ]
+    assert all(name for _, name in names), names
+    assert ("slider", "k (people)") in names and ("slider", "Shrinkage") in names
+    assert {role for role, _ in names} == named
+    assert {"main", "status", "table"} <= {node["role"]["value"] for node in nodes}
+
+
+@pytest.mark.parametrize("width", [400, 800, 1400])
+def test_nothing_sticks_out_of_a_narrow_window(page, width):
+    page.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    parts = "document.querySelectorAll('.anonfaces-explorer :is(svg, img, table, pre, p, h2, select, .noUi-target)')"
+    furthest = f"Math.max(...[...{parts}].map(part => part.getBoundingClientRect().right))"
+    assert (
+        0
+        < page.tell(furthest)
+        <= page.tell("document.querySelector('.anonfaces-explorer').getBoundingClientRect().right")
+    )
+    assert page.tell("document.documentElement.scrollWidth") <= width
+
+
+def test_no_other_server_is_asked(page):
+    assert len(page.requested) > 10
+    assert page.others() == set()
+
+
+def test_the_browser_refuses_other_servers(page):
+    page.tell(
+        "document.addEventListener('securitypolicyviolation', (event) => { window.refused = event.blockedURI; });"
+        "fetch('https://example.org/').catch(() => {})"
+    )
+    assert wait_for("a refusal", lambda: page.tell("window.refused")).startswith("https://example.org")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_server_ends_with_its_kernels(number, tmp_path):
+    opener = tmp_path / "browser"
+    opener.write_text(f'#!/bin/sh\ncp "${{1#file://}}" {tmp_path}/opened.html\n')
+    opener.chmod(0o700)
+    with serving(BROWSER=f"{opener} %s") as process:
+        with urllib.request.urlopen(process.address, timeout=PATIENCE) as answer:
+            assert b"anonfaces" in answer.read()
+        opened = tmp_path / "opened.html"
+        wait_for("a browser", opened.is_file)
+        assert set(re.findall("//([^/:]+)", opened.read_text())) <= {"127.0.0.1", "localhost"}
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert any(child.status() != psutil.STATUS_ZOMBIE for child in started)
+        process.send_signal(number)
+        assert process.wait(60) == 0
+        _, left = psutil.wait_procs(started, timeout=20)
+        assert len(left) == 0
 
 
 def test_nothing_went_wrong_in_the_page(page):

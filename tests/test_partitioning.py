@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import linprog
 
-import balancing
 import partitioning
-from balancing import kernels
+from balancing import annealing, bounds, kernels
 from partitioning import PARTITIONERS, VARIABLE_SIZE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,18 +263,94 @@ def spread(people=300, dimension=12, seed=0):
 
 
 @pytest.mark.parametrize("effort", ["fast", "default", "best"])
-def test_comparisons_do_not_grow_with_large_clusters(monkeypatch, effort):
+def test_moves_do_not_grow_with_large_clusters(monkeypatch, effort):
     asked = []
 
     def note(rows, sizes, moves, *others):
         asked.append(moves)
         return np.arange(len(rows)) % len(sizes)
 
-    monkeypatch.setattr(balancing, "solve", note)
+    monkeypatch.setattr("balancing.annealing.solve", note)
     for k in (10, 100, 300, 1000):
         partition("balanced", np.random.default_rng(0).normal(size=(2000, 2)), k, effort=effort)
-    assert asked[0] == asked[1]
-    np.testing.assert_allclose(np.array(asked[1:]) * [100, 300, 1000], asked[1] * 100, rtol=1e-3)
+    assert len(set(asked)) == 1
+
+
+def laid_out(people=600, clusters=3, dimension=4):
+    """Rows in random clusters of equal size, as the compiled loops expect them."""
+    rows = np.random.default_rng(0).normal(size=(people, dimension)).astype(np.float32)
+    return annealing._lay_out(rows, np.full(clusters, people // clusters))
+
+
+def test_a_move_compares_at_most_a_hundred_members_and_reaches_all():
+    layout = laid_out()
+    noise = np.zeros(1000, dtype=np.float32)
+    vector = np.empty(4, dtype=np.float32)
+    seen = set()
+    for first in range(200):
+        # So hot that the noise alone decides, and with one member singled out by it.
+        noise[:] = 0
+        noise[7] = noise[150] = 1
+        place, _ = kernels._best_partner(
+            layout.arrays, 0, 1, np.float32(1e9), noise, 0, np.inf, vector, first
+        )
+        seen.add(place)
+    assert seen == set(range(200, 400))  # the eighth compared, never the 151st: each member once
+
+
+def test_trades_end_where_no_two_members_gain():
+    layout = laid_out()
+    near = np.tile(np.arange(3, dtype=np.int32), (3, 1))
+    changed = np.zeros(3, dtype=np.int64)
+    costs = [layout.cost()]
+    for turn in range(60):
+        if not kernels.trade(layout.arrays, near, changed, turn):
+            break
+        layout.sum_clusters()
+        costs.append(layout.cost())
+    assert 3 < len(costs) < 60 and (np.diff(costs) < 0).all()
+    assert sorted(layout.people) == list(range(600))
+    rows, means = layout.rows.reshape(3, 200, 4), layout.means()
+    for a, b in combinations(range(3), 2):
+        direction = means[a] - means[b]
+        assert (rows[b] @ direction).max() <= (rows[a] @ direction).min() + 1e-5
+
+
+@pytest.mark.parametrize(("people", "k"), [(1000, 100), (1000, 101), (1003, 250), (1001, 500)])
+def test_few_large_clusters_are_as_tight_as_by_optimal_assignment(people, k):
+    X = spread(people=people, dimension=30)
+    labels = partition("balanced", X, k, random_state=0)
+    assert_fixed_size(labels, people, k)
+    peers = [PARTITIONERS["kmeans_assignment"](X, k, random_state=seed) for seed in range(2)]
+    assert partitioning.within_cluster_sse(X, labels) < 1.001 * min(
+        partitioning.within_cluster_sse(X, peer) for peer in peers
+    )
+
+
+def test_large_blobs_are_found():
+    X, truth = blobs(clusters=5, size=230)
+    assert same_partition(partition("balanced", X, 230, random_state=0), truth)
+
+
+def test_long_partitions_show_a_bar_and_can_be_interrupted(monkeypatch, capsys):
+    monkeypatch.setenv("ANONFACES_QUIET", "")
+    partition("balanced", spread(), 6, random_state=0)
+    assert "partitioning" not in capsys.readouterr().err
+    monkeypatch.setattr(annealing, "_SHOWN_AFTER", 0.0)
+    monkeypatch.setattr(annealing, "_AT_ONCE", 1000)
+    anneal, counts = kernels.anneal, []
+
+    def note(*arguments):
+        counts.append(arguments[4])
+        if len(counts) == 20:
+            raise KeyboardInterrupt
+        return anneal(*arguments)
+
+    monkeypatch.setattr(kernels, "anneal", note)
+    with pytest.raises(KeyboardInterrupt):
+        partition("balanced", spread(), 6, random_state=0)
+    assert max(counts) <= 1000
+    assert "partitioning (moves)" in capsys.readouterr().err
 
 
 def test_more_effort_is_no_worse():
@@ -425,6 +501,110 @@ def test_a_budget_in_seconds_gives_a_partition():
     assert_fixed_size(partition("balanced", spread(people=100), 7, seconds=0.05), 100, 7)
 
 
+# How small the sum of squares can be
+
+
+@st.composite
+def few_people(draw):
+    people = draw(st.integers(2, 9))
+    generator = np.random.default_rng(draw(st.integers(0, 10_000)))
+    X = generator.normal(size=(people, draw(st.integers(1, 4)))) * draw(st.sampled_from([1e-3, 1.0, 1e6]))
+    X = draw(st.sampled_from([X, X + 100 * np.abs(X).max(), np.round(X), np.full_like(X, 3.0)]))
+    return X, draw(st.integers(2, people)), generator
+
+
+@settings(max_examples=60, deadline=None)
+@given(few_people())
+def test_no_partition_is_below_the_bound(case):
+    X, k, _ = case
+    best = best_by_brute_force(X, k)
+    bound = partitioning.lower_bound(X, k)
+    assert 0 <= bound <= best * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(few_people())
+def test_any_prices_give_a_bound(case):
+    X, k, generator = case
+    people = len(X)
+    X = (X - X.mean(axis=0)) / (np.abs(X).max() or 1)
+    pairs = bounds._Pairs(X, people // k, people - 1)
+    if people > 2:
+        pairs.triangles = np.array([generator.permutation(people)[:3] for _ in range(6)])
+
+    def solve(costs, sides):
+        return costs, generator.normal(0.3, 0.3, people), generator.exponential(0.1, len(pairs.triangles))
+
+    pairs._solve = solve
+    assert pairs.bound() <= best_by_brute_force(X, k) + 1e-9
+
+
+def pairs_relaxation(X, k):
+    """The linear program over all pairs, without triangles."""
+    people = len(X)
+    first, second = np.triu_indices(people, 1)
+    covers = np.zeros((people, len(first)))
+    covers[first, np.arange(len(first))] = covers[second, np.arange(len(first))] = -1
+    costs = ((X[first] - X[second]) ** 2).sum(axis=1)
+    return linprog(costs, covers, np.full(people, (1 - k) / k), bounds=(0, 1 / k)).fun
+
+
+@pytest.mark.parametrize(("people", "k", "dimension"), [(60, 5, 10), (40, 2, 30), (30, 10, 2), (64, 32, 3)])
+def test_bound_is_above_the_linear_program_and_the_spectrum(people, k, dimension):
+    X = spread(people=people, dimension=dimension)
+    bound = partitioning.lower_bound(X, k)
+    assert bound >= pairs_relaxation(X, k) * (1 - 1e-6)
+    values = np.linalg.svd(X - X.mean(axis=0), compute_uv=False) ** 2
+    assert bound >= values[people // k - 1 :].sum() * (1 - 1e-6)
+    assert bound <= partitioning.within_cluster_sse(X, partition("balanced", X, k, random_state=0))
+
+
+def test_bound_by_hand():
+    # Two pairs at distance 2: SSE 2 + 2.
+    assert partitioning.lower_bound([[0.0], [2.0], [9.0], [11.0]], 2) == pytest.approx(4)
+    # One cluster, mean 2: 4 + 1 + 9.
+    assert partitioning.lower_bound([[0.0], [1.0], [5.0]], 2) == pytest.approx(14)
+    # Two equilateral triangles of side 2: 3 * 4 / 3 each.
+    triangle = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, np.sqrt(3)]])
+    assert partitioning.lower_bound(np.vstack([triangle, triangle + 50]), 3) == pytest.approx(8)
+    assert partitioning.lower_bound(np.ones((5, 2)), 2) == 0
+
+
+def test_triangles_raise_the_bound(monkeypatch):
+    X = spread(people=90, dimension=30)
+    bound = partitioning.lower_bound(X, 4)
+    monkeypatch.setattr(bounds, "_ROUNDS", 0)
+    assert bound > 1.01 * partitioning.lower_bound(X, 4)
+
+
+def test_bound_of_separated_blobs_is_reached():
+    X, truth = blobs()
+    reached = partitioning.within_cluster_sse(X, truth)
+    assert partitioning.lower_bound(X, 5) == pytest.approx(reached, rel=1e-4)
+
+
+def test_bound_follows_shift_scale_and_rotation():
+    X = spread(people=50, dimension=6)
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0]
+    moved = partitioning.lower_bound((X @ rotation + 7) * 1e4, 4) / 1e8
+    assert moved == pytest.approx(partitioning.lower_bound(X, 4), rel=2e-3)
+
+
+def test_bound_of_the_reference_descriptors(celeba):
+    X = celeba[:300]
+    found = partitioning.within_cluster_sse(X, partition("balanced", X, 5, random_state=0, effort="default"))
+    bound = partitioning.lower_bound(X, 5)
+    assert pairs_relaxation(X, 5) * 1.03 < bound < found < 1.07 * bound
+
+
+def test_bound_of_many_people_uses_the_spectrum_or_refuses():
+    X = spread(people=2_000, dimension=4)
+    values = np.linalg.svd(X - X.mean(axis=0), compute_uv=False) ** 2
+    assert partitioning.lower_bound(X, 1_000) == pytest.approx(values[1:].sum(), rel=1e-6)
+    with pytest.raises(ValueError, match="pairs of people"):
+        partitioning.lower_bound(np.arange(200_000.0)[:, None], 2)
+
+
 # People, not photos
 
 
@@ -494,6 +674,12 @@ BAD = [
 def test_bad_input_is_refused(name, X, k, error, words):
     with pytest.raises(error, match=words):
         PARTITIONERS[name](X, k)
+
+
+@pytest.mark.parametrize(("X", "k", "error", "words"), BAD)
+def test_bound_refuses_bad_input(X, k, error, words):
+    with pytest.raises(error, match=words):
+        partitioning.lower_bound(X, k)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import copyreg
 import io
+import os
 import pickle
 import pickletools
 import struct
@@ -834,6 +835,14 @@ def test_blur_by_hand():
     expected = np.zeros((1, 4, 4, 2))
     expected[0, :2, :2, 1] = [[4, 2], [2, 1]]
     np.testing.assert_allclose(_blur(tf.constant(one)), expected)
+
+
+def test_onednn_is_on_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    for expected in ("1", "0"):
+        utils.import_quietly()
+        assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == expected
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def test_he_factor():
