@@ -29,7 +29,7 @@ import datasets
 import embedding
 import utils
 from datasets import Faces
-from jobs import Job, run_jobs
+from jobs import run_jobs
 from measures import evaluate, measure, partition_people, partitioner, release_images
 from release import audit_release as audit
 from releases import (
@@ -44,7 +44,7 @@ from releases import (
 
 __all__ = [
     "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "attack_table",
-    "audit", "cluster_distances", "combination_jobs", "compare", "distance_table", "evaluate", "fairness_table",
+    "audit", "cluster_distances", "compare", "distance_table", "evaluate", "fairness_table",
     "fitting", "load_table", "measure", "measure_combinations", "pair_distances", "partition_people", "partitioner",
     "photo_privacy", "reference", "release_images", "save_table", "sweep", "sweep_combinations", "table_stem",
     "utility_table",
@@ -142,22 +142,13 @@ def measure_combinations(
     output: str | Path | None = None,
 ) -> pd.DataFrame:
     """Measure the combinations of `sweep_combinations`; see `sweep`."""
-    table = pd.DataFrame(
-        run_jobs(combination_jobs(faces, combinations, recogniser, threshold), n_jobs, "combinations")
-    )
+    results = run_jobs(sweep_jobs(faces, combinations, recogniser, threshold), n_jobs, "combinations")
+    rows, models = results[: len(combinations)], dict.fromkeys(c["anonymizer"] for c in combinations)
+    drawn = dict(zip(models, results[len(combinations) :], strict=True))
+    table = pd.DataFrame([{**row, **drawn[row["anonymizer"]]} for row in rows])
     if output is not None:
         save_table(table, output)
     return table
-
-
-def combination_jobs(
-    faces: Faces,
-    combinations: Sequence[dict],
-    recogniser: str = "dlib",
-    threshold: float = attacks.PAPER_THRESHOLD,
-) -> list[Job]:
-    """Make the jobs of `measure_combinations`."""
-    return sweep_jobs(faces, combinations, {"recogniser": recogniser, "threshold": float(threshold)})
 
 
 def sweep_combinations(

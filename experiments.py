@@ -23,7 +23,7 @@ from commands import make_parser, run_command
 from datasets import Faces
 from evaluation import NO_ANONYMIZATION, NOT_APPLICABLE, RANDOM_PARTITION, Combination
 from jobs import Job, run_jobs
-from releases import TABLES, Table, release_jobs
+from releases import TABLES, Table, release_jobs, sweep_jobs
 
 _OUTPUTS = Path(__file__).resolve().parent / "outputs"
 
@@ -305,7 +305,7 @@ def all_jobs(
         return release_jobs(table, faces, releases, seeds[0], **options)
 
     jobs = [
-        *evaluation.combination_jobs(faces, rows),
+        *sweep_jobs(faces, rows),
         *tables(TABLES["attacks"], looked_into, recognisers=attacks.RECOGNISERS),
         *tables(TABLES["utility"], looked_into),
     ]
@@ -322,7 +322,7 @@ def all_jobs(
     if "stylegan" in drawn:
         shown = sizes if grid == "full" else shown_sizes(sizes)
         versions, tuned = _versions(shown, own.embedding, own.partitioner, seeds)
-        jobs += evaluation.combination_jobs(faces, versions) + tables(tuning.TUNED, tuned, checks=())
+        jobs += sweep_jobs(faces, versions) + tables(tuning.TUNED, tuned, checks=())
     return jobs
 
 

@@ -395,7 +395,7 @@ def measure_row(
     Returns
     -------
     dict
-        ``n_clusters``, `how`, what `evaluate` returns, and `reconstruction_scores`.
+        ``n_clusters``, `how`, and what `evaluate` returns.
     """
     labels, n_clusters = None, len(faces)
     if model.k_anonymous:
@@ -403,23 +403,17 @@ def measure_row(
             faces, descriptors, combination["partitioner"], combination["k"], combination["seed"]
         )
         n_clusters = int(labels.max()) + 1
-    described_by = (faces.fingerprint, how["recogniser"])
-    if described_by not in _CLEAR_PHOTOS:
+    key = (faces.fingerprint, how["recogniser"])
+    if key not in _CLEAR_PHOTOS:
         _CLEAR_PHOTOS.clear()
-        _CLEAR_PHOTOS[described_by] = clear_photos(faces, how["recogniser"])
-    clear = _CLEAR_PHOTOS[described_by]
-    scores = _evaluate(clear, model, labels, how["threshold"])
-    key = (model.fingerprint, how["recogniser"])
-    if key not in _RECONSTRUCTION_SCORES:
-        _RECONSTRUCTION_SCORES[key] = reconstruction_scores(clear, model)
-    return {"n_clusters": n_clusters, **how, **scores, **_RECONSTRUCTION_SCORES[key]}
+        _CLEAR_PHOTOS[key] = clear_photos(faces, how["recogniser"])
+    return {
+        "n_clusters": n_clusters, **how, **_evaluate(_CLEAR_PHOTOS[key], model, labels, how["threshold"])
+    }  # fmt: skip
 
 
 #: The photos that this process measured last: (fingerprint, recogniser) -> photos.
 _CLEAR_PHOTOS: dict[tuple[str, str], ClearPhotos] = {}
-
-#: Scores of models that this process has measured: (fingerprint, recogniser) -> scores.
-_RECONSTRUCTION_SCORES: dict[tuple[str, str], dict[str, float]] = {}
 
 
 def reconstruction_scores(clear: ClearPhotos, model: Anonymizer, random_state=0) -> dict[str, float]:

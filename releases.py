@@ -31,14 +31,15 @@ from measures import (
     measure_row,
     partition_people,
     partitioner,
+    reconstruction_scores,
     release_images,
 )
 
 #: Placeholder in columns that do not apply to a row.
 NOT_APPLICABLE = "-"
 
-#: CPU seconds of a row of the sweep, and of each image in it.
-_SECONDS_PER_ROW, _SECONDS_PER_IMAGE = 0.1, 0.06
+#: CPU seconds of a row of the sweep, of each image in it, and of a fit of the network of ``cnn`` to a photo.
+_SECONDS_PER_ROW, _SECONDS_PER_IMAGE, _SECONDS_PER_FIT = 0.1, 0.06, 1.2
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -112,19 +113,25 @@ def _code_key() -> str:
     return utils.source_key("measures", without=["anonymizer"])[:16]
 
 
-def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Job]:
-    """Make a job for each row of `evaluation.sweep`.
+def sweep_jobs(
+    faces: Faces,
+    combinations: Sequence[dict],
+    recogniser: str = "dlib",
+    threshold: float = attacks.PAPER_THRESHOLD,
+) -> list[Job]:
+    """Make a job for each row of `evaluation.sweep`, then one for the reconstructions of each anonymizer in it.
 
     Parameters
     ----------
     faces : Faces
     combinations : sequence of dict
         ``embedding partitioner anonymizer k seed``.
-    how : dict
-        ``recogniser`` and ``threshold``.
+    recogniser, threshold
+        See `evaluation.sweep`.
     """
+    how = {"recogniser": recogniser, "threshold": float(threshold)}
     # Describe the photos before the workers start: they read the cache.
-    clear = clear_photos(faces, how["recogniser"])
+    clear = clear_photos(faces, recogniser)
     clustered_by = sorted({c["embedding"] for c in combinations} - {NOT_APPLICABLE})
     descriptors = {name: embedding.embed(faces, name) for name in clustered_by}
     models = {name: _model_key(name, faces) for name in dict.fromkeys(c["anonymizer"] for c in combinations)}
@@ -136,6 +143,10 @@ def sweep_jobs(faces: Faces, combinations: Sequence[dict], how: dict) -> list[Jo
         key = utils.content_key(models[c["anonymizer"]], clear.descriptors, held, *c.values(), how, *own)
         cost = _SECONDS_PER_ROW + _seconds_per_image(c["anonymizer"]) * len(faces) / c["k"]
         jobs.append(Job(store, key, _measure_combination, (faces, c, clusters, how), cost))
+    for name, model in models.items():
+        key = utils.content_key("reconstructions", model, clear.descriptors, recogniser)
+        cost = len(faces) * (_SECONDS_PER_FIT if name == "cnn" else _SECONDS_PER_IMAGE)
+        jobs.append(Job(store, key, _measure_reconstructions, (faces, name, recogniser), cost))
     return jobs
 
 
@@ -149,6 +160,10 @@ def _measure_combination(
 ) -> dict[str, float | int | str]:
     model = load_model(combination["anonymizer"], faces)
     return {**combination, **measure_row(faces, model, descriptors, combination, how)}
+
+
+def _measure_reconstructions(faces: Faces, name: str, recogniser: str) -> dict[str, float]:
+    return reconstruction_scores(clear_photos(faces, recogniser), load_model(name, faces))
 
 
 @dataclass(frozen=True)

@@ -745,8 +745,8 @@ def test_processes_find_the_same(tiny, forget, monkeypatch):
     serial = evaluation.sweep(*arguments, n_jobs=1)
     forget()
     here = []
-    compute = measures.measure_row
-    monkeypatch.setattr(measures, "measure_row", lambda *rest: here.append(rest) or compute(*rest))
+    compute = releases.measure_row
+    monkeypatch.setattr(releases, "measure_row", lambda *rest: here.append(rest) or compute(*rest))
     parallel = evaluation.sweep(*arguments, n_jobs=2)
     assert not here  # it was computed elsewhere
     pd.testing.assert_frame_equal(parallel, serial)
