@@ -554,9 +554,12 @@ def test_hostile_calls_are_refused(path, tmp_path):
     refused(path, b"cposix\nsystem\n(S'touch SECRET'\ntR.")
     with official_modules():
         persistent = io.BytesIO()
-        pickler = pickle.Pickler(persistent, 4)
-        pickler.persistent_id = lambda item: "SECRET" if item is arrays["dlatent_avg"] else None
-        pickler.dump(generator(arrays))
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, item):
+                return "SECRET" if item is arrays["dlatent_avg"] else None
+
+        Pickler(persistent, 4).dump(generator(arrays))
     refused(path, persistent.getvalue())
 
 

@@ -388,7 +388,7 @@ def test_nobody_is_tested_on_what_they_went_into(monkeypatch):
             seen.append((self.units, set(rows[:, 0])))
             return np.zeros(len(rows), int)
 
-    monkeypatch.setattr(tasks, "LogisticRegression", Recorder)
+    monkeypatch.setattr("sklearn.linear_model.LogisticRegression", Recorder)
     _predict_disjoint(rows, np.tile([0, 1, 1], 6), units, rows, units)
     assert len(seen) == 5 and set().union(*(tested for _, tested in seen)) == set(range(6))
     assert all(not learned & tested for learned, tested in seen)
