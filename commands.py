@@ -9,6 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+#: Version of AnonFACES; CITATION.cff and CHANGELOG.md name the same.
+VERSION = "0.9.0"
+
 _DONE, _CHECK_FAILED, _BAD_REQUEST, _INTERRUPTED = 0, 1, 2, 130
 
 EXIT_CODES = """\
@@ -50,6 +53,7 @@ def run_command(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names that are no text
+    parser.add_argument("--version", action="version", version=f"AnonFACES {VERSION}")
     options = parser.parse_args(arguments)
     try:
         with _private_files():

@@ -33,6 +33,7 @@ import stylegan
 import tuning
 import utility
 import utils
+from commands import VERSION
 from docs import architecture, figures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -636,6 +637,24 @@ def test_citation_is_the_paper_of_the_readme():
     people = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
     assert people in readme
     assert paper["year"] == 2020
+
+
+@pytest.mark.parametrize(
+    "module", ["anonymizer", "experiments", "explorer", "release", "recognisers", "stylegan", "CNN"]
+)
+def test_every_command_shows_the_one_version(module, capsys):
+    command = importlib.import_module(f"{module}.__main__" if (ROOT / module).is_dir() else module)
+    with pytest.raises(SystemExit) as end:
+        command.main(["--version"])
+    assert not end.value.code
+    assert capsys.readouterr().out == f"AnonFACES {VERSION}\n"
+
+
+def test_citation_and_changelog_name_the_version():
+    citation = yaml.safe_load(text_of(ROOT / "CITATION.cff"))
+    newest = re.search(r"(?m)^## (\S+) \((\S+)\)$", text_of(ROOT / "CHANGELOG.md"))
+    assert newest.groups() == (citation["version"], str(citation["date-released"]))
+    assert citation["version"] == VERSION and citation["license"] == "MIT"
 
 
 def test_the_layout_lists_every_module():
