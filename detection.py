@@ -652,13 +652,12 @@ def find_boxes(image: np.ndarray) -> np.ndarray:
         If the image is not a uint8 array (h, w, 3).
     """
     key = utils.content_key(check_image(image))
-    store = utils.CacheStore("boxes-" + utils.source_key(__file__)[:16])
-    known = store.get([key])
-    if key not in known:
-        boxes = np.reshape([c.box for c in _search(image, rotated=False)], (-1, 4))
-        known[key] = boxes[np.lexsort(boxes.T[::-1])].astype("<f8").tobytes()
-        store.put({key: known[key]})
-    return np.frombuffer(known[key], dtype="<f8").reshape(-1, 4)
+
+    def compute() -> list:
+        return sorted(candidate.box.tolist() for candidate in _search(image, rotated=False))
+
+    place = "boxes-" + utils.source_key(__file__)[:16]
+    return np.reshape(utils.cached_json(place, key, compute), (-1, 4)).astype(float)
 
 
 def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:

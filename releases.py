@@ -92,14 +92,18 @@ def _definition(entry: Callable) -> str:
         return uuid.uuid4().hex
 
 
+def partition_for(faces: Faces, combination: Combination, random_state: int) -> np.ndarray:
+    """Partition people as a combination says: the cluster of each photo, int (n,)."""
+    descriptors = embedding.embed(faces, combination.embedding)
+    return partition_people(faces, descriptors, combination.partitioner, combination.k, random_state)
+
+
 def _make_release(
     faces: Faces, combination: Combination, random_state: int
 ) -> tuple[anonymizer.Anonymizer, list[np.ndarray], np.ndarray]:
     """The model, the images, and the image of each photo."""
-    model, labels = load_model(combination.anonymizer, faces), None
-    if model.k_anonymous:
-        descriptors = embedding.embed(faces, combination.embedding)
-        labels = partition_people(faces, descriptors, combination.partitioner, combination.k, random_state)
+    model = load_model(combination.anonymizer, faces)
+    labels = partition_for(faces, combination, random_state) if model.k_anonymous else None
     return model, *release_images(faces, model, labels)
 
 
@@ -352,8 +356,7 @@ def photo_privacy(
 def _measure_distances(
     faces: Faces, combination: Combination, random_state: int, options: dict
 ) -> pd.DataFrame:
-    descriptors = embedding.embed(faces, combination.embedding)
-    labels = partition_people(faces, descriptors, combination.partitioner, combination.k, random_state)
+    labels = partition_for(faces, combination, random_state)
     return cluster_distances(faces, load_model(combination.anonymizer, faces), labels, **options)
 
 

@@ -20,7 +20,6 @@ import pandas as pd
 import anonymizer
 import attacks
 import detection
-import embedding
 import intervals
 import measures
 import utils
@@ -31,7 +30,7 @@ from measures import ClearPhotos
 from recognisers import MissingRecogniserError, UnfitGalleryError
 from recognisers import available as available_recognisers
 from recognisers import prepare as prepare_recogniser
-from releases import Combination, Table, load_model, release_jobs
+from releases import Combination, Table, load_model, partition_for, release_jobs
 
 #: Candidate shares of the cluster's own mixture, the least change first; the rest is the others' average.
 _STRENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25, 0.1, 0.0)
@@ -536,10 +535,7 @@ def tune_releases(
 
 def _tune_release(faces: Faces, combination: Combination, random_state: int, options: dict) -> dict:
     """A `Tuning` as plain values."""
-    descriptors = embedding.embed(faces, combination.embedding)
-    labels = measures.partition_people(
-        faces, descriptors, combination.partitioner, combination.k, random_state
-    )
+    labels = partition_for(faces, combination, random_state)
     model = load_model(combination.anonymizer, faces)
     result = tune(faces, labels, model, random_state=random_state, **options)
     return {
@@ -597,8 +593,7 @@ def tune_grid(
     ]
     how = {"random_state": random_state, "n_jobs": n_jobs, "target": target, "bound": bound}
     for c, result in zip(grid, tune_releases(faces, grid, **how, **options), strict=True):
-        descriptors = embedding.embed(faces, c.embedding)
-        labels = measures.partition_people(faces, descriptors, c.partitioner, c.k, random_state)
+        labels = partition_for(faces, c, random_state)
         plain = result.trace[(result.trace["round"] == 0) & result.trace["found"]]
         weights = np.bincount(labels)[plain["label"]]
         rows.append(

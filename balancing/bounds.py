@@ -44,10 +44,8 @@ from people import check_descriptors, cluster_sizes
 
 _SHARES = (0.6, 0.3, 0.0)  # of the C-th largest eigenvalue: c in the docstring above
 _PAIRS = 1_000_000  # listed pairs in a linear program: 1 GB and 10 s; 3 million take more than 4 minutes
-_TRIANGLE_PEOPLE, _TRIANGLE_PAIRS = (
-    2_000,
-    100_000,
-)  # more people or pairs get no triangles: 20 s for a gain of 0.1 %
+# More people or pairs get no triangles: 20 s for a gain of 0.1 %.
+_TRIANGLE_PEOPLE, _TRIANGLE_PAIRS = 2_000, 100_000
 _TRIANGLES, _ROUNDS = 20_000, 3  # most new triangles in a round
 _VIOLATED, _GAIN = 0.02, 5e-4  # of a triangle's inequality, and of the bound, to go on
 _SIGNS = (1.0, 1.0, -1.0)  # of the sides ij, il, jl in (3)

@@ -6,7 +6,7 @@ by what the run did to it. A known face, drawn on a picture, shows whether the d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -49,15 +49,7 @@ def search(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
         If the detector raises any error, or returns a box that is empty or outside the image, or a number that is not
         finite.
     """
-    try:
-        spots = tuple(detection.find_faces(image, thorough))
-    except Exception as error:  # a photo that was not searched must not be released, whatever the reason
-        raise SearchError(f"the face detector failed ({in_words(error)})") from error
-    for spot in spots:
-        fault = _fault(spot, *image.shape[:2])
-        if fault:
-            raise SearchError(f"the face detector returned {fault}")
-    return spots
+    return _checked(lambda: tuple(detection.find_faces(image, thorough)), _fault, image)
 
 
 def search_boxes(image: np.ndarray) -> np.ndarray:
@@ -68,15 +60,20 @@ def search_boxes(image: np.ndarray) -> np.ndarray:
     SearchError
         As `search` does.
     """
+    return _checked(lambda: np.asarray(detection.find_boxes(image), dtype=float), _fault_of_box, image)
+
+
+def _checked(find: Callable, fault: Callable[..., str], image: np.ndarray):
+    """What the detector finds; raise SearchError if it fails, or if anything that it found has a fault."""
     try:
-        boxes = np.asarray(detection.find_boxes(image), dtype=float)
-    except Exception as error:
+        found = find()
+    except Exception as error:  # a photo that was not searched must not be released, whatever the reason
         raise SearchError(f"the face detector failed ({in_words(error)})") from error
-    for box in boxes:
-        fault = _fault_of_box(box, *image.shape[:2])
-        if fault:
-            raise SearchError(f"the face detector returned {fault}")
-    return boxes
+    for one in found:
+        problem = fault(one, *image.shape[:2])
+        if problem:
+            raise SearchError(f"the face detector returned {problem}")
+    return found
 
 
 def in_words(error: Exception) -> str:
