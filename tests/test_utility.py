@@ -19,7 +19,7 @@ import utility
 import utils
 from checks import NotApplicableError
 from datasets import Faces
-from utility import networks, tasks
+from utility import networks
 from utility.attributes import _cohen_kappa
 from utility.groups import _age_groups
 from utility.tasks import _balanced_accuracy, _predict_disjoint, _shared_units
