@@ -61,8 +61,9 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int = -1, description: str = "computin
     missing = {(job.store, job.key): job for job in jobs if (job.store, job.key) not in known}
     ordered = sorted(missing.values(), key=lambda job: -job.cost)
     total = sum(job.cost for job in ordered)
-    with utils.progress(None, description, total=total, disable=None if ordered else True) as bar:
-        bar.bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
+    hidden = None if ordered else True
+    form = "{l_bar}{bar}| {elapsed}<{remaining}"
+    with utils.progress(None, description, total=total, disable=hidden, bar_format=form) as bar:
         for number, result in _in_parallel(ordered, n_jobs):
             job = ordered[number]
             stores[job.store].put({job.key: json.dumps(result).encode()})

@@ -30,6 +30,7 @@ def progress(
     total: int | None = None,
     disable: bool | None = None,
     delay: float = 0.0,
+    bar_format: str | None = None,
 ) -> tqdm:
     """Show the progress of a loop on standard error: a bar in a terminal, one line every 10 s in a log.
 
@@ -44,6 +45,8 @@ def progress(
         By default, True if the environment variable ``ANONFACES_QUIET`` is set and not empty.
     delay : float
         Seconds before the bar appears; shorter loops show none.
+    bar_format : str, optional
+        As for tqdm.
 
     Returns
     -------
@@ -60,6 +63,7 @@ def progress(
         file=sys.stderr,
         leave=True,
         delay=delay,
+        bar_format=bar_format,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
         maxinterval=10.0,
     )
