@@ -1,4 +1,4 @@
-# ruff: noqa: N999, E402  (the package is called CNN, and its imports need a quiet TensorFlow)
+# ruff: noqa: N999  (the package is called CNN)
 """The up-convolutional network of k-Same-Net, which draws faces from identity codes.
 
 >>> import CNN
@@ -9,23 +9,28 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import utils
-
-# Set this before the imports below, which would otherwise print build messages into notebooks.
-utils.import_quietly("tensorflow", "keras")
-
-from CNN.architecture import Architecture
-from CNN.facegen import load_facegen
-from CNN.model import EMOTIONS, FaceNetwork, load_keras
+if TYPE_CHECKING:
+    from CNN.model import FaceNetwork
 
 #: The bundled weights, trained on the ORL faces.
 BUNDLED = Path(__file__).parent / "output" / "ORL.keras"
 
 __all__ = ["BUNDLED", "EMOTIONS", "Architecture", "FaceNetwork", "load_model"]
+
+# The modules of these names, which are imported when they are used: TensorFlow takes seconds.
+_HOMES = {"EMOTIONS": "model", "Architecture": "architecture", "FaceNetwork": "model"}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"CNN.{_HOMES[name]}"), name)
 
 
 def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = None) -> FaceNetwork:
@@ -55,6 +60,9 @@ def load_model(path: str | Path = BUNDLED, identities: Sequence[str] | None = No
     >>> CNN.load_model().generate([[1.0] + [0.0] * 39]).shape
     (1, 112, 92, 1)
     """
+    from CNN.facegen import load_facegen
+    from CNN.model import load_keras
+
     path = Path(path)
     if path.suffix in (".h5", ".hdf5"):
         return load_facegen(path, identities)

@@ -12,10 +12,8 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Annotated
 
-import keras
-from keras import layers
-
 from checks import Choice, Number, ParameterError, check_fields, check_number
+from training.backend import keras
 
 # Upper limits: a damaged description must not request more memory than a computer has.
 _LARGEST_SIDE, _LARGEST_LAYER, _LARGEST_INPUT, _LARGEST_GRID = 2048, 65_536, 100_000, 1 << 22
@@ -190,38 +188,40 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
     -------
     keras.Model
         Maps a dict of arrays (n, length) by input name to images (n, height, width, channels) in 0..1. It uses only
-        Keras' own layers.
+        Keras' own keras.layers.
     """
     a = architecture
 
     def rectify(x):
-        return layers.LeakyReLU(negative_slope=a.negative_slope, dtype=precision)(x)
+        return keras.layers.LeakyReLU(negative_slope=a.negative_slope, dtype=precision)(x)
 
     def dense(units, x):
-        return rectify(layers.Dense(units, dtype=precision)(x))
+        return rectify(keras.layers.Dense(units, dtype=precision)(x))
 
     # Apply a separate layer to each input, and concatenate them. (n, inputs * input_units)
     inputs = {name: keras.Input((size,), name=name) for name, size in a.inputs}
     joined = [dense(a.input_units, x) for x in inputs.values()]
-    x = layers.Concatenate(dtype=precision)(joined) if len(joined) > 1 else joined[0]
+    x = keras.layers.Concatenate(dtype=precision)(joined) if len(joined) > 1 else joined[0]
     # Apply dense layers up to the base grid. (n, rows, columns, base_filters)
     for units in a.hidden_units:
         x = dense(units, x)
     rows, columns = a.base
     x = dense(rows * columns * a.base_filters, x)
-    x = layers.Reshape((rows, columns, a.base_filters), dtype=precision)(x)
+    x = keras.layers.Reshape((rows, columns, a.base_filters), dtype=precision)(x)
     # Double the size and convolve, block by block. (n, 2h, 2w, filters)
     for number, (filters, kernels) in enumerate(zip(a.filters, a.kernels, strict=True)):
-        x = layers.UpSampling2D(dtype=precision)(x)
+        x = keras.layers.UpSampling2D(dtype=precision)(x)
         for size in kernels:
-            x = rectify(layers.Conv2D(filters, size, padding="same", dtype=precision)(x))
+            x = rectify(keras.layers.Conv2D(filters, size, padding="same", dtype=precision)(x))
         if number < a.normalised_blocks:
-            x = layers.BatchNormalization(epsilon=a.epsilon, dtype=precision)(x)
+            x = keras.layers.BatchNormalization(epsilon=a.epsilon, dtype=precision)(x)
     # Map features to pixels. (n, h, w, channels)
-    x = layers.Conv2D(a.channels, 3, padding="same", activation="sigmoid", dtype="float32")(x)
+    x = keras.layers.Conv2D(a.channels, 3, padding="same", activation="sigmoid", dtype="float32")(x)
     # Crop the centre if the size is not a multiple of the base grid. (n, height, width, channels)
     spare_rows, spare_columns = x.shape[1] - a.height, x.shape[2] - a.width
     if spare_rows or spare_columns:
         top, left = spare_rows // 2, spare_columns // 2
-        x = layers.Cropping2D(((top, spare_rows - top), (left, spare_columns - left)), dtype="float32")(x)
+        x = keras.layers.Cropping2D(((top, spare_rows - top), (left, spare_columns - left)), dtype="float32")(
+            x
+        )
     return keras.Model(inputs, x, name="up_convolution")

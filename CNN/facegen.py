@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
-import keras
 import numpy as np
 
 import utils
@@ -22,6 +21,7 @@ from storage.descriptions import dictionaries
 from storage.hdf5 import check_hdf5
 from storage.kinds import check_kind, read_head
 from storage.reading import Budget
+from training.backend import keras
 
 # Names of the inputs for files without names, by data set, in the order of concatenation.
 _INPUTS = {

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
 import detection
 from checks import check_array
 from CNN.model import EMOTIONS, FaceNetwork
 from datasets import Faces
 from frame import warp_photo
+from training.backend import tf
 from training.descent import half_cosine, minimise
 from training.losses import pyramid_loss
 from training.training_set import face_weights

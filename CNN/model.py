@@ -12,9 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import h5py
-import keras
 import numpy as np
-import tensorflow as tf
 
 import utils
 from checks import ParameterError, check_array
@@ -22,6 +20,7 @@ from CNN.architecture import Architecture, build
 from storage.hdf5 import check_hdf5
 from storage.kinds import check_kind, read_head
 from storage.reading import Budget
+from training.backend import keras, tf
 
 #: The emotions of RaFD (Langner et al. 2010), in the order of the code.
 EMOTIONS = ("angry", "contemptuous", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from checks import Number
 from CNN.architecture import Architecture, build
 from CNN.model import FaceNetwork
 from datasets import photo_key
+from training.backend import keras, tf
 from training.loop import Natural, Positive, TrainingLoop, TrainingSettings, Weight
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from joblib.externals.loky import get_reusable_executor
-
 import commands
 import datasets
 import detection
@@ -54,6 +52,8 @@ def _serve(options: argparse.Namespace) -> None:
     ]  # fmt: skip
     if options.no_browser:
         command.append("--no-browser")
+    from joblib.externals.loky import get_reusable_executor  # slow to import
+
     # The server takes the place of this process, so that all signals reach it; it ends its kernels when it ends.
     get_reusable_executor().shutdown()
     sys.stdout.flush()

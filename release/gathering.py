@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import numpy as np
 
 import detection
@@ -132,6 +131,8 @@ def _open_photo(path: Path, thorough: bool = True) -> Photo:
 
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
     """Read all photos and find their faces in `workers` processes; see `_open_photo`."""
+    import joblib  # slow to import
+
     tasks = (joblib.delayed(_open_photo)(path, thorough) for path in paths)
     found = utils.run_parallel(tasks, workers)
     return list(utils.progress(found, "looking for faces", total=len(paths)))

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-import joblib
 import numpy as np
 
 import detection
@@ -263,6 +262,8 @@ def _make_photos(options: FolderOptions, journal: Journal, plan: Plan) -> None:
             todo.append(number)
         elif reason and journal.done.get(source, {}).get("status") != status:
             note({"source": source, "status": status, "reason": reason, "faces": []})
+    import joblib  # slow to import
+
     tasks = (joblib.delayed(_make_photo)(*_arguments(options, plan, number)) for number in todo)
     records = utils.run_parallel(tasks, options.workers)
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E402  (the imports below need a quiet TensorFlow)
 """StyleGAN (Karras, Laine and Aila, CVPR 2019): load networks without TensorFlow 1, project photos, mix codes.
 
 >>> import stylegan
@@ -9,26 +8,31 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-
-import utils
-
-# Set this before the imports below, which would otherwise print build messages into notebooks.
-utils.import_quietly("tensorflow", "keras")
+from typing import TYPE_CHECKING
 
 from storage.kinds import explain_kind, read_head
-from stylegan.architecture import Architecture
-from stylegan.network import StyleNetwork, load_npz, mix_styles, to_uint8
-from stylegan.official import load_official
-from stylegan.projection import project
+
+if TYPE_CHECKING:
+    from stylegan.network import StyleNetwork
 
 #: The bundled network, trained on the ORL faces.
 BUNDLED = Path(__file__).parent / "cache" / "orl128.npz"
 
 __all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "project", "to_uint8"]
 
-# Reader of each kind of file.
-_READERS = {".npz": load_npz, ".pkl": load_official}
+# The modules of these names, which are imported when they are used: TensorFlow takes seconds.
+_HOMES = {
+    "Architecture": "architecture", "StyleNetwork": "network", "mix_styles": "network", "project": "projection",
+    "to_uint8": "network",
+}  # fmt: skip
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"stylegan.{_HOMES[name]}"), name)
 
 
 def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
@@ -51,11 +55,14 @@ def load_network(path: str | Path = BUNDLED) -> StyleNetwork:
     ValueError
         If the file is not a complete network of either kind.
     """
-    path = Path(path)
-    if path.suffix not in _READERS:
+    from stylegan.network import load_npz
+    from stylegan.official import load_official
+
+    readers, path = {".npz": load_npz, ".pkl": load_official}, Path(path)
+    if path.suffix not in readers:
         reason = explain_kind(read_head(path)) if path.is_file() else ""
         raise ValueError(
             f"{path}: not a .npz network of this suite or an official .pkl"
             + (f" ({reason})" if reason else "")
         )
-    return _READERS[path.suffix](path)
+    return readers[path.suffix](path)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import anonymizer
 import commands
-import datasets
-import stylegan
-from datasets import Faces
-from stylegan import code_folder, mixing, official
-from stylegan.architecture import Synthesis
-from stylegan.augmentation import mix_people, prepare_squares
-from stylegan.encoder import encoder_path, load_encoder
-from stylegan.network import load_npz
-from stylegan.refining import AutoDecoder, AutoDecoderSettings, finish, starting_codes
-from stylegan.training import CHANNELS, W_DIM, AutoencoderSettings, AutoencoderTrainer
-from training.command import add_options, add_settings, output_file, read_settings, run_training
+
+# Each command imports what it needs, because TensorFlow takes seconds to import.
 
 _DEFAULT = "stylegan/cache/SOURCE.npz"
 
+_Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]
+
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    from stylegan.refining import AutoDecoderSettings
+    from stylegan.training import CHANNELS, W_DIM, AutoencoderSettings
+    from training.command import add_options, add_settings
+
     add_options(parser, AutoencoderSettings, _DEFAULT)
     parser.add_argument("--resolution", type=int, default=128, help="side of the images (%(default)s)")
     parser.add_argument(
@@ -37,6 +35,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     """Train a network and its encoder on photos, and refine it with --refine; Ctrl-C stops it, --resume continues."""
+    import datasets
+    import stylegan
+    from stylegan.augmentation import prepare_squares
+    from stylegan.refining import AutoDecoderSettings
+    from stylegan.training import AutoencoderSettings, AutoencoderTrainer
+    from training.command import output_file, read_settings, run_training
+
     settings = read_settings(options, AutoencoderSettings)
     refining = read_settings(options, AutoDecoderSettings, "refine_")
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
@@ -52,6 +57,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
+    from stylegan.refining import AutoDecoderSettings
+    from training.command import add_options
+
     add_options(parser, AutoDecoderSettings, _DEFAULT)
     parser.add_argument(
         "start", type=Path, help="network to start from, NAME.npz, with its encoder in the same folder"
@@ -60,6 +68,11 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
 
 def _refine(options: argparse.Namespace) -> None:
     """Refine a network with a free code per photo; Ctrl-C stops it, --resume continues."""
+    import datasets
+    import stylegan
+    from stylegan.refining import AutoDecoderSettings
+    from training.command import output_file, read_settings
+
     settings = read_settings(options, AutoDecoderSettings)
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
     _refine_network(
@@ -67,9 +80,15 @@ def _refine(options: argparse.Namespace) -> None:
     )
 
 
-def _refine_network(
-    faces: Faces, settings: AutoDecoderSettings, start: Path, out: Path, options: argparse.Namespace
-) -> None:
+def _refine_network(faces, settings, start: Path, out: Path, options: argparse.Namespace) -> None:
+    import anonymizer
+    from stylegan.architecture import Synthesis
+    from stylegan.augmentation import mix_people, prepare_squares
+    from stylegan.encoder import encoder_path, load_encoder
+    from stylegan.network import load_npz
+    from stylegan.refining import AutoDecoder, finish, starting_codes
+    from training.command import run_training
+
     network, encoder = load_npz(start), load_encoder(encoder_path(start))
     photos = prepare_squares(faces, network.resolution, options.held_out, settings.seed)
     teacher = anonymizer.load("aam", faces.select(~photos.held_out))
@@ -81,24 +100,35 @@ def _refine_network(
     finish(trainer, encoder, out)
 
 
-# Each command: its arguments, the function that runs it, and its help.
-_COMMANDS = {
-    "project": (code_folder.add_arguments, code_folder.run, "find the W+ codes of photos"),
-    "generate": (mixing.add_arguments, mixing.run, "draw random people"),
-    "convert": (official.add_arguments, official.run, "rewrite an official pickle as a safe .npz"),
-    "train": (_add_train, _train, "train a small network and its encoder on photos"),
-    "refine": (_add_refine, _refine, "refine a network with a free code per photo, for sharper images"),
-}
+def _of_module(name: str) -> _Command:
+    module = importlib.import_module(f"stylegan.{name}")
+    return module.add_arguments, module.run
+
+
+# Each command: what returns the function that adds its arguments and the one that runs it; and its help.
+_COMMANDS: dict[str, tuple[Callable[[], _Command], str]] = {
+    "project": (partial(_of_module, "code_folder"), "find the W+ codes of photos"),
+    "generate": (partial(_of_module, "mixing"), "draw random people"),
+    "convert": (partial(_of_module, "official"), "rewrite an official pickle as a safe .npz"),
+    "train": (lambda: (_add_train, _train), "train a small network and its encoder on photos"),
+    "refine": (
+        lambda: (_add_refine, _refine), "refine a network with a free code per photo, for sharper images"
+    ),
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     parser = commands.make_parser("stylegan", __doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_arguments, run, text) in _COMMANDS.items():
-        command = subparsers.add_parser(name, help=text, description=run.__doc__)
-        add_arguments(command)
-        command.set_defaults(run=run)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for name, (load, text) in _COMMANDS.items():
+        command = subparsers.add_parser(name, help=text)
+        if given[:1] == [name]:
+            add_arguments, run = load()
+            command.description = run.__doc__
+            add_arguments(command)
+            command.set_defaults(run=run)
     return commands.run_command(parser, arguments)
 
 

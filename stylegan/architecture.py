@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from checks import Choice, ParameterError, check
+from training.backend import keras, tf
 
 #: Learning-rate factor of the mapping network, which also scales its stored weights.
 MAPPING_RATE = 0.01

@@ -13,13 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import utils
 from checks import Choice, Number, ParameterError, check_array, check_fields, check_number
 from stylegan.network import save_weights, take_description
+from training.backend import keras, tf
 
 _SLOPE = 0.2
 # Number of images to encode at once.

@@ -13,13 +13,12 @@ import functools
 from pathlib import Path
 
 import dlib
-import keras
 import numpy as np
-import tensorflow as tf
 
 import utils
 from dlib_network import BLOCKS, CHIP_SIZE, N_VALUES, Weights, read_weights
 from embedding import CHIP_PADDING
+from training.backend import keras, tf
 
 # dlib places chips by points with integer coordinates, so landmarks are first scaled by this factor.
 _SUBPIXELS = 256

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 import utils
 from checks import Choice, ParameterError, check, check_array, check_number
 from stylegan.architecture import Architecture, Mapping, Synthesis, check_arrays, draw
+from training.backend import tf
 
 #: Defaults of the official generator: truncation towards the average in the first 8 layers.
 TRUNCATION_PSI, _TRUNCATION_CUTOFF = 0.7, 8

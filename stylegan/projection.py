@@ -19,7 +19,6 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 import detection
 import utils
@@ -28,6 +27,7 @@ from datasets import Faces
 from stylegan import alignment, features
 from stylegan.alignment import AlignedPhotos
 from stylegan.network import StyleNetwork
+from training.backend import tf
 from training.training_set import face_weights
 
 # Number of random people for measuring the spread of w.

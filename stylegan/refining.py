@@ -18,9 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import utils
 from checks import Number, ParameterError
@@ -31,6 +29,7 @@ from stylegan.code_folder import read_kept_codes
 from stylegan.encoder import Encoder, build_encoder, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
 from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
+from training.backend import keras, tf
 from training.descent import LARGEST_NORM, half_cosine, minimise
 from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss

@@ -16,9 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from checks import Number
 from stylegan import augmentation, features
@@ -26,6 +24,7 @@ from stylegan.architecture import MAPPING_RATE, Architecture, Mapping, Synthesis
 from stylegan.augmentation import to_signed
 from stylegan.encoder import Encoder, EncoderSizes, build_encoder, default_widths, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
+from training.backend import keras, tf
 from training.descent import half_cosine, minimise
 from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss, weighted_mean

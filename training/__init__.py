@@ -1,5 +1,7 @@
 """The training code that `CNN` and `stylegan` share.
 
+backend.py
+    TensorFlow and Keras, imported without their messages.
 training_set.py
     `prepare` aligns photos into a `TrainingSet`: aligned photos, people, landmarks, held-out photos, pixel weights.
 loop.py
@@ -12,8 +14,3 @@ losses.py
 command.py
     Options, files and messages of the training commands.
 """
-
-import utils
-
-# Set this before other modules import TensorFlow, or it prints build messages into notebooks.
-utils.import_quietly("tensorflow", "keras")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
+
+from training.backend import keras, tf
 
 #: Gradients of networks are clipped to this norm.
 LARGEST_NORM = 5.0

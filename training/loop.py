@@ -10,14 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from PIL import Image
 
 import utils
 from checks import Choice, Number, check_fields
+from training.backend import keras, tf
 from training.descent import LARGEST_NORM, half_cosine
 from training.training_set import TrainingSet
 

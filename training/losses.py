@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from training.backend import tf
 
 # Number of levels of the Laplacian pyramid.
 _LEVELS = 5
