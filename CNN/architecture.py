@@ -188,7 +188,7 @@ def build(architecture: Architecture, precision: str = "float32") -> keras.Model
     -------
     keras.Model
         Maps a dict of arrays (n, length) by input name to images (n, height, width, channels) in 0..1. It uses only
-        Keras' own keras.layers.
+        Keras' own layers.
     """
     a = architecture
 
