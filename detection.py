@@ -632,6 +632,18 @@ def find_faces(image: np.ndarray, thorough: bool = True) -> tuple[Spot, ...]:
     return _unpack(image, known[key])
 
 
+def find_upright(image: np.ndarray, scale: float) -> tuple[Spot, ...]:
+    """Find the upright faces in a frame of a video, searched at one scale only; not cached.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+    scale : float
+        The image is searched at this many times its size.
+    """
+    return tuple(_inspect(image, candidate) for candidate in _one_each(_search_at(image, scale)))
+
+
 def find_boxes(image: np.ndarray) -> np.ndarray:
     """Find the boxes of the upright faces in a photo; cached by the photo's content.
 
@@ -671,12 +683,12 @@ def _inspect(image: np.ndarray, candidate: _Candidate) -> Spot:
     points, margin = _five_points(landmarks), _INSIDE * _eye_distance(landmarks)
     if (points < margin).any() or (points > np.array(image.shape[1::-1]) - 1 - margin).any():
         return replace(spot, reason=_AT_BORDER)
-    crop, transform = _upright_crop(image, landmarks)
+    crop, transform = upright_crop(image, landmarks)
     return replace(spot, crop=crop, transform=transform)
 
 
-def _upright_crop(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Crop the head upright, (h, w, 3), and return the transform (2, 3) from the photo, too."""
+def upright_crop(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Crop the head with landmarks (68, 2) upright, (h, w, 3), and return the transform (2, 3) from the photo, too."""
     unit = min(float(_eye_distance(landmarks)), _LARGEST_CROP)
     width, height = round(_CROP_WIDTH * unit), round(_CROP_HEIGHT * unit)
     middle = np.array([(width - 1) / 2, _CROP_EYE_LINE * (height - 1)])

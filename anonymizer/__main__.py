@@ -41,7 +41,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     # fmt: off
-    add("source", type=Path, metavar="PHOTOS", help="folder of photos, including sub-folders, or one photo")
+    add("source", type=Path, metavar="PHOTOS", help="folder of photos and videos, including sub-folders, or one of them")
     add("out", type=Path, metavar="OUT", help="folder for the result: new, empty, or from an interrupted run")
     add("--k", type=int, default=5, help="at least this many people share a surrogate (5)")
     add("--method", choices=METHODS, default="aam", metavar="NAME", help="anonymizer (aam): %(choices)s")
@@ -60,6 +60,11 @@ def _make_parser() -> argparse.ArgumentParser:
         help="photos of people who stay as they are, one face on each; doubtful faces are replaced")
     add("--only", type=Path, metavar="FOLDER",
         help="photos of the only people to replace, one face on each; doubtful faces are replaced or blurred out")
+    add("--pool", type=Path, metavar="FOLDER",
+        help="photos of other people, who fill the clusters; they are mixed into surrogates, and never released")
+    add("--audio", choices=("drop", "keep"), default="drop", help="sound of videos (drop: voices identify people)")
+    add("--crf", type=int, default=18, metavar="NUMBER",
+        help="quality of videos, from 0, lossless, to 51: x264's constant rate factor (18)")
     add("--alike", type=_split, default=(), metavar="TRAITS",
         help="clusters of people who look alike in age, sex, or age,sex, as far as networks can guess")
     add("--quick", dest="thorough", action="store_false",

@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = {
 #: Files of cameras that are not read, and what to do about them.
 UNREAD = {
     "raw file": "raw camera files are not supported; save the photo as JPEG or PNG first",
-    "video": "videos are not supported yet; save frames as JPEG or PNG first",
+    "video": "videos are not photos; save frames as JPEG or PNG, or anonymize the video with python -m anonymizer",
 }
 
 #: What Pillow and libheif may raise on a damaged file: also TypeError, struct.error, KeyError and others.
@@ -90,6 +90,12 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = None
     known = isinstance(orientation, int) and orientation in _TURNS
     return image.transpose(_TURNS[orientation]) if known else image
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a path has the suffix of a video, or is an animated GIF."""
+    suffix = path.suffix.lower()
+    return suffix in _VIDEO_SUFFIXES or (suffix == ".gif" and count_frames(path) > 1)
 
 
 def is_photo(path: Path) -> bool:

@@ -20,8 +20,10 @@ import numpy as np
 
 import utils
 from release.guessing import Guesser
-from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, VERSION
+from release.journal import digest_of
+from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, NAME_BYTES, VERSION, VIDEO
 from release.png import decode_png, encode_png
+from video.streams import foreign_content
 
 #: Limits of what an audit reads.
 _MOST_FILES = 200_000
@@ -52,8 +54,10 @@ class Contents:
         Names, without ending, that were computed from a file's content.
     images : dict of str to ndarray
         Decoded images by digest.
+    videos : dict of str to Path
+        Videos by digest.
     faults : dict of str to str
-        Why a file's content is not a valid image, by digest.
+        Why a file's content is not a valid image or video, by digest.
     """
 
     folder: Path
@@ -63,6 +67,7 @@ class Contents:
     digests: dict[str, str] = field(default_factory=dict)
     computed: set[str] = field(default_factory=set)
     images: dict[str, np.ndarray] = field(default_factory=dict)
+    videos: dict[str, Path] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,7 +78,7 @@ class Contents:
     @cached_property
     def guesser(self) -> Guesser:
         """Finds names that were computed from something."""
-        return Guesser(name.removesuffix(".png") for name in self.image_names)
+        return Guesser(name[: 2 * NAME_BYTES] for name in self.image_names)
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
@@ -188,11 +193,13 @@ def check_digests(contents: Contents) -> tuple[bool, str]:
     changed, unreadable = [], []
     for name in sorted(present):
         try:
-            data = read_file(contents.folder / name, _IMAGE_BYTES)
+            if name.endswith(VIDEO):
+                _open_video(name, contents)
+            else:
+                _decode(name, read_file(contents.folder / name, _IMAGE_BYTES), contents)
         except (OSError, ValueError):
             unreadable.append(name)
             continue
-        _decode(name, data, contents)
         if name in expected and contents.digests[name] != expected[name]:
             changed.append(name)
     problems = [
@@ -208,6 +215,19 @@ def check_digests(contents: Contents) -> tuple[bool, str]:
     if not present:
         found.append("no images")
     return not found, "; ".join(found) or f"{len(present)} files match their digests"
+
+
+def _open_video(name: str, contents: Contents) -> None:
+    """Record the digest of a video, and whether it holds anything but frames and sound."""
+    path = contents.folder / name
+    digest = contents.digests[name] = digest_of(path)
+    if digest in contents.videos or digest in contents.faults:
+        return
+    fault = foreign_content(path)
+    if fault:
+        contents.faults[digest] = fault
+    else:
+        contents.videos[digest] = path
 
 
 def _decode(name: str, data: bytes, contents: Contents) -> None:
@@ -235,7 +255,7 @@ def _decode(name: str, data: bytes, contents: Contents) -> None:
 
 
 def check_images(contents: Contents) -> tuple[bool, str]:
-    """Every file is a PNG that holds plain RGB pixels and nothing else."""
+    """Every file is a PNG that holds plain RGB pixels, or a video of frames and sound, and nothing else."""
     broken = [name for name, digest in contents.digests.items() if digest in contents.faults]
     if broken:
         faults = "; ".join(sorted(set(contents.faults.values()))[:3])

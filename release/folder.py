@@ -1,4 +1,4 @@
-"""Turn a folder of photos into a folder that can be shared: the whole run of ``python -m anonymizer PHOTOS OUT``.
+"""Turn a folder of photos and videos into a folder that can be shared: the whole run of ``python -m anonymizer PHOTOS OUT``.
 
 1. Find the faces in all photos (`release.gathering`).
 2. Group them into people (`release.people`), partition the people, and make surrogates (`release.planning`).
@@ -16,7 +16,6 @@ more cue that identifies people.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,11 +27,11 @@ import pandas as pd
 
 import utils
 from checks import ParameterError
-from release import gathering, leaks, planning, references, replacing, report, review, summary
+from release import gathering, leaks, planning, references, replacing, report, review, summary, videos
 from release.auditing import AuditReport, audit_release
-from release.journal import WRITTEN, Journal, read_journal
+from release.journal import WRITTEN, Journal, digest_of, read_journal
 from release.layout import MANIFEST
-from release.options import FolderOptions, check_request
+from release.options import FolderOptions, check_request, check_videos
 from release.searching import check_detector, in_words
 from release.writing import clean_up, locked
 from utility import MissingModelError
@@ -58,12 +57,13 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
         If the request is invalid. Nothing is written.
     """
     check_request(options)
-    files, others = gathering.list_files(options.source)
+    files, films, others = gathering.list_files(options.source)
+    check_videos(options, films)
     _check_sub_folders(options, files)
-    key = _run_key(options, files)
+    key = _run_key(options, [*files, *films])
     try:
         with locked(options.ledger.parent):
-            return _run(options, files, others, key)
+            return _run(options, files, films, others, key)
     except (ParameterError, MissingModelError):
         raise
     except Exception as error:
@@ -73,7 +73,9 @@ def anonymize_folder(options: FolderOptions) -> Outcome:
         return Outcome([sentence, "Finished work is saved; run the same command again to resume."], False)
 
 
-def _run(options: FolderOptions, files: Sequence[Path], others: Sequence[Path], key: str) -> Outcome:
+def _run(
+    options: FolderOptions, files: Sequence[Path], films: Sequence[Path], others: Sequence[Path], key: str
+) -> Outcome:
     clean_up(options.out, options.ledger)
     is_released = _is_released(options, key)
     if is_released and options.report.is_file():
@@ -85,19 +87,28 @@ def _run(options: FolderOptions, files: Sequence[Path], others: Sequence[Path], 
 
     given = None
     if options.given is not None:
-        given = references.read_references(options.given, options.thorough, options.workers)
+        given = references.read_references(options.given, options.given_by, options.thorough, options.workers)
     check_detector(np.random.default_rng().integers(0, 60, (320, 320, 3), dtype=np.uint8))
     options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(options.journal, key)
     photos = gathering.open_photos(files, options.thorough, options.workers)
     _check_any_face(options, photos)
-    plan = planning.make_plan(options, photos, given)
+    pool = []
+    if options.pool is not None:
+        pool = gathering.open_photos(
+            gathering.list_photos(options.pool, "pool"), options.thorough, options.workers
+        )
+    clips = videos.open_clips(options, films)
+    stills = [photo for clip in clips for photo in clip.standing.values()]
+    plan = planning.make_plan(options, photos, given, pool, stills)
     if not is_released:
         options.report.unlink(missing_ok=True)
         make_images, write = replacing.WRITERS[options.mode]
         make_images(options, journal, plan)
-        is_released = write(options, journal, plan)
-    shutil.rmtree(options.work, ignore_errors=True)
+        videos.make_videos(options, journal, plan, clips)
+        is_released = write(options, journal, plan, films)
+    for folder in (options.work, options.search):
+        shutil.rmtree(folder, ignore_errors=True)
 
     sentences, audit = summary.summarize(options, journal, plan, others), None
     if is_released:
@@ -206,18 +217,20 @@ def _check_sub_folders(options: FolderOptions, files: Sequence[Path]) -> None:
 
 def _run_key(options: FolderOptions, files: Sequence[Path]) -> str:
     """Key of a run; it changes with the photos, and with the options and code that affect the images."""
-    content = [(options.name_of(path), _digest(path)) for path in files]
-    given = [] if options.given is None else gathering.list_files(options.given)[0]
+    content = [(options.name_of(path), digest_of(path)) for path in files]
+    given = [
+        [] if folder is None else list(map(digest_of, gathering.list_photos(folder, name)))
+        for name, folder in ((options.given_by, options.given), ("pool", options.pool))
+    ]
     decisive = (
         options.k, options.method, options.mode, options.embedding, options.partitioner, options.people,
         options.same_person, options.seed, repr(sorted(options.method_options.items())), options.thorough,
-        options.keep_faceless, options.largest_side, options.alike, options.given_by, list(map(_digest, given)),
+        options.keep_faceless, options.largest_side, options.alike, options.given_by, given, options.audio,
+        options.crf,
     )  # fmt: skip
-    return utils.content_key(decisive, content, utils.source_key(planning, replacing, "datasets.faces"))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return utils.content_key(
+        decisive, content, utils.source_key(planning, replacing, videos, "datasets.faces")
+    )
 
 
 def _is_released(options: FolderOptions, key: str) -> bool:

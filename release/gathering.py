@@ -10,9 +10,10 @@ import numpy as np
 
 import detection
 import utils
+from checks import ParameterError
 from datasets import Faces
 from datasets.faces import read_image
-from datasets.formats import IMAGE_SUFFIXES, count_frames, explain_unread
+from datasets.formats import IMAGE_SUFFIXES, count_frames, explain_unread, is_video
 from detection import Spot
 from release.searching import SearchError, in_words, search
 
@@ -76,32 +77,32 @@ class FoundFaces:
         return FoundFaces(self.faces.select(rows), self.photo[rows], self.place[rows])
 
 
-def list_files(source: str | Path) -> tuple[list[Path], list[Path]]:
-    """List the files in a folder and its sub-folders, without hidden files; a single photo is a folder of one.
+def list_files(source: str | Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """List the files in a folder and its sub-folders, without hidden files; a single file is a folder of one.
 
     Returns
     -------
-    photos, others : lists of Path
-        Files with an image suffix, and all other files. Both are sorted.
+    photos, videos, others : lists of Path
+        Files with an image suffix, with that of a video (or animated GIFs), and all other files. All are sorted.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder or file.
     ValueError
-        If no file has an image suffix.
+        If there is no photo and no video.
     """
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
     files = [source] if source.is_file() else _visible_files(source)
-    photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    others = [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
-    if not photos:
-        reasons = [f"{source}: no photos (suffixes {', '.join(sorted(IMAGE_SUFFIXES))})"]
+    videos = [path for path in files if is_video(path)]
+    photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path not in videos]
+    if not photos and not videos:
+        reasons = [f"{source}: no photos or videos (suffixes {', '.join(sorted(IMAGE_SUFFIXES))})"]
         reasons += filter(None, map(explain_unread, files))
         raise ValueError(reasons[-1] if source.is_file() else ". ".join(reasons[:2]))
-    return photos, others
+    return photos, videos, [path for path in files if path not in {*photos, *videos}]
 
 
 def _visible_files(folder: Path) -> list[Path]:
@@ -129,6 +130,14 @@ def _open_photo(path: Path, thorough: bool = True) -> Photo:
         return Photo(path, failure=f"it could not be read ({in_words(error)})")
 
 
+def list_photos(folder: Path, option: str) -> list[Path]:
+    """List the photos in the folder of an option; raise ParameterError if there are none."""
+    photos = list_files(folder)[0]
+    if not photos:
+        raise ParameterError(f"{folder}: no photos for --{option}, only videos")
+    return photos
+
+
 def open_photos(paths: Sequence[Path], thorough: bool = True, workers: int = 1) -> list[Photo]:
     """Read all photos and find their faces in `workers` processes; see `_open_photo`."""
     import joblib  # slow to import
@@ -144,9 +153,13 @@ def gather_faces(photos: Sequence[Photo]) -> FoundFaces | None:
     rows = [(i, j) for i, j, spot in spots if spot.crop is not None]
     if not rows:
         return None
-    crops, names = [photos[i].spots[j].crop for i, j in rows], [f"{i}/{j}" for i, j in rows]
     photo, place = np.array(rows, dtype=np.int64).T
-    faces = Faces.of(crops, names=names, source="photos")
-    landmarks = np.stack([spot.landmarks_in_crop for _, _, spot in spots if spot.crop is not None])
-    detection.remember(faces, landmarks)
-    return FoundFaces(faces, photo, place)
+    names = [f"{i}/{j}" for i, j in rows]
+    return FoundFaces(as_faces([photos[i].spots[j] for i, j in rows], names), photo, place)
+
+
+def as_faces(spots: Sequence[Spot], names: Sequence[str]) -> Faces:
+    """Make Faces of the crops of n spots, whose landmarks `detection.detect` then knows."""
+    faces = Faces.of([spot.crop for spot in spots], names=names, source="photos")
+    detection.remember(faces, np.stack([spot.landmarks_in_crop for spot in spots]))
+    return faces

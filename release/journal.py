@@ -53,11 +53,13 @@ class Journal:
     def finished(self, source: str, path: Path) -> bool:
         """Return whether a photo was written and its file is unchanged."""
         record = self.done.get(source, {})
-        return (
-            record.get("status") == WRITTEN
-            and path.is_file()
-            and hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
-        )
+        return record.get("status") == WRITTEN and path.is_file() and digest_of(path) == record["sha256"]
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_journal(path: Path) -> list[dict]:

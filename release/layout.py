@@ -1,4 +1,4 @@
-"""What a release folder holds: PNG files under random names, and ``manifest.json``."""
+"""What a release folder holds: PNG and MP4 files under random names, and ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ MANIFEST_KEYS = {
 }
 
 #: A file name is 128 random bits.
-NAME = re.compile(r"[0-9a-f]{32}\.png")
+NAME = re.compile(r"[0-9a-f]{32}\.(png|mp4)")
+#: The end of the names of videos.
+VIDEO = ".mp4"
 NAME_BYTES = 16
 
 #: Every file gets this time (1980-01-01, the earliest that archives can hold): other times could identify people.

@@ -20,7 +20,8 @@ class Ledger:
     people : dict of str to set of str
         The people behind each file.
     faces : dict of str to list of dict, or None
-        The faces on each file, each with ``box`` (left, top, right, bottom in pixels of the image) and ``outcome``.
+        The faces on each file, each with ``box`` (left, top, right, bottom in pixels of the image), ``outcome`` and,
+        in a video, ``frame``.
         None if the ledger does not record them.
     """
 
@@ -66,7 +67,14 @@ def read_ledger(path: str | Path, originals: Faces | None = None) -> Ledger:
 def _checked_faces(faces: Sequence[dict] | None) -> list[dict] | None:
     if faces is None:
         return None
-    return [{"box": _checked_box(face["box"]), "outcome": str(face["outcome"])} for face in faces]
+    return [
+        {
+            "box": _checked_box(face["box"]),
+            "outcome": str(face["outcome"]),
+            "frame": int(face.get("frame", 0)),
+        }
+        for face in faces
+    ]
 
 
 def _checked_box(box: Sequence[float]) -> list[float]:

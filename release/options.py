@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,12 @@ class FolderOptions:
         Names in `release.alike.TRAITS`.
     keep, only : Path, optional
         Photos of the people to keep as they are, or to replace alone.
+    pool : Path, optional
+        Photos of other people, who fill the clusters.
+    audio : {"drop", "keep"}
+        What becomes of the sound of videos.
+    crf : int
+        Quality of videos: x264's constant rate factor.
     thorough : bool
         Whether to search each photo at two scales and rotated.
     """
@@ -58,8 +65,11 @@ class FolderOptions:
     alike: tuple[str, ...] = ()
     keep: Path | None = None
     only: Path | None = None
+    pool: Path | None = None
     thorough: bool = True
     keep_faceless: bool = False
+    audio: Annotated[str, Choice(("drop", "keep"))] = "drop"
+    crf: Annotated[int, Number(int, at_least=0, at_most=51)] = 18
     largest_side: Annotated[int, Number(int, at_least=64)] = LARGEST_SIDE
     seed: Annotated[int, Number(int, at_least=0)] = 0
     workers: Annotated[int, Number(int, at_least=-1)] = 1
@@ -114,6 +124,11 @@ class FolderOptions:
         """The folder that holds finished photos until all are done."""
         return self._beside_ledger("-unfinished")
 
+    @property
+    def search(self) -> Path:
+        """The folder that holds what was found in videos."""
+        return self._beside_ledger("-search")
+
     def _beside_ledger(self, end: str) -> Path:
         return self.ledger.with_name(self.ledger.stem + end)
 
@@ -121,9 +136,9 @@ class FolderOptions:
         """Return the name of a photo in the journal and ledger: its path in PHOTOS."""
         return path.relative_to(self.folder).as_posix()
 
-    def finished_file(self, number: int) -> Path:
-        """Return the file that holds photo `number` until all are done."""
-        return self.work / f"{number:06d}.png"
+    def finished_file(self, number: int, suffix: str = ".png") -> Path:
+        """Return the file that holds photo or video `number` until all are done."""
+        return self.work / f"{number:06d}{suffix}"
 
 
 def check_request(options: FolderOptions) -> None:
@@ -138,6 +153,7 @@ def check_request(options: FolderOptions) -> None:
     """
     _check_embedding(options)
     _check_given(options)
+    _check_pool(options)
     anonymizer.check_options(options.method, options.options)
     if options.mode == "shared" and not options.k_anonymous:
         raise ParameterError(
@@ -161,6 +177,38 @@ def check_request(options: FolderOptions) -> None:
             raise ParameterError(f"the ledger would be inside {name}; it identifies people, keep it private")
     if out.exists() and not out.is_dir():
         raise ParameterError(f"{options.out}: is a file; OUT must be a folder")
+
+
+def check_videos(options: FolderOptions, videos: Sequence[Path]) -> None:
+    """Raise ParameterError if an option does not work with videos."""
+    faults = {
+        "--mode shared writes no videos": options.mode == "shared",
+        f"--{options.given_by} works on photos only": options.given is not None,
+        "--people folders works on photos only": options.people == "folders",
+        f"--method {options.method} works on photos only": not options.k_anonymous,
+    }
+    for fault, applies in faults.items():
+        if applies and videos:
+            raise ParameterError(
+                f"{fault}; leave the option out, or put the videos elsewhere (first: {videos[0]})"
+            )
+
+
+def _check_pool(options: FolderOptions) -> None:
+    if options.pool is None:
+        return
+    folder, out = options.pool.resolve(), options.out.resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{options.pool}: no such folder of photos for --pool")
+    if folder.is_relative_to(out) or out.is_relative_to(folder):
+        raise ParameterError(
+            "the folder of --pool and OUT must not be inside each other: its photos would be shared"
+        )
+    if options.mode == "shared" or options.people == "folders" or not options.k_anonymous:
+        raise ParameterError(
+            "--pool fills the clusters of surrogates that are pasted into photos and videos; leave it out with --mode "
+            "shared, with --people folders, and with a --method that needs no clusters"
+        )
 
 
 def _check_embedding(options: FolderOptions) -> None:

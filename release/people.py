@@ -16,7 +16,10 @@ SAME_PERSON = 0.5
 
 
 def group_people(
-    descriptors: np.ndarray, threshold: float = SAME_PERSON, folders: Sequence[str | None] | None = None
+    descriptors: np.ndarray,
+    threshold: float = SAME_PERSON,
+    folders: Sequence[str | None] | None = None,
+    tracks: np.ndarray | None = None,
 ) -> np.ndarray:
     """Group faces into people by single linkage: a chain of small distances joins faces.
 
@@ -32,6 +35,8 @@ def group_people(
         The person's name given by the user, or None for a face without a name. Faces with the same name are one person,
         and faces with different names are different people, whatever their distances. A face without a name joins
         the nearest named person below the threshold.
+    tracks : ndarray of int, shape (n,), optional
+        The track of each face in a video, -1 for a face on a photo. Faces of one track are one person.
 
     Returns
     -------
@@ -62,6 +67,8 @@ def group_people(
             if np.isfinite(candidates).any():
                 joined[i], joined[:, i] = False, False
                 joined[i, np.argmin(candidates)] = True
+    if tracks is not None:
+        joined |= (tracks >= 0) & (tracks[:, None] == tracks)
     # Number the groups by first appearance.
     _, label = scipy.sparse.csgraph.connected_components(joined, directed=False)
     _, first, person = np.unique(label, return_index=True, return_inverse=True)

@@ -31,6 +31,7 @@ from release.writing import check_k
 _DOUBT = 1.2
 
 _SINGLE_PHOTO = "the surrogate shows a single photo"
+_NOT_NEEDED = "nobody in this run needs the surrogate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,11 @@ class Plan:
     ----------
     photos : sequence of Photo
         All photos in the folder.
+    beside : sequence of Photo
+        Photos that are not released: those of ``--pool``, and the stills of each track of a video.
     found : FoundFaces or None
-        The n faces that can be compared, with people as identities; None if there are none.
+        The n faces that can be compared, with people as identities; None if there are none. They are numbered by
+        `photos` and then `beside`.
     kept : ndarray of bool, shape (n,)
         Faces that stay as they are, by ``--keep`` or ``--only``.
     members : ndarray of bool, shape (n,)
@@ -74,6 +78,7 @@ class Plan:
     """
 
     photos: Sequence[Photo]
+    beside: Sequence[Photo] = ()
     found: FoundFaces | None = None
     kept: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     members: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
@@ -93,7 +98,7 @@ class Plan:
 
     @property
     def n_people(self) -> int:
-        """Number of people, told apart, who take part in the partition."""
+        """Number of people, told apart, who take part in the partition, with those of the pool."""
         return 0 if self.found is None else len(np.unique(self.found.faces.identities[self.members]))
 
     @cached_property
@@ -104,13 +109,27 @@ class Plan:
         places = zip(self.found.photo.tolist(), self.found.place.tolist(), strict=True)
         return {place: row for row, place in enumerate(places)}
 
+    def place_of(self, photo: Photo) -> int:
+        """Number of a photo among all of them, as in ``found.photo``."""
+        return self._places[id(photo)]
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {id(photo): i for i, photo in enumerate((*self.photos, *self.beside))}
+
     def faces_on(self, number: int) -> Iterator[tuple[Spot, int | None]]:
         """Yield the faces in photo `number`, each with its row in `found`, or None if it is not there."""
         for place, spot in enumerate(self.photos[number].spots):
             yield spot, self._rows.get((number, place))
 
 
-def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | None = None) -> Plan:
+def make_plan(
+    options: FolderOptions,
+    photos: Sequence[Photo],
+    given: Faces | None = None,
+    pool: Sequence[Photo] = (),
+    stills: Sequence[Photo] = (),
+) -> Plan:
     """Group faces into people, partition the people, and make the surrogates.
 
     Parameters
@@ -119,36 +138,44 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
     photos : sequence of Photo
     given : Faces, optional
         Photos of the people to keep, or to replace alone.
+    pool : sequence of Photo
+        Photos of other people, who fill the clusters.
+    stills : sequence of Photo
+        The stills of each track of a video, as a photo with several views of one person.
 
     Raises
     ------
     ParameterError
         If none of the people to replace was found.
     """
-    found = gather_faces(photos)
+    beside = (*pool, *stills)
+    found = gather_faces((*photos, *beside))
     if found is None:
-        return Plan(photos)
-    descriptors = _describe(found.faces, options.embedding)
+        return Plan(photos, beside)
+    descriptors = describe(found.faces, options.embedding)
     if not np.isfinite(descriptors).all():
         rows = np.flatnonzero(np.isfinite(descriptors).all(axis=1))
         if len(rows) == 0:
-            return Plan(photos)
+            return Plan(photos, beside)
         found, descriptors = found.select(rows), descriptors[rows]
     folders = _folders(options, photos, found) if options.people == "folders" else None
-    people = group_people(descriptors, options.same_person, folders)
+    tracks = np.where(found.photo >= len(photos) + len(pool), found.photo, -1)
+    people = group_people(descriptors, options.same_person, folders, tracks)
+    in_pool = (found.photo >= len(photos)) & (tracks < 0)
+    own_people = set(people[~in_pool].tolist())
     faces = Faces.of(found.faces.images, people, found.faces.names, source="photos")
     found = FoundFaces(faces, found.photo, found.place)
     kept, distances, notes = _kept(options, found, given)
     members = ~np.isin(people, people[kept])
     plan = Plan(
-        photos, found, kept, members, distances,
-        spread=largest_distances(descriptors, people),
+        photos, beside, found, kept, members, distances,
+        spread={name: far for name, far in largest_distances(descriptors, people).items() if name in own_people},
         n_doubtful=doubtful_pairs(descriptors, people, _DOUBT * options.same_person),
         notes=notes,
     )  # fmt: skip
     if not options.k_anonymous:
         return replace(plan, face_filter=anonymizer.load(options.method, faces, **options.method_options))
-    if plan.n_people < options.k:
+    if plan.n_people < options.k or not own_people:
         return plan
     replaced, described = faces.select(members), descriptors[members]
     model = anonymizer.load(options.method, replaced, **options.method_options)
@@ -158,7 +185,11 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
         mixed = lending.lenders(labels, replaced.identities, described, clear, options.k)
     else:
         mixed = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    made = [_make_surrogate(model, rows) for rows in utils.progress(mixed, "making surrogates")]
+    needed = set(labels[np.isin(replaced.identities, list(own_people))].tolist())
+    made = [
+        _make_surrogate(model, rows) if label in needed else _NOT_NEEDED
+        for label, rows in enumerate(utils.progress(mixed, "making surrogates"))
+    ]
     made = _refuse_photos(made, faces)
     every = _spread_labels(options.mode, labels, descriptors, members, kept)
     faults = {
@@ -168,10 +199,23 @@ def make_plan(options: FolderOptions, photos: Sequence[Photo], given: Faces | No
     numbers = np.where(usable, np.cumsum(usable) - 1, -1)
     every = np.where(every >= 0, numbers[every], -1)
     surrogates = [surrogate for surrogate in made if isinstance(surrogate, Surrogate)]
+    how += _of_pool(labels, replaced.identities, own_people) if pool else ()
     return replace(plan, labels=every, surrogates=surrogates, faults=faults, notes=notes + how)
 
 
-def _describe(faces: Faces, name: str) -> np.ndarray:
+def _of_pool(labels: np.ndarray, people: np.ndarray, own_people: set[str]) -> tuple[str, ...]:
+    """Say how many people of each cluster are in the run, and how many in the pool."""
+    own = np.array([person in own_people for person in people])
+    clusters = np.unique(labels[own])
+    n_own = [len(np.unique(people[own & (labels == label)])) for label in clusters]
+    n_pool = len(np.unique(people[~own & np.isin(labels, clusters)]))
+    return (
+        f"{n_pool} people of --pool fill the clusters: of the people behind a surrogate, {min(n_own)} to {max(n_own)} "
+        "are in this run.",
+    )
+
+
+def describe(faces: Faces, name: str) -> np.ndarray:
     """Descriptors of n faces, (n, d); NaN for a face whose description raises an error."""
     try:
         return embedding.embed(faces, name)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -39,19 +37,6 @@ def encode_png(image: np.ndarray) -> bytes:
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.save(data, "PNG", optimize=False, compress_level=_COMPRESSION)
     return data.getvalue()
-
-
-class PNGFiles(Sequence):
-    """Images in files that `encode_png` has made; each is read whenever it is needed."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return decode_png(self.paths[i].read_bytes())
 
 
 def decode_png(data: bytes) -> np.ndarray:

@@ -15,7 +15,7 @@ import scipy
 import embedding
 from checks import ParameterError
 from datasets import Faces
-from release.gathering import list_files, open_photos
+from release.gathering import list_photos, open_photos
 from release.people import group_people
 
 #: A face is kept only if it is closer than this to a person's photos; people are joined up to 0.5.
@@ -26,13 +26,15 @@ _KEEP_MARGIN = 0.05
 ONLY_DISTANCE = 0.65
 
 
-def read_references(folder: Path, thorough: bool = True, workers: int = 1) -> Faces:
+def read_references(folder: Path, option: str, thorough: bool = True, workers: int = 1) -> Faces:
     """Read photos of given people, and tell the people apart.
 
     Parameters
     ----------
     folder : Path
         Photos of one or several people, one face on each.
+    option : str
+        The option that names it, for messages.
     thorough, workers
         See `release.gathering.open_photos`.
 
@@ -46,7 +48,7 @@ def read_references(folder: Path, thorough: bool = True, workers: int = 1) -> Fa
     ParameterError
         If a photo cannot be read, or does not show exactly one face that can be compared; the message names it.
     """
-    photos = open_photos(list_files(folder)[0], thorough, workers)
+    photos = open_photos(list_photos(folder, option), thorough, workers)
     for photo in photos:
         fault = photo.damage or photo.failure
         if not fault and len(photo.spots) != 1:

@@ -24,10 +24,10 @@ from release.gathering import ChangedError, Photo
 from release.journal import BLURRED, DAMAGED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan, Surrogate
-from release.png import PNGFiles, encode_png
+from release.png import encode_png
 from release.review import doubts
 from release.searching import SearchError, check_detector, in_words, search, search_boxes, unexplained
-from release.writing import write_release
+from release.writing import FinishedFiles, write_release
 
 #: Reasons.
 _NO_FACE, _TOO_FEW, _SHARED_ONLY = "no face was found", "fewer than k people", "shared mode writes no photos"
@@ -279,9 +279,10 @@ def _arguments(options: FolderOptions, plan: Plan, number: int) -> tuple:
     return replace(photo, spots=()), target, options.name_of(photo.path), small, options.largest_side
 
 
-def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
-    """Write the finished photos to OUT; return whether there were any."""
-    names = [options.name_of(photo.path) for photo in plan.photos]
+def _release_photos(options: FolderOptions, journal: Journal, plan: Plan, videos: Sequence[Path]) -> bool:
+    """Write the finished photos and videos to OUT; return whether there were any."""
+    names = [options.name_of(path) for path in (*(photo.path for photo in plan.photos), *videos)]
+    suffixes = [".png"] * len(plan.photos) + [".mp4"] * len(videos)
     records = [journal.done[name] for name in names]
     written = np.array([record["status"] == WRITTEN for record in records])
     if not written.any():
@@ -295,13 +296,15 @@ def _release_photos(options: FolderOptions, journal: Journal, plan: Plan) -> boo
     write_release(
         options.out,
         Faces(blank, [f"photo {i}" for i in range(len(names))], names),
-        PNGFiles([options.finished_file(i) for i in np.flatnonzero(written)]),
+        FinishedFiles([options.finished_file(i, suffixes[i]) for i in np.flatnonzero(written)]),
         np.where(written, np.cumsum(written) - 1, -1),
         mode="per_photo",
         ledger=options.ledger,
         suppressed=reasons(SUPPRESSED),
         failed=reasons(DAMAGED, FAILED),
-        shown={int(i): _shown(records[i]["faces"]) for i in np.flatnonzero(written)},
+        shown={
+            int(i): records[i].get("shown") or _shown(records[i]["faces"]) for i in np.flatnonzero(written)
+        },
     )
     return True
 
@@ -323,7 +326,7 @@ def _note_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> No
         journal.add({"source": options.name_of(photo.path), **outcome, "faces": faces})
 
 
-def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) -> bool:
+def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan, videos: Sequence[Path]) -> bool:
     """Write the surrogates to OUT, one file per person; return whether there were any."""
     if not plan.surrogates:
         return False
@@ -343,7 +346,8 @@ def _release_surrogates(options: FolderOptions, journal: Journal, plan: Plan) ->
     return True
 
 
-#: Mode -> two functions (options, journal, plan): the first makes the images, the second writes any to the release.
+#: Mode -> two functions: the first, of (options, journal, plan), makes the images; the second, with the videos as
+#: fourth argument, writes any to the release.
 WRITERS: dict[str, tuple[Callable, Callable]] = {
     "per_photo": (_make_photos, _release_photos),
     "shared": (_note_surrogates, _release_surrogates),

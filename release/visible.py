@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from release.files import Contents, listed
 from release.ledger import Ledger
+from release.png import IMAGE_PIXELS
 from release.searching import SearchError, search_boxes, unexplained
+from video.searching import CHECKED, FINE
+from video.streams import read_frames
 
 
 def check_ledger(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:
@@ -26,10 +32,20 @@ def check_ledger(contents: Contents, ledger: Ledger | None) -> tuple[bool | None
     return not problems, "; ".join(problems) or f"it lists the {len(present)} files"
 
 
+def _pictures(contents: Contents, file_of: Mapping[str, str]) -> Iterator[tuple[str, int, np.ndarray]]:
+    """File, frame and pixels of each image, and of the frames of videos that are searched."""
+    for digest, image in contents.images.items():
+        yield file_of[digest], 0, image
+    for digest, path in contents.videos.items():
+        for frame in read_frames(path, largest_side=IMAGE_PIXELS):
+            if frame.number % FINE == CHECKED:
+                yield file_of[digest], frame.number, frame.image
+
+
 def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None, str]:
     """Every face on an image is in the ledger; in shared mode, no image shows several faces."""
     mode = contents.manifest.get("mode")
-    if mode is None or not contents.images:
+    if mode is None or not (contents.images or contents.videos):
         return None, "not checked: the release has no valid manifest, or no images"
     if mode == "per_photo" and ledger is None:
         return None, "not checked: no ledger was given"
@@ -37,17 +53,18 @@ def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None,
         return None, "not checked: the ledger does not record where the faces are"
     file_of = {digest: name for name, digest in contents.digests.items()}
     n_faces, unknown, not_searched = 0, {}, []
-    for digest, image in contents.images.items():
-        name = file_of[digest]
+    for name, number, image in _pictures(contents, file_of):
         try:
             boxes = search_boxes(image)
         except SearchError:
             not_searched.append(name)
             continue
         n_faces += len(boxes)
-        extra = boxes[1:] if mode == "shared" else unexplained(boxes, ledger.faces.get(name, []))
+        known = () if ledger is None else ledger.faces.get(name, ())
+        shown = [face for face in known if face["frame"] == number]
+        extra = boxes[1:] if mode == "shared" else unexplained(boxes, shown)
         if len(extra):
-            unknown[name] = len(extra)
+            unknown[name] = unknown.get(name, 0) + len(extra)
     problems = []
     if unknown:
         what = "that the ledger does not explain" if mode == "per_photo" else "beside the surrogate's"

@@ -28,12 +28,29 @@ import utils
 from checks import Choice, ParameterError, check, check_labels, check_number
 from datasets import Faces
 from release import layout
-from release.png import IMAGE_PIXELS, PNGFiles, encode_png
+from release.journal import digest_of
+from release.png import IMAGE_PIXELS, decode_png, encode_png
+from video.streams import read_frames
 
 #: Start of the names of unfinished files and folders.
 _PARTIAL = ".partial-"
 #: Name of an unfinished ledger in its folder.
 _PENDING = "pending-ledger.json"
+
+
+class FinishedFiles(Sequence):
+    """Images in files that `encode_png` has made, and videos, of which the first frame is read."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if self.paths[i].suffix == layout.VIDEO:
+            return next(read_frames(self.paths[i], largest_side=IMAGE_PIXELS)).image
+        return decode_png(self.paths[i].read_bytes())
 
 
 def write_release(
@@ -59,7 +76,7 @@ def write_release(
         The release: a new or empty folder. It appears only once everything is written.
     faces : Faces
         The n photos that were anonymized.
-    images : sequence of c uint8 arrays (h, w, 3)
+    images : sequence of c uint8 arrays (h, w, 3), or FinishedFiles
     labels : ndarray of int, shape (n,)
         The image that each photo got, 0 to c - 1; -1 for none.
     mode : str
@@ -73,7 +90,7 @@ def write_release(
         Row -> reason. Every photo without an image must be in exactly one of the two.
     shown : mapping of int to sequence of mappings, optional
         Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the
-        image) and ``outcome``. With them, the audit finds faces that the run missed.
+        image) and ``outcome``, and in a video ``frame``, its number. With them, the audit finds faces that the run missed.
 
     Returns
     -------
@@ -103,9 +120,15 @@ def write_release(
         _check_per_photo(k, labels)
     _check_images(faces, images)
     _check_places(folder, ledger)
-    files, outcomes = _assign_names(mode, faces, labels, reasons)
+    suffixes = (
+        [path.suffix for path in images.paths]
+        if isinstance(images, FinishedFiles)
+        else [".png"] * len(images)
+    )
+    files, outcomes = _assign_names(mode, faces, labels, reasons, suffixes)
     for row, on_image in (shown or {}).items():
-        outcomes[row]["faces"] = [{"box": face["box"], "outcome": face["outcome"]} for face in on_image]
+        kept = ("frame", "box", "outcome")
+        outcomes[row]["faces"] = [{key: face[key] for key in kept if key in face} for face in on_image]
     head = {"version": layout.VERSION, "mode": mode, "k": k}
     private = {"format": "AnonFACES ledger", **head, "photos": outcomes}
     with ExitStack() as stack:
@@ -114,10 +137,11 @@ def write_release(
         parts.mkdir(mode=0o755)
         digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
-            is_encoded = isinstance(images, PNGFiles)
-            data = images.paths[files[name]].read_bytes() if is_encoded else encode_png(images[files[name]])
-            (parts / name).write_bytes(data)
-            digests[name] = hashlib.sha256(data).hexdigest()
+            if isinstance(images, FinishedFiles):
+                shutil.copyfile(images.paths[files[name]], parts / name)
+            else:
+                (parts / name).write_bytes(encode_png(images[files[name]]))
+            digests[name] = digest_of(parts / name)
         counts = {"n_files": len(files), "n_images": len(set(digests.values()))}
         manifest = {"format": layout.FORMAT, **head, **counts, "files": digests}
         (parts / layout.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -288,7 +312,7 @@ def _check_places(folder: Path, ledger: Path) -> None:
 
 
 def _assign_names(
-    mode: str, faces: Faces, labels: np.ndarray, reasons: dict[int, tuple[str, str]]
+    mode: str, faces: Faces, labels: np.ndarray, reasons: dict[int, tuple[str, str]], suffixes: Sequence[str]
 ) -> tuple[dict[str, int], list[dict]]:
     """Draw random names: file name -> image number, and the outcome of each photo for the ledger."""
     owners = faces.identities if mode == "shared" else np.arange(len(faces))
@@ -297,7 +321,7 @@ def _assign_names(
         outcome, reason = reasons.get(row, ("anonymized", ""))
         name = None
         if label >= 0:
-            name = named.setdefault(owner, secrets.token_hex(layout.NAME_BYTES) + ".png")
+            name = named.setdefault(owner, secrets.token_hex(layout.NAME_BYTES) + suffixes[label])
             files[name] = label
         photo = {"photo": str(faces.names[row]), "identity": str(faces.identities[row])}
         outcomes.append({**photo, "outcome": outcome, "file": name, "reason": reason})
