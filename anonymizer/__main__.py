@@ -41,7 +41,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     # fmt: off
-    add("source", type=Path, metavar="PHOTOS", help="folder of photos and videos, including sub-folders, or one of them")
+    add("source", type=Path, metavar="PHOTOS", help="folder of photos and videos, with sub-folders, or one of them")
     add("out", type=Path, metavar="OUT", help="folder for the result: new, empty, or from an interrupted run")
     add("--k", type=int, default=5, help="at least this many people share a surrogate (5)")
     add("--method", choices=METHODS, default="aam", metavar="NAME", help="anonymizer (aam): %(choices)s")

@@ -1,4 +1,4 @@
-"""Turn a folder of photos and videos into a folder that can be shared: the whole run of ``python -m anonymizer PHOTOS OUT``.
+"""Turn a folder of photos and videos into one that can be shared: the whole run of ``python -m anonymizer PHOTOS OUT``.
 
 1. Find the faces in all photos (`release.gathering`).
 2. Group them into people (`release.people`), partition the people, and make surrogates (`release.planning`).

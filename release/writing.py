@@ -90,7 +90,8 @@ def write_release(
         Row -> reason. Every photo without an image must be in exactly one of the two.
     shown : mapping of int to sequence of mappings, optional
         Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the
-        image) and ``outcome``, and in a video ``frame``, its number. With them, the audit finds faces that the run missed.
+        image) and ``outcome``, and in a video ``frame``, its number. With them, the audit finds faces that the run
+        missed.
 
     Returns
     -------

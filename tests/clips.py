@@ -52,7 +52,7 @@ def compose(
     scene: Callable[[int], int] = lambda frame: 0,
     covers: Callable[[int], Sequence[tuple[int, int, int, int]]] = lambda frame: (),
 ) -> Clip:
-    """Draw actors, the later ones in front, on a ground for each scene, with covers (left, top, right, bottom) on top."""
+    """Draw actors, the later ones in front, on a ground for each scene, below covers (left, top, right, bottom)."""
     faces = [detection.detect([actor.image]).boxes[0].astype(float) for actor in actors]
     grounds = {number: _ground(size, number) for number in {scene(i) for i in range(n_frames)}}
     soft = cv2.GaussianBlur(cv2.ellipse(np.zeros((112, 92)), (46, 56), (42, 53), 0, 0, 360, 1, -1), (0, 0), 2)
@@ -99,14 +99,22 @@ def _if_seen(box: np.ndarray, seen: np.ndarray) -> np.ndarray | None:
 
 
 def write(
-    path, frames, codec="libx264", options=None, rate=RATE, times=None, metadata=None, pix_fmt="yuv420p"
+    path,
+    frames,
+    codec="libx264",
+    options=None,
+    rate=RATE,
+    times=None,
+    metadata=None,
+    pix_fmt="yuv420p",
+    shape=1,
 ):
-    """Write frames with FFmpeg; times are in milliseconds."""
+    """Write frames with FFmpeg; times are in milliseconds, and shape is that of pixels, width by height."""
     with av.open(str(path), "w") as container:
         container.metadata.update(metadata or {})
         stream = container.add_stream(codec, rate=rate, options={"crf": "12"} if options is None else options)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pix_fmt
+        stream.pix_fmt, stream.codec_context.sample_aspect_ratio = pix_fmt, Fraction(shape)
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, image in enumerate(frames):
