@@ -120,7 +120,7 @@ def _run(
         ]
     else:
         sentences.append("Nothing could be released; OUT was not created.")
-    told, is_complete = _report(options, journal, plan, sentences, audit)
+    told, is_complete = _report(options, journal, plan, films, sentences, audit)
     return Outcome(told, is_complete and _passed(audit, journal))
 
 
@@ -141,6 +141,7 @@ def _report(
     options: FolderOptions,
     journal: Journal,
     plan: planning.Plan,
+    films: Sequence[Path],
     sentences: Sequence[str],
     audit: AuditReport | None,
 ) -> tuple[list[str], bool]:
@@ -163,6 +164,7 @@ def _report(
             photos=report.show_photos(plan, reviewed, finished, names),
             surrogates=report.show_surrogates(plan) if options.mode == "shared" else [],
             people=report.show_people(plan, options.same_person),
+            videos=_show_videos(options, journal, plan, films, names),
             k=options.k if plan.labels is not None else None,
         )  # fmt: skip
         utils.save_atomic(options.report, lambda file: file.write(page.encode()))
@@ -173,6 +175,21 @@ def _report(
         found = "" if attacked is None else leaks.tell_worst(attacked)
         sentences.append(f"{summary.claim(options)} {found}".strip())
     return sentences, not told and not fault
+
+
+def _show_videos(
+    options: FolderOptions,
+    journal: Journal,
+    plan: planning.Plan,
+    films: Sequence[Path],
+    names: dict[int, str],
+) -> list[dict]:
+    shown = [
+        (journal.done[options.name_of(path)], path, options.out / names[number])
+        for number, path in enumerate(films, start=len(plan.photos))
+        if number in names
+    ]
+    return report.show_videos(*zip(*shown, strict=True), options.largest_side) if shown else []
 
 
 def _attempt(what: str, step: Callable, *arguments) -> tuple[object, list[str]]:

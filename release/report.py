@@ -21,11 +21,14 @@ from datasets.faces import read_image
 from release.auditing import AuditReport
 from release.planning import Plan
 from release.review import COLOURS, Reviewed, outlined
+from video.streams import TICK, read_frames
 
 #: Width of the photos in pixels, of faces in the list of people, and quality of the JPEGs.
 _PHOTO_WIDTH, _FACE_WIDTH, _QUALITY = 900, 72, 70
 #: Number of clusters shown in shared mode.
 _MOST_CLUSTERS = 60
+#: Number of moments shown of a video, frames of each and their width in pixels; times that count as equal, in seconds.
+_MOST_MOMENTS, _STRIP, _STRIP_WIDTH, _SOON = 12, 5, 180, 0.006
 
 
 def show_photos(
@@ -60,6 +63,57 @@ def show_photos(
         words = {"concerns": photo.concerns, "faces": list(map(_in_words, photo.faces))}
         entries.append({**pictures, "name": names[photo.number], **words})
     return entries
+
+
+def show_videos(
+    records: Sequence[dict], originals: Sequence[Path], released: Sequence[Path], largest_side: int
+) -> list[dict]:
+    """Show the moments of videos to look at: strips of frames, the original above the released one.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        The journal's record of each of v videos.
+    originals, released : sequences of v Path
+    largest_side : int
+        Of frames, in pixels.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``moments`` (``time``, ``why`` and ``strip``, a data URI), and the number ``n_more`` of further ones.
+    """
+    entries = []
+    for record, original, file in zip(records, originals, released, strict=True):
+        doubtful = [
+            (track["person"], span) for track in record["tracks"] for span in track["spans"] if span["reason"]
+        ]
+        doubtful.sort(key=lambda one: -one[1]["frames"])
+        chosen = sorted(doubtful[:_MOST_MOMENTS], key=lambda one: one[1]["from"])
+        wanted = [np.linspace(span["from"], span["to"], _STRIP) for _, span in chosen]
+        strips = [_frames_at(path, wanted, largest_side) for path in (original, file)]
+        moments = [
+            {
+                "time": f"{span['from']:.2f} to {span['to']:.2f} s",
+                "why": ", ".join(filter(None, [person, span["outcome"], span["reason"]])),
+                "strip": _uri(np.vstack([np.hstack(rows[i]) for rows in strips])),
+            }
+            for i, (person, span) in enumerate(chosen)
+        ]
+        entries.append({"name": file.name, "moments": moments, "n_more": len(doubtful) - len(chosen)})
+    return entries
+
+
+def _frames_at(path: Path, wanted: Sequence[np.ndarray], largest_side: int) -> list[list[np.ndarray]]:
+    """The frames of a video at some times, in seconds, small and all of one size."""
+    times = sorted({float(time) for own in wanted for time in own})
+    found: dict[float, np.ndarray] = {}
+    for frame in read_frames(path, largest_side) if times else ():
+        while len(found) < len(times) and float(frame.time * TICK) > times[len(found)] - _SOON:
+            height = round(frame.image.shape[0] * _STRIP_WIDTH / frame.image.shape[1])
+            small = cv2.resize(frame.image, (_STRIP_WIDTH, max(height, 1)), interpolation=cv2.INTER_AREA)
+            found[times[len(found)]] = small
+    return [[found.get(float(time), next(iter(found.values()))) for time in own] for own in wanted]
 
 
 def _in_words(face: dict) -> str:
@@ -132,6 +186,7 @@ def make_report(
     photos: Sequence[dict] = (),
     surrogates: Sequence[dict] = (),
     people: Sequence[dict] = (),
+    videos: Sequence[dict] = (),
     k: int | None = None,
 ) -> str:
     """Render the page.
@@ -143,8 +198,8 @@ def make_report(
     audit : release.AuditReport or None
     attacks : DataFrame
         From `release.leaks.measure`.
-    photos, surrogates, people : sequence of dict
-        From `show_photos`, `show_surrogates` and `show_people`.
+    photos, surrogates, people, videos : sequence of dict
+        From `show_photos`, `show_surrogates`, `show_people` and `show_videos`.
     k : int, optional
         Number of people who share a surrogate, if any do.
 
@@ -157,6 +212,7 @@ def make_report(
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html")
     rows = attacks.astype(object).where(attacks.notna(), None).to_dict("records")
     return page.render(
-        sentences=sentences, audit=audit, attacks=rows, photos=photos, surrogates=surrogates, people=people, k=k,
+        sentences=sentences, audit=audit, attacks=rows, photos=photos, surrogates=surrogates, people=people,
+        videos=videos, k=k,
         colours={outcome: "#{:02x}{:02x}{:02x}".format(*colour) for outcome, colour in COLOURS.items()},
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.formats import explain_unread, unread_kind
-from release.journal import BLURRED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
+from release.journal import BLURRED, DAMAGED, FAILED, FILTERED, KEPT, REPLACED, SUPPRESSED, WRITTEN, Journal
 from release.options import FolderOptions
 from release.planning import Plan
 
@@ -31,11 +31,16 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         Files in the folder that are not photos.
     """
     n_faces = sum(len(photo.spots) for photo in plan.photos)
+    films = [record for record in journal.done.values() if "tracks" in record]
     looked_at = f"{count(len(plan.photos), 'photo')}, {count(n_faces, 'face')}"
     if options.k_anonymous:
-        n_replaceable = 0 if plan.found is None else int((~plan.kept).sum())
+        on_photos = (
+            0 if plan.found is None else int((~plan.kept & (plan.found.photo < len(plan.photos))).sum())
+        )
+        n_tracks = sum(len(record["tracks"]) for record in films)
+        in_films = f"; {count(len(films), 'video')}, {count(n_tracks, 'track')} of faces" if films else ""
         first = (
-            f"{looked_at}, {n_replaceable} of which can be replaced: {plan.n_people} people in "
+            f"{looked_at}, {on_photos} of which can be replaced{in_films}: {plan.n_people} people in "
             f"{count(len(plan.surrogates), 'cluster')} of at least {options.k}."
         )
     else:
@@ -45,10 +50,11 @@ def summarize(options: FolderOptions, journal: Journal, plan: Plan, others: Sequ
         first,
         *plan.notes,
         *(_of_photos(journal) if options.mode == "per_photo" else _of_surrogates(plan)),
+        *(_of_videos(films) if films else ()),
         *(_of_given(options, plan) if plan.distances is not None else ()),
         *(_of_people(options, plan) if options.k_anonymous else ()),
         *of_failures(journal),
-        *_of_the_rest(options, plan, others),
+        *_of_the_rest(options, plan, journal, others),
     ]
 
 
@@ -57,7 +63,9 @@ def _of_photos(journal: Journal) -> list[str]:
     faces = [face for record in journal.done.values() for face in record["faces"]]
     outcomes = Counter(face["outcome"] for face in faces)
     hidden = FILTERED if outcomes[FILTERED] else REPLACED
-    n_written = sum(record["status"] == WRITTEN for record in journal.done.values())
+    n_written = sum(
+        record["status"] == WRITTEN and "tracks" not in record for record in journal.done.values()
+    )
     reasons = Counter(face["reason"] for face in faces if face["outcome"] == BLURRED)
     kept = f", {outcomes[KEPT]} {KEPT}" if outcomes[KEPT] else ""
     return [
@@ -67,8 +75,23 @@ def _of_photos(journal: Journal) -> list[str]:
     ]
 
 
+def _of_videos(films: Sequence[dict]) -> list[str]:
+    """Count the outcomes of faces on the frames of videos."""
+    outcomes, reasons = Counter(), Counter()
+    for span in (span for film in films for track in film["tracks"] for span in track["spans"]):
+        outcomes[span["outcome"]] += span["frames"]
+        if span["outcome"] == BLURRED:
+            reasons[span["reason"]] += span["frames"]
+    replaced, n_faces = outcomes[REPLACED] / max(outcomes.total(), 1), count(outcomes.total(), "face")
+    return [
+        f"{count(len(films), 'video')} written: {replaced:.0%} of {n_faces} on frames replaced, "
+        f"{outcomes[BLURRED]} {BLURRED}. Pose, light and movement follow each video.",
+        *(f"Blurred out in videos, {reason}: {number}." for reason, number in sorted(reasons.items())),
+    ]
+
+
 def of_failures(journal: Journal) -> list[str]:
-    """Count the photos that were not released because of an error."""
+    """Count the photos and videos that were not released because of an error."""
     reasons = Counter(record["reason"] for record in journal.done.values() if record["status"] == FAILED)
     return [
         f"Not released, {reason}: {count(number, 'photo')}." for reason, number in sorted(reasons.items())
@@ -114,13 +137,14 @@ def _of_people(options: FolderOptions, plan: Plan) -> list[str]:
     ]
 
 
-def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> list[str]:
+def _of_the_rest(options: FolderOptions, plan: Plan, journal: Journal, others: Sequence[Path]) -> list[str]:
     """Report what was suppressed or left out, and what to check."""
     sentences = []
     if plan.found is not None and plan.is_empty and not plan.kept.all():
         told_apart = "1 person was" if plan.n_people == 1 else f"{plan.n_people} people were"
         sentences.append(
-            f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with their faces are suppressed. "
+            f"Only {told_apart} told apart, fewer than k = {options.k}: all photos with their faces are suppressed, "
+            "and the faces in videos blurred out. "
             "Add photos, or choose a smaller --k, or a --method that needs no clusters, such as mask."
         )
     n_faceless = sum(not (photo.spots or photo.damage or photo.failure) for photo in plan.photos)
@@ -128,7 +152,7 @@ def _of_the_rest(options: FolderOptions, plan: Plan, others: Sequence[Path]) -> 
         is_kept = options.keep_faceless and options.mode == "per_photo"
         done = "kept, without metadata" if is_kept else SUPPRESSED
         sentences.append(f"{count(n_faceless, 'photo')} without a detected face: {done}.")
-    damaged = [photo.damage for photo in plan.photos if photo.damage]
+    damaged = [record["reason"] for record in journal.done.values() if record["status"] == DAMAGED]
     sentences += [f"Damaged: {damage}" for damage in damaged]
     sentences += [explain_unread(path) or f"Not an image: {path}" for path in others]
     kinds = Counter(["damaged file"] * len(damaged) + [unread_kind(path) or "other file" for path in others])

@@ -375,7 +375,10 @@ def make_videos(options: FolderOptions, journal: Journal, plan: Plan, clips: Seq
         source, target = options.name_of(clip.path), options.finished_file(number, ".mp4")
         if journal.finished(source, target):
             continue
-        journal.add({"source": source, "faces": [], **_make_video(options, plan, clip, target)})
+        record = {"source": source, "faces": [], **_make_video(options, plan, clip, target)}
+        journal.add(record)
+        if options.verbose:
+            print(f"{source}: {record['status']} {record['reason']}".rstrip())
 
 
 def _make_video(options: FolderOptions, plan: Plan, clip: Clip, target: Path) -> dict:

@@ -60,8 +60,8 @@ def check_faces(contents: Contents, ledger: Ledger | None) -> tuple[bool | None,
             not_searched.append(name)
             continue
         n_faces += len(boxes)
-        known = () if ledger is None else ledger.faces.get(name, ())
-        shown = [face for face in known if face["frame"] == number]
+        known = {} if ledger is None else ledger.faces or {}
+        shown = [face for face in known.get(name, ()) if face["frame"] == number]
         extra = boxes[1:] if mode == "shared" else unexplained(boxes, shown)
         if len(extra):
             unknown[name] = unknown.get(name, 0) + len(extra)

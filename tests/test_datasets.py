@@ -497,7 +497,7 @@ LEFT_OUT = {
     "a/2": "its name has no ending",
     "a/2.jp2": "its ending '.jp2' is not that of a photo",
     "a/2.jpg.part": "its ending '.part' is not that of a photo",
-    "a/2.mov": "videos are not supported",
+    "a/2.mov": "videos are not photos",
     "2.psd": "its ending '.psd' is not that of a photo",
 }
 
@@ -768,7 +768,7 @@ def test_videos_and_raw_files_in_a_folder_are_counted_once(tmp_path):
     assert len(warned) == 1
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "clip.mp4").write_bytes(b"content")
-    with pytest.raises(ValueError, match="holds no photos.*clip.mp4: videos are not supported yet"):
+    with pytest.raises(ValueError, match="holds no photos.*clip.mp4: videos are not photos"):
         datasets.load_faces(tmp_path / "videos")
 
 

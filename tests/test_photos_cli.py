@@ -370,7 +370,6 @@ def test_the_unchanged_photo_is_no_method(tmp_path):
     ("name", "message"),
     [
         ("a.NEF", "raw camera files are not supported"),
-        ("a.MOV", "videos are not supported yet"),
         ("a.txt", "no photos"),
     ],
 )
@@ -395,15 +394,18 @@ def test_left_out_files_are_counted_by_kind(source, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
     frames = [Image.fromarray(scene([], [], seed=seed)) for seed in (9, 10)]
-    frames[0].save(folder / "loop.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
     (folder / "cut.jpg").write_bytes((source / "cut.jpg").read_bytes())
-    for name in ("a.mp4", "b.mov", "c.dng", "notes.txt"):
+    for name in ("c.dng", "notes.txt"):
         (folder / name).write_bytes(b"content")
     assert run(folder, tmp_path / "out", "--method", "mask") == 1  # there is no face
     printed = capsys.readouterr().out
-    assert "Left out: 1 damaged file, 2 videos, 1 raw file, 1 other file." in printed
+    assert "Left out: 1 damaged file, 1 raw file, 1 other file." in printed
     assert "1 file with several images (frames, pages): the first or main one of each is used." in printed
-    assert f"{folder / 'b.mov'}: videos are not supported yet; save frames as JPEG or PNG first" in printed
+    assert (
+        f"{folder / 'c.dng'}: raw camera files are not supported; save the photo as JPEG or PNG first"
+        in printed
+    )
 
 
 def test_a_single_photo_is_a_folder_of_one(source, tmp_path, capsys):
