@@ -27,6 +27,7 @@ examples:
   python -m anonymizer holiday holiday-out                     five people share a face, pasted into the photos
   python -m anonymizer holiday faces-out --mode shared --k 10  only the surrogates, k-anonymous
   python -m anonymizer holiday out --keep photos-of-me         one person stays as she is
+  python -m anonymizer film.mp4 out --pool others              one video; photos of others fill the clusters
   python -m anonymizer holiday out --workers -1 -v             all cores, reporting each photo
 
 {commands.EXIT_CODES}"""
@@ -35,7 +36,7 @@ examples:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m anonymizer",
-        description="Anonymize a folder of photos, each with any number of faces, into a folder that can be shared.",
+        description="Anonymize a folder of photos and videos, each with any number of faces, into a folder that can be shared.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

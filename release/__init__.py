@@ -26,6 +26,7 @@ alike.py       partitions within groups of people who look alike
 planning.py    partitions people and makes surrogates
 replacing.py   replaces faces in their photos, or blurs them out
 gate.py        the last gate: whether a face can still be seen on its image
+videos.py      who is in videos, and their faces replaced frame by frame
 journal.py     records the outcome of each photo, to resume after an interruption
 pasting.py     pastes a surrogate into a photo
 pose.py        estimates and transfers head pose

@@ -277,6 +277,7 @@ def test_the_audit_fails_where_the_detector_does(source, tmp_path, monkeypatch):
 
 def test_a_shared_image_shows_at_most_one_face(orl):
     class Contents:
+        videos = {}
         manifest = {"mode": "shared"}
         digests = {"a.png": "1", "b.png": "2"}
         images = {"1": np.ascontiguousarray(orl.images[0]), "2": scene(orl.images[:2], PLACES)}
