@@ -36,7 +36,7 @@ examples:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m anonymizer",
-        description="Anonymize a folder of photos and videos, each with any number of faces, into a folder that can be shared.",
+        description="Anonymize a folder of photos and videos, with any number of faces, into one that can be shared.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

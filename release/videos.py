@@ -24,17 +24,21 @@ import scipy
 
 import utils
 from release import gate, pasting
-from release.gathering import Photo, as_faces
-from release.journal import BLURRED, DAMAGED, FAILED, REPLACED, WRITTEN, Journal, digest_of
+from release.gathering import ChangedError, Photo, as_faces
+from release.journal import BLURRED, DAMAGED, FAILED, REPLACED, SUPPRESSED, WRITTEN, Journal, digest_of
 from release.options import FolderOptions
 from release.planning import Plan, Surrogate, describe
-from release.searching import SearchError, in_words, search_boxes, unexplained
+from release.searching import SearchError, check_detector, in_words, search_boxes, unexplained
 from video.searching import CHECKED, FINE, SEGMENT, Watched, segments, watch
 from video.streams import TICK, Frame, SegmentWriter, VideoError, join_segments, read_frames
 from video.tracks import Course, covered_area, follow, link
 
 #: Reasons.
-_TOO_FEW, _NO_SURROGATE = "fewer than k people", "no face was found on the surrogate"
+_NO_FACE, _TOO_FEW, _NO_SURROGATE = (
+    "no face was found",
+    "fewer than k people",
+    "no face was found on the surrogate",
+)
 _UNKNOWN = "nobody can say whose face it is"
 _UNCERTAIN, _NOT_PASTED = "landmarks are uncertain", "the surrogate does not fit"
 _FOUND_LATER = "found only on the result"
@@ -60,6 +64,8 @@ class Clip:
     path : Path
     damage, failure : str
         Why it cannot be read or searched; empty if it can.
+    digest : str
+        SHA-256 of the file.
     watched : Watched or None
     descriptors : list of ndarray, shapes (s, d)
         Of the stills of each track.
@@ -70,6 +76,7 @@ class Clip:
     path: Path
     damage: str = ""
     failure: str = ""
+    digest: str = ""
     watched: Watched | None = None
     descriptors: list[np.ndarray] = field(default_factory=list)
     standing: dict[int, Photo] = field(default_factory=dict)
@@ -114,8 +121,9 @@ def open_clips(options: FolderOptions, paths: Sequence[Path]) -> list[Clip]:
 
 def _open_clip(options: FolderOptions, path: Path) -> Clip:
     try:
+        digest = digest_of(path)
         key = utils.content_key(
-            digest_of(path), options.largest_side, options.thorough, utils.source_key("video.searching")
+            digest, options.largest_side, options.thorough, utils.source_key("video.searching")
         )
         watched = watch(path, options.search / key[:32], options.largest_side, options.thorough)
         spots = [watched.spots(number) for number in range(len(watched.tracks))]
@@ -130,7 +138,7 @@ def _open_clip(options: FolderOptions, path: Path) -> Clip:
         if not track.crowded and n_certain >= _LEAST_CERTAIN and _is_one_person(options, rows):
             chosen = np.unique(np.linspace(0, len(rows) - 1, _TAKE_PART).round().astype(int))
             standing[number] = Photo(path, tuple(spots[number][i] for i in chosen))
-    return Clip(path, watched=watched, descriptors=descriptors, standing=standing)
+    return Clip(path, digest=digest, watched=watched, descriptors=descriptors, standing=standing)
 
 
 def _describe(options: FolderOptions, spots: Sequence) -> np.ndarray:
@@ -385,13 +393,19 @@ def _make_video(options: FolderOptions, plan: Plan, clip: Clip, target: Path) ->
     """Write one video; return its part of the journal."""
     if clip.damage or clip.failure:
         return {"status": DAMAGED if clip.damage else FAILED, "reason": clip.damage or clip.failure}
+    if not clip.watched.tracks and not options.keep_faceless:
+        return {"status": SUPPRESSED, "reason": _NO_FACE}
     folder = target.with_suffix("")
     try:
+        if not clip.watched.tracks:  # nothing else shows that the detector works on this video
+            check_detector(next(read_frames(clip.path, options.largest_side)).image)
         fates = [_fate(options, plan, clip, track) for track in range(len(clip.watched.tracks))]
         records = _Maker(options, clip, fates, folder).make(target)
+        if digest_of(clip.path) != clip.digest:
+            raise ChangedError("the video was changed during the run")
     except Exception as error:
         target.unlink(missing_ok=True)
-        reason = str(error) if isinstance(error, SearchError | VideoError) else in_words(error)
+        reason = str(error) if isinstance(error, SearchError | VideoError | ChangedError) else in_words(error)
         return {"status": FAILED, "reason": f"its faces could not be replaced ({reason})"}
     shutil.rmtree(folder)
     shown = [

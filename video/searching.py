@@ -243,6 +243,8 @@ def _search_segment(
 
 def _as_arrays(sightings: Sequence[tuple[int, Spot]]) -> dict[str, np.ndarray]:
     spots = [spot for _, spot in sightings]
+    if not all(np.isfinite(spot.box).all() and np.isfinite(spot.landmarks).all() for spot in spots):
+        raise RuntimeError("the face detector returned a face whose coordinates are not finite")
     return {
         "frames": np.array([number for number, _ in sightings], dtype=np.int64),
         "boxes": np.array([spot.box for spot in spots], dtype=np.float64).reshape(-1, 4),
