@@ -489,6 +489,17 @@ def test_evaluate_measures_what_is_released(faces, pixel, labels):
     assert list(labels) == list(evaluation.evaluate(faces, pixel, list(labels)) and labels)  # a list will do
 
 
+def test_every_main_measure_has_an_interval(faces, pixel, labels):
+    scores = evaluation.evaluate(faces, pixel, labels)
+    for measure in ("information_loss", "re_identification", "rank1_cluster", "rank1_person"):
+        low, high = scores[f"{measure}_low"], scores[f"{measure}_high"]
+        assert low <= scores[measure] + 1e-9 and scores[measure] <= high + 1e-9 and low < high
+    assert scores["rank1_person_high"] <= 1 / 3 + 1e-9  # three people share an image
+    # Four images that agree have the exact interval of four trials: 1 - 0.025 ** (1/4) is its width.
+    if scores["rank1_cluster"] in (0, 1):
+        assert scores["rank1_cluster_high"] - scores["rank1_cluster_low"] == pytest.approx(1 - 0.025**0.25)
+
+
 @pytest.mark.parametrize(
     "labels",
     [
