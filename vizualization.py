@@ -81,6 +81,8 @@ def save(figure: Figure, path: str | Path) -> None:
     if path.suffix in (".png", ".pdf"):  # other dots are part of the name
         path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()  # lay it out once, not for each file
+    figure.set_layout_engine("none")
     with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
         for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
             utils.save_atomic(
@@ -513,7 +515,9 @@ def attack_matrix(
     width = 1.9 + 1.0 * len(across) + 0.06 * max(map(len, down))
     with _new_figure(width, 0.9 + 0.26 * len(down), title, **{"axes.grid": False}) as figure:
         axis = figure.subplots()
-        image = axis.imshow(rates - chances, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        edges = np.arange(len(across) + 1) - 0.5, np.arange(len(down) + 1) - 0.5
+        cells = axis.pcolormesh(*edges, rates - chances, vmin=0, vmax=1, cmap="cividis")
+        axis.invert_yaxis()
         axis.set_xticks(range(len(across)), [label(name) for name in across])
         axis.set_yticks(range(len(down)), [label(name) for name in down])
         for (r, c), rate in np.ndenumerate(rates):
@@ -523,7 +527,7 @@ def attack_matrix(
                 color="black" if unknown or rate - chance > 0.5 else "white",
                 fontweight="bold" if lows[r, c] > chance else "normal",
             )  # fmt: skip
-        figure.colorbar(image, ax=axis, label="Rate above chance")
+        figure.colorbar(cells, ax=axis, label="Rate above chance")
     return figure
 
 

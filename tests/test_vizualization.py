@@ -494,7 +494,7 @@ def test_attack_matrix_writes_every_rate_beside_its_chance(attack_table):
     assert [text.get_fontweight() for text in axis.texts] == ["bold", "normal", "bold", "normal"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["dlib", "lbp"]
     np.testing.assert_allclose(
-        np.ma.filled(axis.images[0].get_array(), np.nan), [[0.7, 0.2], [0.3, np.nan]], equal_nan=True
+        np.ma.filled(axis.collections[0].get_array(), np.nan), [[0.7, 0.2], [0.3, np.nan]], equal_nan=True
     )
     with pytest.raises(ValueError, match="no column size"):
         vizualization.attack_matrix(attack_table, columns="size")
