@@ -94,7 +94,9 @@ class Measured:
 
     def __str__(self) -> str:
         text = self.with_interval
-        if np.isfinite(self.value) and np.isfinite(self.chance):
+        if np.isnan(self.value):
+            return text
+        if np.isfinite(self.chance):
             text += f", {self.verdict} {self.against} ({self._write(self.chance)})"
         return text if np.isnan(self.clear) else f"{text}; clear photos {self._write(self.clear)}"
 
