@@ -115,7 +115,8 @@ def by_partition() -> Figure:
     names = ["balanced", "ward", "average", "complete", "kmeans_elki", "knn_max", "knn_random", "random"]
     table = evaluation.sweep(orl_people(), ["dlib"], names, ["aam"], range(2, 20), random_state=0)
     table = evaluation.compare(table, "partitioner", embedding="dlib", anonymizer="aam")
-    return vizualization.loss_and_reidentification(table, "partitioner", "dlib descriptors, AAM surrogates")
+    title = "dlib descriptors, AAM surrogates; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "partitioner", title, interval_of="ward")
 
 
 def pasted() -> Figure:
