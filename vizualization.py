@@ -84,10 +84,11 @@ def save(figure: Figure, path: str | Path) -> None:
     figure.draw_without_rendering()  # lay it out once, not for each file
     figure.set_layout_engine("none")
     with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
-        for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+        fast = {"pil_kwargs": {"compress_level": 1}}  # half of the time, a sixth more bytes
+        for kind, options in (("png", fast), ("pdf", {"metadata": {"CreationDate": None}})):
             utils.save_atomic(
                 path.with_name(f"{path.name}.{kind}"),
-                lambda file, kind=kind, data=metadata: figure.savefig(file, format=kind, metadata=data),
+                lambda file, kind=kind, options=options: figure.savefig(file, format=kind, **options),
             )
 
 

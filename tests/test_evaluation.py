@@ -1078,6 +1078,7 @@ def test_fairness_by_hand(faces, monkeypatch):
     assert plain.loc[("cluster_distinct", "clusters"), "value"] == 1  # everybody is alone
     shared = table[table["anonymizer"] == "pixel"].set_index(["measure", "group"])
     assert shared.loc[("rank1_person", "all"), "value"] <= 1 / 4
+    assert shared.loc[("chance_cluster", "all"), "value"] == pytest.approx(4 / 12)
     assert shared.loc[("set_size", "all"), "value"] >= 4
     assert shared.loc[("clear_rank1_person", "all"), "value"] >= 0.9
     assert 0 <= shared.loc[("stranger_share", "all"), "value"] < 1
