@@ -34,6 +34,7 @@ import utils
 from commands import VERSION
 from datasets import Faces
 from jobs import run_jobs
+from judging import judge
 from measures import evaluate, measure, partition_people, partitioner, release_images
 from release import audit_release as audit
 from releases import (
@@ -49,9 +50,9 @@ from releases import (
 __all__ = [
     "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "Tables",
     "attack_table", "audit", "cluster_distances", "compare", "distance_table", "evaluate", "fairness_table",
-    "fitting", "load_record", "load_results", "load_table", "measure", "measure_combinations", "pair_distances",
-    "partition_people", "partitioner", "photo_privacy", "reference", "release_images", "save_table", "short_key",
-    "sweep", "sweep_combinations", "table_stem", "utility_table",
+    "fitting", "judge", "load_record", "load_results", "load_table", "measure", "measure_combinations",
+    "pair_distances", "partition_people", "partitioner", "photo_privacy", "reference", "release_images",
+    "save_table", "short_key", "sweep", "sweep_combinations", "table_stem", "utility_table",
 ]  # fmt: skip
 
 #: The baselines in every table.

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import itertools
 import re
+import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,11 +24,13 @@ import evaluation
 import partitioning
 import recognisers as recognition
 import tuning
+import utils
 from checks import ParameterError, check_known, check_number
 from commands import make_parser, run_command
 from datasets import Faces
 from evaluation import NO_ANONYMIZATION, NOT_APPLICABLE, RANDOM_PARTITION, Combination
 from jobs import Job, run_jobs
+from judging import JudgedImages
 from releases import TABLES, Table, release_jobs, sweep_jobs
 
 #: Where tables are written, and where experiments lie, by default.
@@ -539,8 +542,11 @@ _OPTIONS = {"k": "k", "embeddings": "embeddings", "partitioners": "partitioners"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an experiment: measure its combinations, attack selected releases, measure their utility; tables in outputs/.
 
-    `python -m evaluation judge --help` shows how to judge the images of another tool.
+    To judge the images of another tool, see: python -m evaluation judge --help. (Call a folder "judge" ./judge.)
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["judge"]:
+        return _judge_main(arguments[1:])
     parser = make_parser("evaluation", main.__doc__)
     parser.add_argument(
         "source", nargs="?", help="orl, or a folder of photos (default: as in the experiment)"
@@ -589,5 +595,45 @@ def _run(options: argparse.Namespace) -> None:
         "attacks": evaluation.attack_table(faces, released, recognisers=experiment.recognisers, **how),
         "utility": evaluation.utility_table(faces, released, **how),
     }
+    for part, table in measured.items():
+        print(f"{len(table)} rows -> {tables.save(table, part)}")
+
+
+def _judge_main(arguments: Sequence[str]) -> int:
+    """Judge the images of another tool: attacks, detection, utility; tables in outputs/.
+
+    Each image has the path of its original, whatever its ending. One photo of each person is judged by its image; the
+    other originals are the adversary's gallery.
+    """
+    parser = make_parser("evaluation judge", _judge_main.__doc__)
+    parser.add_argument("originals", help="folder of the photos before")
+    parser.add_argument("anonymized", help="folder of the images that the tool made")
+    datasets.add_people_option(parser)
+    parser.add_argument(
+        "--recognisers", default="all", metavar="NAMES", help="of the attacks, separated by commas (all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the photo of each person (0)")
+    parser.add_argument(
+        "--output", type=Path, default=_OUTPUTS, help="folder for the tables (default: outputs)"
+    )
+    return run_command(parser, arguments, _judge)
+
+
+def _judge(options: argparse.Namespace) -> None:
+    recognisers = _KEYS["recognisers"](options.recognisers)
+    images = JudgedImages.of(options.originals, options.anonymized, options.people, options.seed)
+    print(f"{images.faces}; {len(images.images)} different images of them in {images.name}")
+    name = "judged-" + re.sub("[^A-Za-z0-9-]+", "-", images.name)
+    settings = {"images": utils.content_key(images.images), "seed": options.seed, "recognisers": recognisers}
+    tables = evaluation.Tables.of(images.faces, options.output, name, settings)
+    detection.report_photos(images.faces)
+    measured = images.tables(recognisers, options.seed)
+    hits = measured["attacks"].query("attack == 'rank-1' and level == 'person'")
+    print("The first hit of a search is the person (rate; rate_worst counts images without a face as hits):")
+    print(
+        hits[["recogniser", "rate", "rate_worst", "chance", "clear"]].to_string(
+            index=False, float_format="%.3f"
+        )
+    )
     for part, table in measured.items():
         print(f"{len(table)} rows -> {tables.save(table, part)}")
