@@ -112,7 +112,7 @@ def sweep(
     n_jobs : int, default -1
         Processes; -1 uses all cores. ``joblib.parallel_config`` selects another backend, such as Dask.
     output : path, optional
-        Also write the table there as CSV.
+        Also write the table there by `save_table`.
 
     Returns
     -------

@@ -542,7 +542,7 @@ _OPTIONS = {"k": "k", "embeddings": "embeddings", "partitioners": "partitioners"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an experiment: measure its combinations, attack selected releases, measure their utility; tables in outputs/.
 
-    To judge the images of another tool, see: python -m evaluation judge --help. (Call a folder "judge" ./judge.)
+    judge ORIGINALS ANONYMIZED   judges the images of another tool instead; see python -m evaluation judge --help
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["judge"]:
@@ -608,6 +608,9 @@ def _judge_main(arguments: Sequence[str]) -> int:
     parser = make_parser("evaluation judge", _judge_main.__doc__)
     parser.add_argument("originals", help="folder of the photos before")
     parser.add_argument("anonymized", help="folder of the images that the tool made")
+    parser.add_argument(
+        "--suffix", default="", help="what the tool adds to names, such as _anonymized (nothing)"
+    )
     datasets.add_people_option(parser)
     parser.add_argument(
         "--recognisers", default="all", metavar="NAMES", help="of the attacks, separated by commas (all)"
@@ -621,7 +624,9 @@ def _judge_main(arguments: Sequence[str]) -> int:
 
 def _judge(options: argparse.Namespace) -> None:
     recognisers = _KEYS["recognisers"](options.recognisers)
-    images = JudgedImages.of(options.originals, options.anonymized, options.people, options.seed)
+    images = JudgedImages.of(
+        options.originals, options.anonymized, options.suffix, options.people, options.seed
+    )
     print(f"{images.faces}; {len(images.images)} different images of them in {images.name}")
     name = "judged-" + re.sub("[^A-Za-z0-9-]+", "-", images.name)
     settings = {"images": utils.content_key(images.images), "seed": options.seed, "recognisers": recognisers}
@@ -629,11 +634,10 @@ def _judge(options: argparse.Namespace) -> None:
     detection.report_photos(images.faces)
     measured = images.tables(recognisers, options.seed)
     hits = measured["attacks"].query("attack == 'rank-1' and level == 'person'")
-    print("The first hit of a search is the person (rate; rate_worst counts images without a face as hits):")
     print(
-        hits[["recogniser", "rate", "rate_worst", "chance", "clear"]].to_string(
-            index=False, float_format="%.3f"
-        )
+        "How often a search finds the person. Images without a face are left out, attacked too (all), or hits (worst):"
     )
+    shown = ["recogniser", "rate", "rate_all", "rate_worst", "chance", "clear", "n_failed"]
+    print(hits[shown].to_string(index=False, float_format="%.3f"))
     for part, table in measured.items():
         print(f"{len(table)} rows -> {tables.save(table, part)}")

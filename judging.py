@@ -65,16 +65,22 @@ class JudgedImages:
 
     @classmethod
     def of(
-        cls, originals: str | Path, anonymized: str | Path, people: str = "folders", random_state: int = 0
+        cls,
+        originals: str | Path,
+        anonymized: str | Path,
+        suffix: str = "",
+        people: str = "folders",
+        random_state: int = 0,
     ) -> JudgedImages:
         """Match images with photos by their place in the folders; parameters and errors as for `judge`."""
-        photos, files = datasets.load_faces(originals, people=people), _list_images(Path(anonymized))
+        photos, files = datasets.load_faces(originals, people=people), _list_images(Path(anonymized), suffix)
         places = _by_place(photos.names.tolist(), "originals")
         unknown = [str(path) for place, path in files.items() if place not in places]
         if unknown:
             raise ParameterError(
                 f"{anonymized}: {_name_some(unknown)} have no original of the same name in {originals}; name each "
-                "image like its original, in a sub-folder of the same name (endings may differ)"
+                "image like its original, in a sub-folder of the same name (endings may differ), or name what the tool "
+                "adds to names as the suffix"
             )
         matched = np.zeros(len(photos), dtype=bool)
         matched[[places[place] for place in files]] = True
@@ -131,6 +137,7 @@ def judge(
     originals: str | Path,
     anonymized: str | Path,
     *,
+    suffix: str = "",
     people: str = "folders",
     recognisers: Sequence[str] = attacks.RECOGNISERS,
     random_state: int = 0,
@@ -148,6 +155,9 @@ def judge(
         The photos before; see `datasets.load_faces`.
     anonymized : str or Path
         The folder of images.
+    suffix : str, default ""
+        What the tool adds to the name of each image before the ending, such as ``"_anonymized"``; files without it are
+        no images.
     people : {"folders", "photos"}, default "folders"
         What tells the people of the originals apart.
     recognisers : sequence of str
@@ -167,18 +177,21 @@ def judge(
     ValueError
         If an image has no original, a person has no image, or a file cannot be read.
     """
-    images = JudgedImages.of(originals, anonymized, people, random_state)
+    images = JudgedImages.of(originals, anonymized, suffix, people, random_state)
     return images.tables(recognisers, random_state)
 
 
-def _list_images(folder: Path) -> dict[str, Path]:
-    """The images in a folder and below, by their place in it."""
+def _list_images(folder: Path, suffix: str) -> dict[str, Path]:
+    """The images in a folder and below, by their place in it without the suffix."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of anonymized images")
-    paths = [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and is_photo(path)]
-    places = _by_place([path.relative_to(folder).as_posix() for path in paths], str(folder))
+    files = [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and is_photo(path)]
+    paths = [path for path in files if path.stem.endswith(suffix)]
+    originals = [path.with_stem(path.stem.removesuffix(suffix)) for path in paths]
+    places = _by_place([path.relative_to(folder).as_posix() for path in originals], str(folder))
     if not places:
-        raise ParameterError(f"{folder}: holds no images; run the tool first")
+        named = f" whose name ends in {suffix}" if suffix else ""
+        raise ParameterError(f"{folder}: holds no images{named}; run the tool first")
     return {place: paths[row] for place, row in places.items()}
 
 

@@ -108,6 +108,24 @@ def test_files_that_do_not_match_are_named(some, originals, tmp_path):
         evaluation.judge(originals, twice)
 
 
+def test_a_suffix_that_the_tool_adds_is_left_out(some, originals, blurred, tmp_path):
+    """As deface does it: the images stand beside copies of the photos."""
+    beside = write(tmp_path / "beside", some.names, some.images)
+    images = [np.asarray(Image.open((blurred / name).with_suffix(".png"))) for name in some.names]
+    names = [f"{name.removesuffix('.pgm')}_anonymized.png" for name in some.names]
+    write(beside, names, images)
+    judged, plain = (
+        judging.JudgedImages.of(originals, beside, "_anonymized"), judging.JudgedImages.of(originals, blurred)
+    )  # fmt: skip
+    assert all(np.array_equal(a, b) for a, b in zip(judged.images, plain.images, strict=True))
+    with pytest.raises(
+        ValueError, match="s1_anonymized.png have no original|_anonymized.png.* have no original"
+    ):
+        judging.JudgedImages.of(originals, beside)
+    with pytest.raises(ValueError, match="holds no images whose name ends in _blurred"):
+        judging.JudgedImages.of(originals, beside, "_blurred")
+
+
 def test_images_that_equal_their_originals_are_told(some, originals, tmp_path):
     same = write(tmp_path / "same", some.names, some.images)
     with pytest.warns(UserWarning, match="8 of 8 images equal their originals"):
