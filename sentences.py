@@ -70,9 +70,9 @@ class Measured:
         return cls(row["rate"], row["low"], row["high"], row["chance"], row["clear"])
 
     @classmethod
-    def in_utility(cls, row: Mapping, is_share: bool = True) -> Measured:
-        """Read a row of `utility.measure_utility`."""
-        return cls(row["value"], row["low"], row["high"], row["chance"], row["baseline"], is_share=is_share)
+    def in_utility(cls, row: Mapping) -> Measured:
+        """Read a share in a row of `utility.measure_utility`."""
+        return cls(row["value"], row["low"], row["high"], row["chance"], row["baseline"])
 
     @property
     def verdict(self) -> str:
