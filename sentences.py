@@ -45,7 +45,7 @@ class Measured:
     --------
     >>> from sentences import Measured
     >>> print(Measured(0.375, 0.125, 0.75, chance=0.125, clear=1.0))
-    38% [12%, 75%], no better than chance (12%); clear photos 100%
+    37.5% [12.5%, 75%], no better than chance (12.5%); clear photos 100%
     """
 
     value: float
@@ -101,4 +101,4 @@ class Measured:
         return text if np.isnan(self.clear) else f"{text}; clear photos {self._write(self.clear)}"
 
     def _write(self, number: float) -> str:
-        return f"{number:.0%}" if self.is_share else f"{number:.3g}"
+        return f"{round(100 * number, 1):g}%" if self.is_share else f"{number:.3g}"

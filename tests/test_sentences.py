@@ -51,7 +51,7 @@ def test_nothing_is_claimed_without_an_interval():
 @pytest.mark.parametrize(
     ("measure", "said"),
     [
-        ("rank1_cluster", "100% [63%, 100%], above chance (12%); clear photos 98%"),
+        ("rank1_cluster", "100% [63%, 100%], above chance (12.5%); clear photos 98%"),
         ("re_identification", "65% [50%, 80%], above strangers (1%); clear photos 100%"),
         ("information_loss", "0.582 [0.55, 0.61], below random clusters (0.629); clear photos 0"),
     ],
@@ -77,7 +77,7 @@ def test_a_row_of_a_sweep_in_words(measure, said):
 
 def test_an_attack_in_words():
     row = {"rate": 0.5, "low": 0.25, "high": 0.75, "chance": 0.125, "clear": 0.9}
-    assert str(Measured.in_attacks(row)) == "50% [25%, 75%], above chance (12%); clear photos 90%"
+    assert str(Measured.in_attacks(row)) == "50% [25%, 75%], above chance (12.5%); clear photos 90%"
 
 
 def test_results_are_marked(capsys):
