@@ -43,7 +43,7 @@ $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constrai
 experiments-full: EXPERIMENT := full
 experiments experiments-full: $(STAMP)
 	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
-	@$(PY) -m evaluation $(call given,DATA,) $(COMMAND_CHOICES)
+	@$(PY) -m evaluation $(if $(DATA),"$(DATA)") $(COMMAND_CHOICES)
 	@umask 077 && mkdir -p outputs/notebooks && chmod -R go= outputs/notebooks
 	@echo "[2/3] NumericalExperiments.ipynb"
 	@$(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb $(NOTEBOOK_CHOICES)

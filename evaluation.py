@@ -582,7 +582,7 @@ def load_results(folder: str | Path = "outputs", part: str = "main") -> pd.DataF
     ValueError
         If a record is damaged.
     """
-    records = {path.with_suffix(".csv"): load_record(path) for path in sorted(Path(folder).glob("*.json"))}
+    records = {path: load_record(path) for path in sorted(Path(folder).glob("*.csv"))}
     tables = []
     for path, record in records.items():
         if record.get("part") == part:

@@ -238,11 +238,12 @@ def restrict(
     embeddings: Sequence[str] | None = None,
     partitioners: Sequence[str] | None = None,
     anonymizers: Sequence[str] | None = None,
+    k_values: Sequence[int] | None = None,
 ) -> list[Combination]:
     """Restrict combinations to the selected values; None selects all.
 
-    The first selected embedding or partition replaces one that is not selected. Anonymizers that are not selected are
-    left out. The baselines, random partition and no anonymization, stay.
+    The first selected embedding, partition or cluster size replaces one that is not selected. Anonymizers that are not
+    selected are left out. The baselines, random partition and no anonymization, stay.
     """
     kept = []
     for c in combinations:
@@ -253,6 +254,8 @@ def restrict(
         baselines = [RANDOM_PARTITION, NOT_APPLICABLE]
         if partitioners is not None and c.partitioner not in [*partitioners, *baselines]:
             c = c._replace(partitioner=partitioners[0])
+        if k_values is not None and c.k not in [*k_values, 1]:
+            c = c._replace(k=k_values[0])
         kept.append(c)
     return list(dict.fromkeys(kept))
 
@@ -366,7 +369,9 @@ class Experiment:
 
     def released(self, faces: Faces) -> list[Combination]:
         """List the releases that are attacked and measured for utility."""
-        return restrict(LOOKED_INTO[self.grid](faces, self.k), **self.chosen)[: self.n_attacked]
+        sizes = [k for k in self.k if k <= faces.n_people] or None
+        named = LOOKED_INTO[self.grid](faces, self.k)
+        return restrict(named, **self.chosen, k_values=sizes)[: self.n_attacked]
 
     def tables(self, faces: Faces, folder: str | Path) -> evaluation.Tables:
         """Name the tables of this experiment on some faces, so that they never replace those of another one.

@@ -134,13 +134,13 @@ def _say_versions(table: pd.DataFrame) -> str:
 
 
 #: The attacks on the page, in its order.
-_ATTACKS = ["rank-1", "rank-1 (anonymized gallery)", "linkability", "composition: known clusters", "insider knows 1",
+ATTACKS = ["rank-1", "rank-1 (anonymized gallery)", "linkability", "composition: known clusters", "insider knows 1",
             "insider knows 4", "parrot", "reversal"]  # fmt: skip
 
 
 def _make_attacks(load: Load) -> pd.DataFrame:
     rows = _released(load("attacks"), "aam")
-    rows = rows[rows["attack"].isin(_ATTACKS) & (rows["recogniser"] == "dlib")]
+    rows = rows[rows["attack"].isin(ATTACKS) & (rows["recogniser"] == "dlib")]
     return rows[["attack", "level", "rate", "low", "high", "chance", "clear"]]
 
 

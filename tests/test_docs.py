@@ -534,6 +534,29 @@ def test_each_result_is_on_its_page_and_has_a_record():
         assert record["version"] and record["date"]
 
 
+def test_small_tables_by_hand():
+    trace = pd.DataFrame(
+        [(0, 0, 0.5, 1.0, False), (0, 1, 0.6, 0.2, True), (1, 0, 0.7, 0.6, False), (1, 1, 0.9, 0.4, True)],
+        columns=["label", "round", "loss", "success", "chosen"],
+    ).assign(bound=0.2)
+    tuned = tables.RESULTS["tuning"].make({"tuning_k5": trace}.get)
+    assert tuned.drop(columns="label").to_numpy().tolist() == [
+        [0.5, 1.0, 0.6, 0.2, 0.2],
+        [0.7, 0.6, 0.9, 0.4, 0.2],
+    ]
+    answer = tables.RESULTS["tuning"].answer(tuned)
+    assert (
+        "1 of 2 clusters keep" in answer and "from 0.600 to 0.750" in answer and "from 0.80 to 0.30" in answer
+    )
+    utility = pd.DataFrame(
+        [("a_kappa", "higher", -0.1, 0.0, 0.5), ("b_kappa", "higher", -0.1, 0.1, 0.5), ("c", "lower", 9.0, 1.0, 8.0),
+         ("d", "lower", 9.0, 8.0, 10.0), ("e", "lower", np.nan, 0.0, 1.0)],
+        columns=["metric", "better", "chance", "low", "high"],
+    )  # fmt: skip
+    answer = tables.RESULTS["utility"].answer(utility)
+    assert "interval: `b_kappa`, `c`. These are not: `a_kappa`, `d`." in answer  # chance of e is unknown
+
+
 def test_kept_tables_are_made_from_those_of_the_experiment():
     """Where `make experiments` has run with the version of the kept tables, they come out the same."""
     outputs = ROOT / "outputs"

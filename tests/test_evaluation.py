@@ -920,6 +920,10 @@ def test_named_releases_of_what_is_chosen():
     assert experiments.restrict(named, ["pca"], ["mdav"], ["aam"]) == [
         of("pca", "mdav", "aam", 5), of("-", "-", "none", 1), of("pca", "random", "aam", 5)
     ]  # fmt: skip
+    assert experiments.restrict(named, None, None, ["aam"], [3, 4]) == [
+        of("dlib", "ward", "aam", 3), of("-", "-", "none", 1), of("dlib", "random", "aam", 3)
+    ]  # fmt: skip
+    assert experiments.restrict(named, k_values=[2, 5]) == named
     assert experiments.restrict(named, None, ["mdav", "ward"], ["pixel", "blur"]) == [
         of("-", "-", "none", 1), of("dlib", "ward", "pixel", 5), of("-", "-", "blur", 1)
     ]  # fmt: skip
