@@ -487,6 +487,7 @@ def versions_table(
     for c, one in zip(releases, tuned, strict=True):
         labels = partition_for(faces, c, random_state[0])
         named = {**c._asdict(), "anonymizer": "stylegan_tuned", "seed": random_state[0]}
+        named |= {"recogniser": "dlib", "threshold": attacks.PAPER_THRESHOLD}
         further.append(
             {**named, "n_clusters": len(one.images), **measures.measure_images(clear, one.images, labels)}
         )
