@@ -454,6 +454,20 @@ def test_save_writes_the_same_bytes_each_time(tmp_path):
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "one").iterdir())
 
 
+def test_save_writes_only_what_has_changed(tmp_path):
+    def draw(height):
+        figure = Figure(figsize=(1, 1))
+        figure.subplots().plot([0, height])
+        vizualization.save(figure, tmp_path / "a")
+        return [(path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(tmp_path.iterdir())]
+
+    first = draw(1)
+    assert draw(1) == first
+    assert draw(1.001)[0] != first[0]  # the PDF
+    (tmp_path / "a.png").unlink()
+    assert [content for _, content in draw(1)] == [content for _, content in first]
+
+
 @pytest.mark.parametrize(
     ("name", "stem"), [("a.png", "a"), ("a.pdf", "a"), ("a", "a"), ("v1.2_boxes", "v1.2_boxes")]
 )
