@@ -22,6 +22,7 @@ import datasets
 import detection
 import embedding
 import evaluation
+import measures
 import partitioning
 import recognisers as recognition
 import tuning
@@ -32,7 +33,7 @@ from datasets import Faces
 from evaluation import NO_ANONYMIZATION, NOT_APPLICABLE, RANDOM_PARTITION, Combination
 from jobs import Job, run_jobs
 from judging import JudgedImages
-from releases import TABLES, Table, release_jobs, sweep_jobs
+from releases import TABLES, Table, partition_for, release_jobs, sweep_jobs
 
 #: Where tables are written, and where experiments lie, by default.
 _OUTPUTS, _FILES = Path(__file__).resolve().parent / "outputs", Path(__file__).resolve().with_suffix("")
@@ -478,20 +479,19 @@ def versions_table(
     Returns
     -------
     DataFrame
-        Rows of `evaluation.sweep`; those of ``stylegan_tuned`` have only some of the columns.
+        Rows of `evaluation.sweep`; those of ``stylegan_tuned`` are without columns about the generator.
     """
     rows, releases = _versions(k_values, embedding, partitioner, random_state)
     swept = evaluation.measure_combinations(faces, rows, n_jobs=n_jobs)
     tuned = tuning.tune_releases(faces, releases, random_state=random_state[0], n_jobs=n_jobs, checks=())
-    columns = ["re_identification", "rank1_cluster", "rank1_person", "stranger_share"]
-    further = [
-        {
-            **c._asdict(), "anonymizer": "stylegan_tuned", "seed": random_state[0], "n_clusters": len(one.images),
-            "n_people": faces.n_people, "information_loss": one.loss, **one.checks.iloc[0][columns],
-            "n_failed": int((~one.clusters["found"]).sum()),
-        }
-        for c, one in zip(releases, tuned, strict=True)
-    ]  # fmt: skip
+    clear, further = measures.clear_photos(faces), []
+    for c, one in zip(releases, tuned, strict=True):
+        labels = partition_for(faces, c, random_state[0])
+        named = {**c._asdict(), "anonymizer": "stylegan_tuned", "seed": random_state[0]}
+        named |= {"recogniser": "dlib", "threshold": attacks.PAPER_THRESHOLD}
+        further.append(
+            {**named, "n_clusters": len(one.images), **measures.measure_images(clear, one.images, labels)}
+        )
     return pd.concat([swept, pd.DataFrame(further)], ignore_index=True)
 
 

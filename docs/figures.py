@@ -117,20 +117,23 @@ def by_partition() -> Figure:
     names = ["balanced", "ward", "average", "complete", "kmeans_elki", "knn_max", "knn_random", "random"]
     table = evaluation.sweep(orl_people(), ["dlib"], names, ["aam"], range(2, 20), random_state=0)
     table = evaluation.compare(table, "partitioner", embedding="dlib", anonymizer="aam")
-    return vizualization.loss_and_reidentification(table, "partitioner", "dlib descriptors, AAM surrogates")
+    title = "dlib descriptors, AAM surrogates; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "partitioner", title, interval_of="ward")
 
 
 def by_generator() -> Figure:
     """Draw information loss and re-identification over k, by generator, as in VisualizingResults.ipynb."""
     table = evaluation.sweep(orl_people(), ["dlib"], ["ward"], GENERATORS, range(2, 20), random_state=0)
     table = evaluation.compare(table, "anonymizer", embedding="dlib", partitioner="ward")
-    return vizualization.loss_and_reidentification(table, "anonymizer", "dlib descriptors, Ward clusters")
+    title = "dlib descriptors, Ward clusters; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "anonymizer", title, interval_of="aam")
 
 
 def versions() -> Figure:
     """Draw information loss and re-identification of the versions of AnonFACES at four k."""
     table = experiments.versions_table(orl_people(), [2, 5, 10, 19])
-    return vizualization.loss_and_reidentification(table, "anonymizer", "dlib descriptors, Ward clusters")
+    title = "dlib descriptors, Ward clusters; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "anonymizer", title, interval_of="stylegan")
 
 
 def attacked() -> Figure:

@@ -491,6 +491,17 @@ def test_evaluate_measures_what_is_released(faces, pixel, labels):
     assert list(labels) == list(evaluation.evaluate(faces, pixel, list(labels)) and labels)  # a list will do
 
 
+def test_every_main_measure_has_an_interval(faces, pixel, labels):
+    scores = evaluation.evaluate(faces, pixel, labels)
+    for measure in ("information_loss", "re_identification", "rank1_cluster", "rank1_person"):
+        low, high = scores[f"{measure}_low"], scores[f"{measure}_high"]
+        assert low <= scores[measure] + 1e-9 and scores[measure] <= high + 1e-9 and low < high
+    assert scores["rank1_person_high"] <= 1 / 3 + 1e-9  # three people share an image
+    # Four images that agree have the exact interval of four trials: 1 - 0.025 ** (1/4) is its width.
+    if scores["rank1_cluster"] in (0, 1):
+        assert scores["rank1_cluster_high"] - scores["rank1_cluster_low"] == pytest.approx(1 - 0.025**0.25)
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -1188,6 +1199,7 @@ def test_fairness_by_hand(faces, monkeypatch):
     assert plain.loc[("cluster_distinct", "clusters"), "value"] == 1  # everybody is alone
     shared = table[table["anonymizer"] == "pixel"].set_index(["measure", "group"])
     assert shared.loc[("rank1_person", "all"), "value"] <= 1 / 4
+    assert shared.loc[("chance_cluster", "all"), "value"] == pytest.approx(4 / 12)
     assert shared.loc[("set_size", "all"), "value"] >= 4
     assert shared.loc[("clear_rank1_person", "all"), "value"] >= 0.9
     assert 0 <= shared.loc[("stranger_share", "all"), "value"] < 1

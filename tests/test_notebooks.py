@@ -102,6 +102,9 @@ def test_every_experiment_gives_its_result_in_a_sentence(experiments):
     results = results_of(experiments)
     assert len(results) >= len(wanted) + 5
     assert all(re.search(r"\d", text) and text.endswith(".") and "nan" not in text for text in results)
+    rates = [text for text in results if "%" in text]
+    assert len(rates) > len(wanted)
+    assert all(re.search("chance|strangers|blind guess", text) for text in rates), "a rate without its chance"
 
 
 def write_published(folder):
