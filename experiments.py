@@ -11,6 +11,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -539,11 +540,6 @@ def all_jobs(faces: Faces, experiment: Experiment) -> list[Job]:
 # ----------------------------------------------------------------------------------------------------------
 
 
-#: Options of the command -> keys of an experiment.
-_OPTIONS = {"k": "k", "embeddings": "embeddings", "partitioners": "partitioners", "anonymizers": "anonymizers",
-            "seed": "seeds", "recognisers": "recognisers"}  # fmt: skip
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an experiment: measure its combinations, attack selected releases, measure their utility; tables in outputs/.
 
@@ -553,33 +549,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["judge"]:
         return _judge_main(arguments[1:])
     parser = make_parser("evaluation", main.__doc__)
-    parser.add_argument(
-        "source", nargs="?", help="orl, or a folder of photos (default: as in the experiment)"
+    add = partial(parser.add_argument, metavar="NAMES", help="separated by commas, or all")
+    add(
+        "data", metavar="source", nargs="?", help="orl, or a folder of photos (default: as in the experiment)"
     )
-    parser.add_argument(
+    add(
         "--experiment",
         default="quick",
         metavar="FILE",
-        help="quick, full, or the path of your own .toml file (quick)",
+        help="quick, full, or the path of a .toml file (quick)",
     )
     datasets.add_people_option(parser)
-    parser.add_argument(
-        "--k", metavar="SIZES", help="cluster sizes, such as 5, 2,5,10 or 2:20 (20 not included)"
-    )
+    add("--k", metavar="SIZES", help="cluster sizes, such as 5, 2,5,10 or 2:20 (20 not included)")
     for part in ("embeddings", "partitioners", "anonymizers", "recognisers"):
-        parser.add_argument(f"--{part}", metavar="NAMES", help="separated by commas, or all")
-    parser.add_argument("--seed", metavar="SEEDS", help="one or several, such as 0,1,2")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: all cores)")
-    parser.add_argument(
-        "--output", type=Path, default=_OUTPUTS, help="folder for the tables (default: outputs)"
-    )
+        add(f"--{part}")
+    add("--seed", dest="seeds", metavar="SEEDS", help="one or several, such as 0,1,2")
+    add("--jobs", type=int, default=-1, metavar="N", help="processes (default: all cores)")
+    add("--output", type=Path, default=_OUTPUTS, metavar="FOLDER", help="for the tables (default: outputs)")
     parser.set_defaults(people=None)
     return run_command(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> None:
-    changes = {key: getattr(options, name) for name, key in _OPTIONS.items()}
-    experiment = load_experiment(options.experiment, data=options.source, people=options.people, **changes)
+    changes = {key: value for key, value in vars(options).items() if key in _KEYS}
+    experiment = load_experiment(options.experiment, **changes)
     how = {"random_state": experiment.seeds[0], "n_jobs": options.jobs}  # of what is attacked
     faces = experiment.load_faces()
     print(faces)
@@ -611,19 +604,14 @@ def _judge_main(arguments: Sequence[str]) -> int:
     other originals are the adversary's gallery.
     """
     parser = make_parser("evaluation judge", _judge_main.__doc__)
-    parser.add_argument("originals", help="folder of the photos before")
-    parser.add_argument("anonymized", help="folder of the images that the tool made")
-    parser.add_argument(
-        "--suffix", default="", help="what the tool adds to names, such as _anonymized (nothing)"
-    )
+    add = parser.add_argument
+    add("originals", help="folder of the photos before")
+    add("anonymized", help="folder of the images that the tool made")
+    add("--suffix", default="", help="what the tool adds to names, such as _anonymized (nothing)")
     datasets.add_people_option(parser)
-    parser.add_argument(
-        "--recognisers", default="all", metavar="NAMES", help="of the attacks, separated by commas (all)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="draws the photo of each person (0)")
-    parser.add_argument(
-        "--output", type=Path, default=_OUTPUTS, help="folder for the tables (default: outputs)"
-    )
+    add("--recognisers", default="all", metavar="NAMES", help="of the attacks, separated by commas (all)")
+    add("--seed", type=int, default=0, help="draws the photo of each person (0)")
+    add("--output", type=Path, default=_OUTPUTS, metavar="FOLDER", help="for the tables (default: outputs)")
     return run_command(parser, arguments, _judge)
 
 
@@ -640,7 +628,7 @@ def _judge(options: argparse.Namespace) -> None:
     measured = images.tables(recognisers, options.seed)
     hits = measured["attacks"].query("attack == 'rank-1' and level == 'person'")
     print(
-        "How often a search finds the person. Images without a face are left out, attacked too (all), or hits (worst):"
+        "A search finds the person; images without a face are left out, attacked, too (all), or found (worst):"
     )
     shown = ["recogniser", "rate", "rate_all", "rate_worst", "chance", "clear", "n_failed"]
     print(hits[shown].to_string(index=False, float_format="%.3f"))

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-import anonymizer
 import attacks
 import datasets
 import utility
@@ -19,24 +18,11 @@ from datasets import Faces
 from datasets.faces import read_image
 from datasets.formats import is_photo
 from embedding import PAPER_THRESHOLD
-from measures import evaluate
+from measures import clear_photos, measure_images
 from releases import NOT_APPLICABLE, Combination
 
 #: Number of files that an error names; the rest are only counted.
 _N_NAMED = 5
-
-
-class _Given(anonymizer.Surrogates):
-    """Images that were made elsewhere, as an anonymizer: n photos, the image of each."""
-
-    name = "given"
-
-    def __init__(self, faces: Faces, images: Sequence[np.ndarray], labels: np.ndarray):
-        super().__init__(faces)
-        self._images, self._labels = images, labels
-
-    def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return self._images[self._labels[members[0]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +102,9 @@ class JudgedImages:
         release = Combination(NOT_APPLICABLE, NOT_APPLICABLE, self.name, int(sizes.min()))
         made = {**release._asdict(), "seed": random_state}
         how = {"recogniser": "dlib", "threshold": PAPER_THRESHOLD}
-        given = evaluate(self.faces, _Given(self.faces, self.images, self.labels), self.labels)
-        clear = evaluate(self.faces, anonymizer.load("none", self.faces))
+        photos = clear_photos(self.faces)
+        given = measure_images(photos, self.images, self.labels)
+        clear = measure_images(photos, self.faces.images, np.arange(len(self.faces)))
         attacked = attacks.attack_release(
             self.faces, self.images, self.labels, recognisers=tuple(recognisers), anonymized=self.other,
             further=[self.other] if self.other else [], random_state=random_state,
@@ -215,7 +202,8 @@ def _name_some(names: Sequence[str]) -> str:
 
 
 def _different(images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The different images of n, and which of them each is: list of c, int (n,)."""
-    keys = datasets.Faces.of(images).image_keys
-    _, first, labels = np.unique(keys, return_index=True, return_inverse=True)
-    return [images[row] for row in first], labels
+    """The different images of n in their order, and which of them each is: list of c, int (n,)."""
+    keys = Faces.of(images).image_keys
+    labels, kept = pd.factorize(np.array(keys))
+    image_of = dict(zip(keys, images, strict=True))
+    return [image_of[key] for key in kept], labels

@@ -24,7 +24,10 @@ KEPT, PAGES = ROOT / "docs" / "tables", ROOT / "docs" / "experiments"
 
 #: The tables' name, the cluster size that is shown, and the columns of the main table that pages show.
 STEM, K = "orl_quick", 5
-MEASURES = ["information_loss", "re_identification", "rank1_cluster", "chance_cluster", "stranger_share"]
+MEASURES = [
+    "information_loss", "re_identification", "stranger_share", "rank1_cluster", "rank1_cluster_low",
+    "rank1_cluster_high", "chance_cluster",
+]  # fmt: skip
 
 #: Reads one of the experiment's tables by its part.
 Load = Callable[[str], pd.DataFrame]
