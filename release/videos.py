@@ -201,8 +201,9 @@ def _row_of(options: FolderOptions, plan: Plan, clip: Clip, number: int) -> int 
 def _hide(image: np.ndarray, placed: Sequence[_Placed]) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Replace or blur out all faces on a frame, uint8 (h, w, 3); also return outcome and reason of each."""
     original, results = image, [(BLURRED, face.reason) for face in placed]
-    for face in placed:  # first what only may be there, so that the blur covers no surrogate
-        if not face.found:
+    expected = [not face.found and face.landmarks is None for face in placed]
+    for face, early in zip(placed, expected, strict=True):  # first, so that the blur covers no surrogate
+        if early:
             image = pasting.blur_out(image, face.box, face.landmarks)
     for i, face in enumerate(placed):
         if face.surrogate is None:
@@ -215,10 +216,9 @@ def _hide(image: np.ndarray, placed: Sequence[_Placed]) -> tuple[np.ndarray, lis
             results[i] = (BLURRED, _NOT_PASTED)
         else:
             image, results[i] = edited, (REPLACED, "")
-    for face, (outcome, _) in zip(
-        placed, results, strict=True
-    ):  # last, so that nothing restores what they hide
-        if outcome == BLURRED and face.found:
+    # Last, so that no other edit restores what they hide.
+    for face, early, (outcome, _) in zip(placed, expected, results, strict=True):
+        if outcome == BLURRED and not early:
             image = pasting.blur_out(image, face.box, face.landmarks)
     for face, (outcome, _) in zip(placed, results, strict=True):
         if gate.is_left(original, image, face.box, outcome):
@@ -260,7 +260,7 @@ def _place(courses: Sequence[tuple[int, Course, _Fate]], frame: int, size: tuple
         )
         if (box[2:] - box[:2] >= 1).all():
             landmarks = course.landmarks[i] if course.clear[i] else None
-            found = bool(course.found[i] or course.clear[i])
+            found = bool(course.found[i])
             placed.append(_Placed(number, box, found, landmarks, fate.surrogate, fate.reason))
     found = np.array([face.box for face in placed if face.found]).reshape(-1, 4)
     return [face for face in placed if face.found or not (covered_area(face.box, found) > _COVERED).any()]

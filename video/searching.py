@@ -73,10 +73,6 @@ class Watched:
     stills: list[list[int]]
     folder: Path
 
-    def frames_in(self, seconds: float) -> int:
-        """Number of frames in a time, at the mean rate."""
-        return frames_in(self.times, seconds)
-
     def landmarks(self, rows: Sequence[int]) -> np.ndarray:
         """Landmarks of some sightings: (r, 68, 2)."""
         files, starts = _files(self.folder)
@@ -90,7 +86,7 @@ class Watched:
     def course(self, track: Track, first: int, last: int) -> Course | None:
         """Where a face is on some frames; None if it is on none of them."""
         rows = np.array(track.rows)
-        own, hold = self.frames[rows], max(2, self.frames_in(_HOLD))
+        own, hold = self.frames[rows], max(2, _frames_in(self.times, _HOLD))
         span = (
             int(max(first, track.bounds[0], own[0] - hold)),
             int(min(last, track.bounds[1], own[-1] + hold)),
@@ -104,7 +100,7 @@ class Watched:
         )
 
 
-def frames_in(times: np.ndarray, seconds: float) -> int:
+def _frames_in(times: np.ndarray, seconds: float) -> int:
     """Number of frames in a time, at the mean rate of the times (m,), in parts of `streams.TICK`."""
     length = float((times[-1] - times[0]) * TICK)
     return max(1, round(seconds * (len(times) - 1) / length)) if length > 0 else 1
@@ -136,11 +132,11 @@ def watch(path: Path, folder: Path, largest_side: int, thorough: bool = True) ->
     n_frames, n_segments = len(times), -(-len(times) // SEGMENT)
     first = [_first_file(folder, number) for number in range(n_segments)]
     frames, boxes, usable, scores = _gather(first)
-    longest_gap = max(FINE, frames_in(times, _LONGEST_GAP))
+    longest_gap = max(FINE, _frames_in(times, _LONGEST_GAP))
     tracks = link(frames, boxes, cuts, n_frames, longest_gap)
     stills = [_choose_stills(track, times, frames, boxes, usable, scores) for track in tracks]
     if not (folder / "refined").is_file():
-        around = max(FINE, frames_in(times, _AROUND))
+        around = max(FINE, _frames_in(times, _AROUND))
         tasks = _missing(tracks, frames, boxes, around)
         rows = dict.fromkeys(itertools.chain(*stills))
         _refine_all(
@@ -232,7 +228,7 @@ def _search_segment(
         before, thumbnail = thumbnail, cv2.resize(frame.image, _THUMBNAIL, interpolation=cv2.INTER_AREA)
         changes.append(0.0 if before is None else np.abs(thumbnail.astype(float) - before).mean())
         times.append(frame.time)
-        image = brightened(frame.image)
+        image = _brightened(frame.image)
         if frame.number % FINE == 0 or changes[-1] > _CUT:
             spots = detection.find_faces(image, thorough)
         else:
@@ -254,7 +250,7 @@ def _as_arrays(sightings: Sequence[tuple[int, Spot]]) -> dict[str, np.ndarray]:
     }
 
 
-def brightened(image: np.ndarray) -> np.ndarray:
+def _brightened(image: np.ndarray) -> np.ndarray:
     """Brighten a dark picture (h, w, 3), in which faces would be missed."""
     brightest = float(np.percentile(image[::8, ::8].max(axis=2), 98))
     return image if brightest >= _DARK else cv2.convertScaleAbs(image, alpha=_LIT / max(brightest, 8.0))
@@ -341,7 +337,7 @@ def _search_near(image: np.ndarray, box: np.ndarray) -> Spot | None:
     high = np.clip(np.ceil(middle + half), 0, image.shape[1::-1]).astype(int)
     if (high - low < 16).any():
         return None
-    part = brightened(image[low[1] : high[1], low[0] : high[0]])
+    part = _brightened(image[low[1] : high[1], low[0] : high[0]])
     spots = detection.find_upright(part, float(np.clip(_FACE_PIXELS / size, 0.1, 4.0)))
     spots = [replace(spot, box=spot.box + np.tile(low, 2), landmarks=spot.landmarks + low) for spot in spots]
     near = [spot for spot in spots if is_near(box, spot.box)]
