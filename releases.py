@@ -269,10 +269,23 @@ def _attack(faces: Faces, combination: Combination, random_state: int, options: 
     again = _release_of_other_photos(faces, combination, random_state)
     if again is not None:
         further.append(again)
+    part = _release_of_half(faces, combination, random_state)
     return attacks.attack_release(
-        faces, images, labels, model=model, anonymized=again, further=further, random_state=random_state,
+        faces, images, labels, model=model, anonymized=again, further=further, part=part, random_state=random_state,
         **options,
     )  # fmt: skip
+
+
+def _release_of_half(faces: Faces, combination: Combination, random_state: int) -> attacks.Published | None:
+    """The same combination for half of the people, drawn at random; None if they are too few."""
+    people = utils.check_random_state(random_state).permutation(faces.people)[: faces.n_people // 2]
+    if len(people) < combination.k:
+        return None
+    photos = faces.select(np.isin(faces.identities, people))
+    if not anonymizer.kind(combination.anonymizer).fits(photos):
+        return None
+    _, images, labels = _make_release(photos, combination, random_state)
+    return attacks.Published(images, labels, photos.identities)
 
 
 def _release_of_other_photos(
