@@ -215,7 +215,7 @@ def _inputs(faces: Faces, options: dict) -> list:
     """What a table depends on beside photos and code: the attributes, and what recognisers and networks read."""
     attributes = [one.attributes.to_csv() for one in (faces, faces.others) if one is not None]
     names = [options.get("recogniser"), options.get("naturalness")]
-    names += [*(options.get("recognisers") or ()), *(options.get("checks") or ())]
+    names += [name for several in ("recognisers", "checks", "also") for name in options.get(several) or ()]
     read = [_describe_two(faces, name) for name in names if name]
     readings = utility.FaceReadings(faces.select(slice(0, 2)))
     for reading in ("ages", "sexes", "expressions"):
