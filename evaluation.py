@@ -41,13 +41,15 @@ from releases import (
     release_jobs,
     sweep_jobs,
 )
+from utility import paper_table, to_hifd, to_latex
 
 __all__ = [
     "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "attack_table",
     "audit", "cluster_distances", "compare", "distance_table", "evaluate", "fairness_table",
-    "fitting", "load_table", "measure", "measure_combinations", "pair_distances", "partition_people", "partitioner",
+    "fitting", "load_table", "measure", "measure_combinations", "pair_distances", "paper_table",
+    "partition_people", "partitioner",
     "photo_privacy", "reference", "release_images", "save_table", "sweep", "sweep_combinations", "table_stem",
-    "utility_table",
+    "to_hifd", "to_latex", "utility_table",
 ]  # fmt: skip
 
 #: The baselines in every table.
