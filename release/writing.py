@@ -50,6 +50,7 @@ def write_release(
     failed: Mapping[int, str] | None = None,
     shown: Mapping[int, Sequence[Mapping]] | None = None,
     earlier: Sequence[tuple[str | Path, str | Path]] = (),
+    mark: bool = False,
 ) -> dict:
     """Write anonymized images to a folder that can be shared, and the ledger to a private location.
 
@@ -79,6 +80,8 @@ def write_release(
     earlier : sequence of (path, path)
         Folder and ledger of each earlier shared release of these people. A warning says if all releases together may
         tell people apart; `earlier_partition` returns the clusters to use again.
+    mark : bool, default False
+        Mark every file as synthetic, for programs: IPTC's digital source type "compositeSynthetic" in an XMP packet.
 
     Returns
     -------
@@ -120,8 +123,9 @@ def write_release(
         parts.mkdir(mode=0o755)
         digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
-            is_encoded = isinstance(images, PNGFiles)
-            data = images.paths[files[name]].read_bytes() if is_encoded else encode_png(images[files[name]])
+            is_encoded = isinstance(images, PNGFiles) and not mark
+            number = files[name]
+            data = images.paths[number].read_bytes() if is_encoded else encode_png(images[number], mark=mark)
             (parts / name).write_bytes(data)
             digests[name] = hashlib.sha256(data).hexdigest()
         counts = {"n_files": len(files), "n_images": len(set(digests.values()))}

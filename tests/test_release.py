@@ -281,6 +281,48 @@ def test_a_partition_that_cannot_be_read_is_refused(tmp_path, faces, written):
         release.earlier_partition(written, tmp_path / "key.json", strangers)
 
 
+def test_marked_files_are_known_as_synthetic_and_pass(tmp_path, faces, shared):
+    folder = tmp_path / "out"
+    release.write_release(folder, faces, *shared, mode="shared", ledger=tmp_path / "key", mark=True)
+    paths = sorted(folder.glob("*.png"))
+    with Image.open(paths[0]) as image:
+        assert "digitalsourcetype/compositeSynthetic" in image.text["XML:com.adobe.xmp"]
+    pixels = {release.decode_png(path.read_bytes()).tobytes() for path in paths}
+    assert pixels == {image.tobytes() for image in shared[0]}
+    report = release.audit_release(folder)
+    assert report.passed and "the mark of synthetic faces" in report["images"].detail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data, image: release.encode_png(image), "which could carry a message"),
+        (lambda data, image: data.replace(b"compositeSynthetic", b"compositesynthetic"), "damaged"),
+        (lambda data, image: png(image, pnginfo=other_mark()), "carries text"),
+        (lambda data, image: data.replace(mark_of(data), 2 * mark_of(data)), "another encoding"),
+    ],
+)
+def test_other_marks_and_mixtures_are_found(tmp_path, faces, shared, change, message):
+    folder = tmp_path / "out"
+    release.write_release(folder, faces, *shared, mode="shared", ledger=tmp_path / "key", mark=True)
+    path = sorted(folder.glob("*.png"))[0]
+    data = path.read_bytes()
+    path.write_bytes(change(data, release.decode_png(data)))
+    report = release.audit_release(folder)
+    assert report["images"].passed is False and message in report["images"].detail
+
+
+def mark_of(data):
+    """The chunk behind the header."""
+    return data[33 : 33 + 12 + int.from_bytes(data[33:37])]
+
+
+def other_mark():
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", "s1")
+    return info
+
+
 def test_the_audit_bounds_what_a_shared_release_leaks(written):
     report = release.audit_release(written)
     bounds = {
