@@ -79,6 +79,7 @@ __all__ = [
     "distances", "gallery_faces", "identification", "insider", "insider_picture", "learned", "linkability",
     "mask_regions", "members_of", "membership", "minimality", "open_set", "posterior", "practise", "rank1_over_gallery",
     "region", "rest_pictures", "reversal_network", "roc", "stranger_share", "verification", "verification_across",
+    "worst_case",
 ]  # fmt: skip
 
 #: Default recognisers of attacks, see `recognisers.prepare`, and customary thresholds.
@@ -279,6 +280,42 @@ def attack_release(
     if chosen:
         rows += scene_rows(chosen, "pixels", crops_by(grey_crops), random_state)
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
+
+
+def worst_case(table: pd.DataFrame, attacks: Sequence[str] | None = None) -> pd.DataFrame:
+    """Select the recogniser that finds most, for each attack and level: a short table to read.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `attack_release`, or rows of one release from `evaluation.attack_table`.
+    attacks : sequence of str, optional
+        How the names of the attacks start; all but the equal error rates by default.
+
+    Returns
+    -------
+    DataFrame
+        ``attack level recogniser rate low high chance clear n_people n_failed note``. The largest of several rates is
+        on average too large, so it errs in the attacker's favour.
+    """
+    known = table[table["rate"].notna() & ~table["attack"].str.startswith("EER")]
+    if attacks is not None:
+        known = known[known["attack"].str.startswith(tuple(attacks))]
+    best = known.loc[known.groupby(["attack", "level"], sort=False)["rate"].idxmax()]
+    columns = [
+        "attack",
+        "level",
+        "recogniser",
+        "rate",
+        "low",
+        "high",
+        "chance",
+        "clear",
+        "n_people",
+        "n_failed",
+        "note",
+    ]
+    return best[columns].reset_index(drop=True)
 
 
 def _network_attack(scene_by: Callable, describe: Callable) -> Attack:

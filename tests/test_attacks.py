@@ -944,6 +944,7 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
             recognisers=["dlib", "fisherfaces", "faceres"],
             anonymized=second,
             further=[second],
+            part=Published(images[:2], labels[:6], faces.identities[:6]),
         )
 
     table = attack()
@@ -970,6 +971,8 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     assert "accepted at 0.6 (paper)" in set(dlib.reset_index()["attack"])
     assert "accepted at 0.6 (paper)" not in set(table.loc[table["recogniser"] == "fisherfaces", "attack"])
     made = set(table["attack"])
+    assert {"membership", "accepted, minus control", "open set: rank-1", "k-map", "minimality"} < made
+    assert {"without the eyes", "insider's picture (pixels)"} < made
     assert {"posterior", "linkability", "insider knows 1", "insider knows 2", "parrot", "reversal"} < made
     assert {"rank-1 (anonymized gallery)", "EER", "EER across", "composition: known clusters"} < made
     assert set(table.loc[table["recogniser"] == "pixels", "attack"]) == {"parrot pairs", "reversal pixels"}
@@ -981,6 +984,21 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     monkeypatch.setattr(attacks, "ATTACKS", dict.fromkeys(attacks.ATTACKS, fail))
     monkeypatch.setattr(attacks, "PIXEL_ATTACKS", dict.fromkeys(attacks.PIXEL_ATTACKS, fail))
     pd.testing.assert_frame_equal(attack(), table)
+
+
+def test_the_worst_case_is_the_recogniser_that_finds_most():
+    table = pd.DataFrame(
+        {
+            "attack": ["rank-1", "rank-1", "EER", "membership", "control"], "level": "person",
+            "recogniser": ["a", "b", "a", "a", "a"], "rate": [0.1, 0.4, 0.2, 0.7, np.nan],
+        }
+    ).reindex(columns=attacks.COLUMNS)  # fmt: skip
+    short = attacks.worst_case(table)
+    assert list(zip(short["attack"], short["recogniser"], strict=True)) == [
+        ("rank-1", "b"),
+        ("membership", "a"),
+    ]
+    assert attacks.worst_case(table, ["member"])["rate"].tolist() == [0.7]
 
 
 def test_attacks_that_cannot_be_made_say_why(faces, pixel_release):
