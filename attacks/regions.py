@@ -63,7 +63,7 @@ def region(
     ----------
     release : DescribedRelease
     masked : sequence of (str, DescribedRelease)
-        Region and the same release without it, see `mask_regions`.
+        Region and the same release without it, see `mask_regions`; it may lack the last images.
     gallery : Gallery
         Original photos, not masked.
     random_state : int, RandomState or None, default 0
@@ -88,8 +88,8 @@ def region(
     whole, results = search(release).per_person, []
     for name, images in masked:
         result = search(images)
-        both = ~(whole["failed"] | result.per_person["failed"])
-        before, after = (table.loc[both, "success"] for table in (whole, result.per_person))
-        note = f"{intervals.mean(after) - intervals.mean(before):+.3f} from the whole face"
+        both = whole.merge(result.per_person, on=["person", "image"])
+        both = both[~(both["failed_x"] | both["failed_y"])]
+        note = f"{intervals.mean(both['success_y'] - both['success_x']):+.3f} from the whole face"
         results.append(replace(result, attack=f"without the {name}", note=note))
     return results

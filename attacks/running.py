@@ -23,6 +23,10 @@ _CALIBRATED_RATE = 1e-2
 _N_PRACTICE = 168
 
 
+#: Regions are hidden on at most this many photos, to compare with images.
+_N_MASKED = 20
+
+
 @dataclass(frozen=True, eq=False)
 class Published:
     """The images of one release.
@@ -149,7 +153,7 @@ class AttackScene:
     rests : tuple of (str, DescribedRelease)
         Pictures of each person, see `attacks.insiders.insider_picture`.
     masked, masked_photos : tuple of (str, DescribedRelease)
-        The release, and the photos unchanged, with hidden regions.
+        The release, and the first photos unchanged, with hidden regions.
     """
 
     release: DescribedRelease
@@ -176,7 +180,7 @@ class AttackScene:
         if gallery.kind != "same photos":
             clear, people = np.concatenate([own, clear]), np.concatenate([faces.identities, people])
         images, members = evidence.practice
-        release = evidence.release
+        release, n_masked = evidence.release, min(len(faces), _N_MASKED)
 
         def described(published: Published | None) -> DescribedRelease | None:
             return None if published is None else published.described(describe)
@@ -204,7 +208,7 @@ class AttackScene:
                 (space, _pictures(pictures).described(describe)) for space, pictures in evidence.rests.items()
             ),
             masked(release),
-            masked(Published(faces.images, np.arange(len(faces)), faces.identities)),
+            masked(Published(faces.images[:n_masked], np.arange(n_masked), faces.identities[:n_masked])),
         )
 
     def without_anonymization(self) -> AttackScene:
