@@ -375,8 +375,8 @@ def _measure_distances(
 
 #: Name -> table.
 TABLES: dict[str, Table] = {
-    "attacks": Table(_attack, 20, ("utility",)),
-    "utility": Table(_utility, 6),
+    "attacks": Table(_attack, 30, ("utility",)),
+    "utility": Table(_utility, 8),
     "fairness": Table(_compare_groups, 2),
     "distances": Table(_measure_distances, 1, ("utility",)),
 }
