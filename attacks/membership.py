@@ -19,13 +19,19 @@ _FALSE_POSITIVES = 0.1
 
 
 def _split(release: DescribedRelease, gallery: Gallery) -> tuple[np.ndarray, np.ndarray]:
-    """Which people of the gallery are in the release, bool (p,), and the images to compare with, (c', d)."""
+    """Which people of the gallery are in the release, bool (p,), and the images with a face (all if none), (c', d)."""
     gallery.check_holds(release.cases["person"])
     members = np.isin(gallery.people, np.asarray(release.identities, dtype=str))
     if members.all():
         raise checks.NotApplicableError("needs people who are not in the release; pass part=")
     shown = release.found if np.any(release.found) else slice(None)
     return members, release.descriptors[shown]
+
+
+def _counted(release: DescribedRelease, gallery: Gallery, members: np.ndarray) -> np.ndarray:
+    """All people but the members whose images show no face: bool (p,)."""
+    cases = release.cases
+    return ~members | np.isin(gallery.people, cases.loc[~cases["failed"], "person"].to_numpy(dtype=str))
 
 
 def membership(release: DescribedRelease, gallery: Gallery, *, random_state=0) -> list[AttackResult]:
@@ -52,7 +58,8 @@ def membership(release: DescribedRelease, gallery: Gallery, *, random_state=0) -
     """
     members, images = _split(release, gallery)
     nearest = gallery.distances_from(images).min(axis=0)  # (p,)
-    curve = sort_pairs(nearest, members)
+    counted = _counted(release, gallery, members)
+    curve = sort_pairs(nearest[counted], members[counted])
 
     def area(weights: np.ndarray | None = None) -> float:
         ends = curve(weights)
@@ -74,7 +81,7 @@ def membership(release: DescribedRelease, gallery: Gallery, *, random_state=0) -
         table = release.cases.assign(success=release.cases["person"].map(of_person))
         result = AttackResult.of_cases(name, "person", table, chance, random_state, note)
         if 0 < result.rate < 1:  # else the exact interval
-            low, high = intervals.bootstrap_interval(statistic, gallery.people, random_state)
+            low, high = intervals.bootstrap_interval(statistic, gallery.people[counted], random_state)
             result = replace(result, low=low, high=high)
         results.append(result)
     return results
@@ -110,7 +117,7 @@ def control(
     person = np.searchsorted(gallery.people, np.asarray(gallery.identities, dtype=str))
     share = np.bincount(person, near) / np.bincount(person)  # (p,)
     rates, bounds = [], []
-    for group in (members, ~members):
+    for group in (members & _counted(release, gallery, members), ~members):
         rates.append(intervals.mean(share[group]))
         bounds.append(intervals.rate_interval(share[group], gallery.people[group], random_state))
     (rate, base), ((low, high), (base_low, base_high)) = rates, bounds

@@ -132,6 +132,8 @@ def rank1_over_gallery(
     """
     to_all, behind = _search(release, gallery, distractors)
     random, cases = utils.check_random_state(random_state), release.cases[~release.cases["failed"]]
+    if cases.empty:
+        raise checks.NotApplicableError("no image shows a face")
     image = cases["image"].to_numpy()
     member = behind.any(axis=0)
     order = np.concatenate([np.flatnonzero(member), np.flatnonzero(~member)])

@@ -15,6 +15,7 @@ import anonymizer
 import attacks
 import detection
 import embedding
+import evaluation
 import frame
 import intervals
 import recognisers
@@ -984,6 +985,52 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     monkeypatch.setattr(attacks, "ATTACKS", dict.fromkeys(attacks.ATTACKS, fail))
     monkeypatch.setattr(attacks, "PIXEL_ATTACKS", dict.fromkeys(attacks.PIXEL_ATTACKS, fail))
     pd.testing.assert_frame_equal(attack(), table)
+
+
+#: The attacks that need a further release or other images, with the rows by which they are checked.
+FURTHER = ["membership", "control", "open set", "minimality", "region"]
+
+
+def test_photos_as_they_are_give_away_what_clear_photos_do(faces):
+    """The anonymizer "none", with a release of half of the people and one of other photos."""
+    none = evaluation.Combination("-", "-", "none", 1)
+    table = evaluation.attack_table(faces, [none], recognisers=["dlib"], attacks=FURTHER, n_jobs=1)
+    rows = table.set_index(["attack", "level"])
+    assert len(rows) == 2 + 1 + 3 + 2 + 4 and rows["rate"].notna().all()
+    for name in [
+        ("membership", "person"),
+        ("open set: rank-1", "cluster"),
+        ("k-map", "person"),
+        ("minimality", "person"),
+    ]:
+        assert (
+            rows.loc[name, "rate"] == pytest.approx(rows.loc[name, "clear"], abs=0.05)
+            and rows.loc[name, "rate"] > 0.9
+        )
+    assert rows.loc[("without the mouth", "cluster"), "rate"] > 0.7
+
+
+def test_pictures_of_noise_give_nobody_away(faces, pixel_release):
+    """No face is found in noise; whole frames are at chance, far below what clear photos give away."""
+    random = np.random.RandomState(0)
+    noise = [random.randint(0, 256, (112, 92, 3)).astype(np.uint8) for _ in range(4)]
+    labels = pixel_release[2]
+    part = Published(noise[:2], labels[:6], faces.identities[:6])
+    other = Published(noise[::-1], labels, faces.identities)
+    table = attacks.attack_release(
+        faces,
+        noise,
+        labels,
+        recognisers=["dlib"],
+        attacks=FURTHER,
+        part=part,
+        anonymized=other,
+        further=[other],
+    )
+    assert (table["n_failed"] == table["n_people"]).all() and table["rate"].isna().all()
+    rows = table.set_index(["attack", "level"])["rate_all"]
+    assert rows["k-map", "person"] < 0.2  # 3 of 12 would be 1/3
+    assert abs(rows["accepted, minus control", "person"]) < 0.2 < rows["membership", "person"] < 0.8
 
 
 def test_the_worst_case_is_the_recogniser_that_finds_most():
