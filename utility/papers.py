@@ -40,6 +40,7 @@ _WORDS = {
     "niqe": r"NIQE $\downarrow$",
     "fid": r"FID (dlib) $\downarrow$",
     "kid": r"KID (dlib) $\downarrow$",
+    "seconds": r"CPU time (s) $\downarrow$",
     "identity_similarity": r"ID similarity (cosine) $\downarrow$",
 }
 
