@@ -28,6 +28,7 @@ import utils
 from checks import Choice, ParameterError, check, check_labels, check_number
 from datasets import Faces
 from release import layout
+from release.earlier import warn_of_composition
 from release.journal import digest_of
 from release.png import IMAGE_PIXELS, decode_png, encode_png
 from video.streams import read_frames
@@ -65,6 +66,8 @@ def write_release(
     suppressed: Mapping[int, str] | None = None,
     failed: Mapping[int, str] | None = None,
     shown: Mapping[int, Sequence[Mapping]] | None = None,
+    earlier: Sequence[tuple[str | Path, str | Path]] = (),
+    mark: bool = False,
 ) -> dict:
     """Write anonymized images to a folder that can be shared, and the ledger to a private location.
 
@@ -92,6 +95,12 @@ def write_release(
         Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the
         image) and ``outcome``, and in a video ``frame``, its number. With them, the audit finds faces that the run
         missed.
+    earlier : sequence of (path, path)
+        Folder and ledger of each earlier shared release of these people. A warning says if all releases together may
+        tell people apart; `earlier_partition` returns the clusters to use again.
+    mark : bool, default False
+        Mark every PNG file as synthetic, for programs: IPTC's digital source type "compositeSynthetic" in an XMP
+        packet.
 
     Returns
     -------
@@ -117,6 +126,7 @@ def write_release(
     reasons = _reasons(labels, suppressed or {}, failed or {})
     if mode == "shared":
         k = check_k(k, labels, faces.identities)
+        warn_of_composition(faces, labels, earlier)
     else:
         _check_per_photo(k, labels)
     _check_images(faces, images)
@@ -138,10 +148,11 @@ def write_release(
         parts.mkdir(mode=0o755)
         digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
-            if isinstance(images, FinishedFiles):
-                shutil.copyfile(images.paths[files[name]], parts / name)
+            path = images.paths[files[name]] if isinstance(images, FinishedFiles) else None
+            if path is not None and (path.suffix == layout.VIDEO or not mark):
+                shutil.copyfile(path, parts / name)
             else:
-                (parts / name).write_bytes(encode_png(images[files[name]]))
+                (parts / name).write_bytes(encode_png(images[files[name]], mark=mark))
             digests[name] = digest_of(parts / name)
         counts = {"n_files": len(files), "n_images": len(set(digests.values()))}
         manifest = {"format": layout.FORMAT, **head, **counts, "files": digests}
