@@ -24,6 +24,7 @@ from stylegan.architecture import Architecture, Synthesis
 from stylegan.augmentation import to_signed, to_square
 from stylegan.encoder import encoder_path
 from stylegan.network import StyleNetwork, to_uint8
+from stylegan.refining import SHARP_QUANTILE, SHARP_RATES, SHARP_STRENGTH
 from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
 from training.backend import keras, tf
 from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight
@@ -67,6 +68,7 @@ class MixtureSettings(TrainingSettings):
     strength_from: Annotated[Natural, "images before the strength of detail counts"] = 8_000
     quantile: Annotated[Share, "target quantile of the strength where it is uncertain"] = 0.5
     noise: Annotated[Weight, "standard deviation of noise on codes, relative to theirs"] = 0.03
+    sharpen: Annotated[Natural, "further images at the end that sharpen"] = 6_000
     terms: Annotated[str, "words about the photos and their terms, to keep in the files"] = ""
 
 
@@ -216,7 +218,7 @@ class MixtureTrainer(TrainingLoop):
         The w of each mixture.
     """
 
-    open_settings = (*TrainingLoop.open_settings, "terms")
+    open_settings = (*TrainingLoop.open_settings, "sharpen", "terms")
 
     def __init__(
         self,
@@ -252,11 +254,24 @@ class MixtureTrainer(TrainingLoop):
         super().__init__(photos, settings, groups, pairs, settings.constant * settings.images)
         self.training_rows = np.flatnonzero(~photos.held_out)
 
-    def phase(self) -> tuple[bool]:
-        """Whether the strength of detail counts."""
-        return (self.seen >= self.settings.strength_from and self.settings.strength > 0,)
+    @property
+    def total_images(self) -> int:
+        """Number of images to train on, including the sharpening phase."""
+        return self.settings.images + self.settings.sharpen
 
-    def batch(self, random: np.random.Generator, detailed: bool) -> tuple:
+    def phase(self) -> tuple[float, float]:
+        """Weight and target quantile of the strength of detail."""
+        s = self.settings
+        if self.seen >= s.images:
+            return SHARP_STRENGTH, SHARP_QUANTILE
+        return s.strength if self.seen >= s.strength_from else 0.0, s.quantile
+
+    def rates(self) -> dict[str, float]:
+        """Learning rate of each group."""
+        rates = super().rates()
+        return {name: SHARP_RATES[name] for name in rates} if self.seen >= self.settings.images else rates
+
+    def batch(self, random: np.random.Generator, *phase: float) -> tuple:
         """Draw codes, with noise, and pictures."""
         rows = random.choice(self.training_rows, self.settings.batch, replace=False)
         noise = self.settings.noise * self.spread * random.normal(size=(len(rows), len(self.spread)))
@@ -264,13 +279,11 @@ class MixtureTrainer(TrainingLoop):
 
     def loss(self, phase, codes, pictures):
         """Compare drawn images with the mixtures."""
-        s = self.settings
+        strength, quantile = phase
         drawn = self.synthesis(self._broadcast(codes), self.synthesis.stored_noise())
         loss = total = pyramid_loss(drawn - pictures, self.weights)
-        if phase[0]:
-            total = loss + s.strength * strength_loss(
-                strengths(drawn), strengths(pictures), self.weights, s.quantile
-            )
+        if strength:
+            total += strength * strength_loss(strengths(drawn), strengths(pictures), self.weights, quantile)
         return loss, total
 
     def _broadcast(self, codes):
@@ -301,7 +314,9 @@ class MixtureTrainer(TrainingLoop):
         """Write the network, with a mapping network fitted to the codes, and its encoder."""
         network_description, encoder_description = describe_training(self)
         for description in (network_description, encoder_description):
-            description["made_from"] = f"mixtures of at least {min(_GROUP_SIZES)} people; no single person was shown"
+            description["made_from"] = (
+                f"mixtures of at least {min(_GROUP_SIZES)} people; no single person was shown"
+            )
         learnt = self.codes[self.training_rows]
         mapping = fit_mapping(self.architecture, learnt, self.settings.seed)
         synthesis = Synthesis(self.architecture, self.average_synthesis.arrays())

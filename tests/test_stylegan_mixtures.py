@@ -20,7 +20,14 @@ from stylegan.encoder import encoder_path, load_encoder
 
 SIDE, FRAME = 32, (0, 3, 32, 26)
 SMALL = mixtures.MixtureSettings(
-    images=32, batch=4, faces=40, evaluate_every=16, strength_from=8, learning_rate=0.05, scaled_rate=0.5
+    images=32,
+    batch=4,
+    faces=40,
+    evaluate_every=16,
+    strength_from=8,
+    sharpen=4,
+    learning_rate=0.05,
+    scaled_rate=0.5,
 )
 
 
@@ -190,7 +197,7 @@ def test_the_command_trains_a_network_for_others(people, orl, tmp_path):
     command = [
         "train", str(folder), "--people", "photos", "--mixtures", "--out", str(out), "--resolution", "32", "--channels",
         "8", "8", "8", "8", "--w-dim", "6", "--mixtures-faces", "24", "--mixtures-images", "8", "--mixtures-batch", "4",
-        "--mixtures-people-apart", "2",
+        "--mixtures-people-apart", "2", "--mixtures-sharpen", "4",
     ]  # fmt: skip
     assert main(command) == 0
     assert isinstance(load_encoder(encoder_path(out)), AppearanceEncoder)
