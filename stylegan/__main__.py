@@ -133,6 +133,7 @@ _COMMANDS: dict[str, tuple[Callable[[], _Command], str]] = {
     "project": (partial(_of_module, "code_folder"), "find the W+ codes of photos"),
     "generate": (partial(_of_module, "mixing"), "draw random people"),
     "convert": (partial(_of_module, "official"), "rewrite an official pickle as a safe .npz"),
+    "encoder": (partial(_of_module, "self_training"), "train an encoder of any network, without photos"),
     "train": (lambda: (_add_train, _train), "train a small network and its encoder on photos"),
     "refine": (
         lambda: (_add_refine, _refine), "refine a network with a free code per photo, for sharper images"

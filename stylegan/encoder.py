@@ -181,8 +181,8 @@ class Encoder:
 
         Parameters
         ----------
-        pictures : array, shape (n, resolution, resolution, colours)
-            In -1..1, aligned to the network's frame.
+        pictures : array, shape (n, side, side, colours)
+            In -1..1, aligned to the network's frame. Larger ones than the encoder's are reduced.
         landmarks : array, optional
             Unused; `AppearanceEncoder.encode` needs them.
 
@@ -195,8 +195,9 @@ class Encoder:
         ValueError
             If the pictures are not finite numbers of this shape.
         """
-        side, colours = self.sizes.resolution, self.sizes.colours
-        pictures = check_array("pictures", pictures, (None, side, side, colours))
+        side, colours, shape = self.sizes.resolution, self.sizes.colours, np.shape(pictures)
+        given = shape[1] if len(shape) == 4 and shape[1] % side == 0 else side
+        pictures = reduce_pictures(check_array("pictures", pictures, (None, given, given, colours)), side)
         codes = np.empty((len(pictures), self.sizes.num_layers, self.sizes.w_dim), dtype=np.float32)
         for start in range(0, len(pictures), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -218,6 +219,13 @@ class Encoder:
         """
         arrays = {name: np.asarray(variable) for name, variable in _named_weights(self.model).items()}
         save_weights(path, arrays, {"sizes": asdict(self.sizes), **self.description}, dtype)
+
+
+def reduce_pictures(pictures: np.ndarray, side: int) -> np.ndarray:
+    """Reduce pictures (n, h, h, c) to `side`, a divisor of h, by the means of blocks."""
+    factor = pictures.shape[1] // side
+    blocks = pictures.reshape(len(pictures), side, factor, side, factor, pictures.shape[3])
+    return blocks.mean(axis=(2, 4))
 
 
 def encoder_path(network: Path) -> Path:

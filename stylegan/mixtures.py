@@ -254,6 +254,10 @@ class MixtureTrainer(TrainingLoop):
         super().__init__(photos, settings, groups, pairs, settings.constant * settings.images)
         self.training_rows = np.flatnonzero(~photos.held_out)
 
+    def summary(self) -> str:
+        """What it is trained on, in a line."""
+        return f"{len(self.training_rows)} mixed faces, {self.photos.held_out.sum()} more held out"
+
     @property
     def total_images(self) -> int:
         """Number of images to train on, including the sharpening phase."""

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -102,7 +103,6 @@ class TrainingLoop(ABC):
         for name, (variables, _) in groups.items():
             self.optimizers[name] = keras.optimizers.Adam(beta_2=0.99)
             self.optimizers[name].build(variables)
-        self.weights = tf.constant(photos.pixel_weights()[None])  # (1, h, w, 1)
         self.seen, self.steps, self.seconds = 0, 0, 0.0
         self.log: list[dict] = []
         self.losses: list[float] = []
@@ -132,6 +132,18 @@ class TrainingLoop(ABC):
 
     def save(self, out: Path) -> None:  # noqa: B027 (subclasses may do more after training)
         """Write the trained network."""
+
+    def summary(self) -> str:
+        """What it is trained on, in a line."""
+        n_held_out = self.photos.held_out.sum()
+        n_people = len(self.photos.identities)
+        return f"{len(self.photos) - n_held_out} photos of {n_people} people, {n_held_out} held out"
+
+    @cached_property
+    def weights(self) -> tf.Tensor:
+        """Weight of each pixel in a loss: (1, h, w, 1)."""
+        with tf.init_scope():  # a step that is compiled later must be able to use it
+            return tf.constant(self.photos.pixel_weights()[None])
 
     @property
     def total_images(self) -> int:
