@@ -146,6 +146,7 @@ class StyleMixing(Surrogates):
             photo_layers = [i for i in range(n_layers) if sides[i] >= _FINE_FROM or i >= n_layers - 2]
         rule = Number(int, at_least=0, below=n_layers)
         self.photo_layers = sorted({int(check("photo_layers", layer, rule)) for layer in photo_layers})
+        self._reach = float(self.network.description.get("reach", np.inf))
         self.codes = self._find_codes(codes)
 
     def _options(self) -> dict:
@@ -219,8 +220,14 @@ class StyleMixing(Surrogates):
         return (average + strength * (code - average)).astype(np.float32)
 
     def mean_code(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Weighted mean of the members' codes, shrunk by `strength`: float32 (num_layers, w_dim)."""
-        return self.towards_average(self.weighted_sum(members, weights), self.strength)
+        """Weighted mean of the members' codes, shrunk by `strength`: float32 (num_layers, w_dim).
+
+        A network for other people records up to which distance from the average it draws faces (``reach``). Means of
+        two people may lie farther away, and are moved to this distance.
+        """
+        code = self.towards_average(self.weighted_sum(members, weights), self.strength)
+        distance = np.linalg.norm(code - self.network.average, axis=1).max()
+        return code if distance <= self._reach else self.towards_average(code, self._reach / distance)
 
     def weighted_sum(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sum of the members' codes: float64 (num_layers, w_dim)."""

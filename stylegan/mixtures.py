@@ -47,6 +47,8 @@ _EXAGGERATION, _COARSE = (0.9, 1.25), 0.04
 _GAIN, _WARMTH, _SLOPE = 0.08, 0.04, 7.0
 # Share of the mixtures for the held-out loss, and the number that the encoder is fitted to.
 _APART, _FITTED = 0.04, 3000
+# Mean codes are drawn up to the distance from the average of this share of the mixtures.
+_REACH = 0.75
 # Columns of the sheet of samples.
 _COLUMNS = 12
 
@@ -322,9 +324,11 @@ class MixtureTrainer(TrainingLoop):
                 f"mixtures of at least {min(_GROUP_SIZES)} people; no single person was shown"
             )
         learnt = self.codes[self.training_rows]
+        average = learnt.mean(axis=0)
+        network_description["reach"] = float(np.quantile(np.linalg.norm(learnt - average, axis=1), _REACH))
         mapping = fit_mapping(self.architecture, learnt, self.settings.seed)
         synthesis = Synthesis(self.architecture, self.average_synthesis.arrays())
-        StyleNetwork(mapping, synthesis, learnt.mean(axis=0), network_description).save(out, "float16")
+        StyleNetwork(mapping, synthesis, average, network_description).save(out, "float16")
         replace(self.encoder, description=encoder_description).save(encoder_path(out), "float16")
 
     def state(self) -> dict[str, list]:
