@@ -99,6 +99,13 @@ def nearest_people(network: Path, faces: Faces, number: int, seed: int) -> dict[
     }
 
 
+def own_distances(network: Path, faces: Faces) -> np.ndarray:
+    """Distance from each photo to what is drawn from its own code, which must not tell who was mixed in training."""
+    model = anonymizer.load("stylegan", faces, network=network)
+    drawn = embedding.embed([model.reconstruct(i) for i in range(len(faces))], "dlib")
+    return np.linalg.norm(drawn - embedding.embed(faces, "dlib"), axis=1)
+
+
 def main() -> None:
     """Print the tables."""
     options = argparse.ArgumentParser(
@@ -140,13 +147,14 @@ def main() -> None:
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f"))
     if len(faces) > 50:
         everybody = datasets.load_faces(options.folder, people=options.people, per_identity=1)
-        print(
-            *(
-                f"{name}: {value:.3f}"
-                for name, value in nearest_people(options.network, everybody, 100, 0).items()
-            ),
-            sep="\n",
-        )
+        figures = nearest_people(options.network, everybody, 100, 0)
+        if options.apart:
+            known = everybody.select(~np.isin(everybody.identities, faces.identities)).select(
+                slice(len(faces))
+            )
+            for name, part in (("mixed in training", known), ("held out", faces)):
+                figures[f"photo to its own image, {name}"] = own_distances(options.network, part).mean()
+        print(*(f"{name}: {value:.3f}" for name, value in figures.items()), sep="\n")
 
 
 def _on_tile(image: np.ndarray) -> np.ndarray:

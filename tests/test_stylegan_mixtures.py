@@ -1,6 +1,7 @@
 """The colour network for all people: its linear encoder, the mixed faces that it is trained on, and the training."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import anonymizer
+import datasets
+import detection
+import embedding
 import stylegan
 import utils
 from checks import ParameterError
@@ -17,6 +21,7 @@ from stylegan.__main__ import main
 from stylegan.appearance import AppearanceEncoder
 from stylegan.augmentation import to_signed
 from stylegan.encoder import encoder_path, load_encoder
+from stylegan.network import to_uint8
 
 SIDE, FRAME = 32, (0, 3, 32, 26)
 SMALL = mixtures.MixtureSettings(
@@ -234,3 +239,21 @@ def test_people_apart_are_people_of_the_folder(people):
 def test_the_bundled_network_follows_the_photos(orl, people):
     assert stylegan.bundled_for(orl.select([0, 1])) == stylegan.BUNDLED
     assert stylegan.bundled_for(people) == stylegan.COLOUR
+
+
+PHOTOS = Path(__file__).parents[2] / "shared" / "reference" / "photos" / "celeba"
+
+
+def test_the_bundled_weights_hold_nobodys_face():
+    """Random people are no nearer to a person in the photos than that person's nearest stranger usually is."""
+    if not PHOTOS.is_dir():
+        pytest.skip("needs the CelebA photos, which may not be distributed")
+    photos = datasets.load_faces(PHOTOS, people="photos")
+    found = detection.detect(photos).found
+    known = embedding.embed(photos.select(found), "dlib")
+    among = np.linalg.norm(known[:, None] - known, axis=2) + 9 * np.eye(len(known))
+    network = stylegan.load_network(stylegan.COLOUR)
+    drawn = list(to_uint8(network.synthesis(network.random_codes(20, random_state=0))))
+    nearest = np.linalg.norm(embedding.embed(drawn, "dlib")[:, None] - known, axis=2).min(axis=1)
+    assert nearest.mean() > among.min(axis=1).mean()
+    assert nearest.min() > np.quantile(among.min(axis=1), 0.05)
