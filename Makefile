@@ -1,15 +1,15 @@
 # `make experiments` and `make test` do everything on a fresh machine.
 # GPU=1 installs TensorFlow with CUDA; PYTHON=... selects the interpreter.
-# DATA=folder PEOPLE=photos K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1 select the experiments.
+# EXPERIMENT=FILE selects an experiment: the name of a file in experiments/, or the path of a .toml file. These replace
+# what the file says: DATA=folder PEOPLE=photos K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1.
 
-DATA ?= orl
-PEOPLE ?= folders
-K ?= 2:20
-EMBEDDING ?= all
-PARTITIONER ?= all
-ANONYMIZER ?= all
-SEED ?= 0
-comma := ,
+EXPERIMENT ?= quick
+given = $(if $($(1)),$(2) "$($(1))")
+COMMAND_CHOICES = --experiment "$(EXPERIMENT)" $(call given,PEOPLE,--people) $(call given,K,--k) $(call given,SEED,--seed) \
+	$(call given,EMBEDDING,--embeddings) $(call given,PARTITIONER,--partitioners) $(call given,ANONYMIZER,--anonymizers)
+NOTEBOOK_CHOICES = -r experiment "$(EXPERIMENT)" $(call given,DATA,-r source) $(call given,PEOPLE,-r people) \
+	$(call given,K,-r k_range) $(call given,SEED,-r seeds) $(call given,EMBEDDING,-r embeddings) \
+	$(call given,PARTITIONER,-r partitioners) $(call given,ANONYMIZER,-r anonymizers)
 FLAVOUR := $(if $(GPU),gpu,cpu)
 STAMP := .venv/installed-$(FLAVOUR)
 PY := .venv/bin/python
@@ -28,31 +28,27 @@ help:
 	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
 	@echo "                       on your photos: DATA=folder, and PEOPLE=photos if each shows a different person"
 	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
+	@echo "                       an experiment of your own: EXPERIMENT=FILE, see experiments/quick.toml"
 	@echo "make experiments-full  measure every combination (hours)"
 	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
 	@echo "make lab               open JupyterLab with the three notebooks"
 	@echo "make recogniser        fetch a strong recogniser for the attacks (optional, needs npm)"
 	@echo "make app               open the explorer in a browser (DATA=folder PEOPLE=photos: your photos)"
-	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures of README and docs"
+	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures and results of the docs"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
 
 $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constraints.txt install.sh
 	@./install.sh $(FLAVOUR)
 
-experiments: GRID := quick
-experiments-full: GRID := full
+experiments-full: EXPERIMENT := full
 experiments experiments-full: $(STAMP)
 	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
-	@$(PY) -m evaluation "$(DATA)" --people "$(PEOPLE)" --grid $(GRID) --k "$(K)" --seed "$(SEED)" \
-		--embeddings "$(EMBEDDING)" --partitioners "$(PARTITIONER)" --anonymizers "$(ANONYMIZER)"
+	@$(PY) -m evaluation $(if $(DATA),"$(DATA)") $(COMMAND_CHOICES)
 	@umask 077 && mkdir -p outputs/notebooks && chmod -R go= outputs/notebooks
 	@echo "[2/3] NumericalExperiments.ipynb"
-	@$(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb \
-		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -r k_range "$(K)" -r seeds "$(SEED)" \
-		-r embeddings "$(EMBEDDING)" -r partitioners "$(PARTITIONER)" -r anonymizers "$(ANONYMIZER)"
+	@$(RUN_NOTEBOOK) NumericalExperiments.ipynb outputs/notebooks/NumericalExperiments.ipynb $(NOTEBOOK_CHOICES)
 	@echo "[3/3] VisualizingResults.ipynb"
-	@$(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb \
-		-r source "$(DATA)" -r people "$(PEOPLE)" -p grid $(GRID) -p seed $(firstword $(subst $(comma), ,$(SEED)))
+	@$(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb $(NOTEBOOK_CHOICES)
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
 # An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
@@ -82,7 +78,7 @@ lab: $(STAMP)
 	@umask 077 && .venv/bin/jupyter lab NumericalExperiments.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(STAMP)
-	@exec $(PY) -m explorer "$(DATA)" --people "$(PEOPLE)"
+	@exec $(PY) -m explorer "$(or $(DATA),orl)" --people "$(or $(PEOPLE),folders)"
 
 # Run the committed notebooks in place, as they are shown in the repository.
 notebooks: $(STAMP)
@@ -90,13 +86,15 @@ notebooks: $(STAMP)
 		ANONFACES_QUIET=1 $(PY) -m jupyter nbconvert --to notebook --execute --inplace $$name.ipynb || exit 1; \
 	done
 
-# The API reference is built from docstrings in docs/api (not in git), the pictures by docs/figures.py.
+# The API reference is built from docstrings in docs/api (not in git), the pictures by docs/figures.py, and results on the
+# experiments' pages by docs/tables.py, from outputs/ if `make experiments` has run.
 DOCUMENTED := $(filter-out tests/% benchmarks/% docs/% %/__main__.py, $(wildcard *.py */*.py))
 docs: $(STAMP)
 	@ANONFACES_QUIET=1 $(PY) -W "ignore:The module specification" -m pdoc --docformat numpy --no-show-source -o docs/api \
 		$(subst /,.,$(patsubst %/__init__,%,$(basename $(DOCUMENTED))))
 	@echo "docs/api/index.html"
 	@ANONFACES_QUIET=1 $(PY) -m docs.figures
+	@$(PY) -m docs.tables
 
 clean:
 	rm -rf .venv .lint .cache .pytest_cache .ruff_cache .hypothesis

@@ -11,12 +11,15 @@ that match the surrogate.
 
 from __future__ import annotations
 
-import glob
+import functools
 import itertools
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +31,10 @@ import checks
 import datasets
 import embedding
 import utils
+from commands import VERSION
 from datasets import Faces
 from jobs import run_jobs
+from judging import judge
 from measures import evaluate, measure, partition_people, partitioner, release_images
 from release import audit_release as audit
 from releases import (
@@ -43,11 +48,11 @@ from releases import (
 )
 
 __all__ = [
-    "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "attack_table",
-    "audit", "cluster_distances", "compare", "distance_table", "evaluate", "fairness_table",
-    "fitting", "load_table", "measure", "measure_combinations", "pair_distances", "partition_people", "partitioner",
-    "photo_privacy", "reference", "release_images", "save_table", "sweep", "sweep_combinations", "table_stem",
-    "utility_table",
+    "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "Tables",
+    "attack_table", "audit", "cluster_distances", "compare", "distance_table", "evaluate", "fairness_table",
+    "fitting", "judge", "load_record", "load_results", "load_table", "measure", "measure_combinations",
+    "pair_distances", "partition_people", "partitioner", "photo_privacy", "reference", "release_images",
+    "save_table", "short_key", "sweep", "sweep_combinations", "table_stem", "utility_table",
 ]  # fmt: skip
 
 #: The baselines in every table.
@@ -56,8 +61,8 @@ RANDOM_PARTITION, NO_ANONYMIZATION = "random", "none"
 #: At most this many photos enter the distances of all pairs.
 _N_PAIR_PHOTOS = 2000
 
-#: The record of the data set behind each name of tables, and how many digits of its key are kept.
-_DATA_SETS, _KEY_DIGITS = "data_sets.json", 8
+#: How many digits of a key are part of names.
+_KEY_DIGITS = 8
 
 #: Default values of the fixed parts while one of the three varies.
 _REFERENCE = {"embedding": "dlib", "partitioner": "ward", "anonymizer": "aam"}
@@ -107,7 +112,7 @@ def sweep(
     n_jobs : int, default -1
         Processes; -1 uses all cores. ``joblib.parallel_config`` selects another backend, such as Dask.
     output : path, optional
-        Also write the table there as CSV.
+        Also write the table there by `save_table`.
 
     Returns
     -------
@@ -421,11 +426,16 @@ def _over_releases(name, faces, combinations, random_state, n_jobs, **options) -
 # ----------------------------------------------------------------------------------------------------------
 
 
-def table_stem(name: str, key: str, folder: str | Path) -> str:
-    """Return how the files of a data set's tables and figures start: its name, but never that of another data set.
+def short_key(*parts) -> str:
+    """Return the first eight digits of `utils.content_key`, for names of files."""
+    return utils.content_key(*parts)[:_KEY_DIGITS]
 
-    If tables of other data are in the folder under this name, such as those of another folder ``photos``, the start of
-    the key is added. The file ``data_sets.json`` in the folder records whose each name is.
+
+def table_stem(name: str, key: str) -> str:
+    """Return how the names of a data set's tables and figures start.
+
+    That is the name of a built-in data set, and for all others their name and the start of their key, so that two
+    folders of one name never share tables.
 
     Parameters
     ----------
@@ -433,57 +443,162 @@ def table_stem(name: str, key: str, folder: str | Path) -> str:
         For faces, ``faces.source``.
     key : str
         For faces, ``faces.set_key``.
-    folder : str or Path
-        The folder of the tables; it is created.
-
-    Raises
-    ------
-    ValueError
-        If the record is damaged.
-    OSError
-        If the folder cannot be written to.
 
     Examples
     --------
     >>> import datasets, evaluation
     >>> faces = datasets.load_faces("orl")
-    >>> evaluation.table_stem(faces.source, faces.set_key, "outputs")
+    >>> evaluation.table_stem(faces.source, faces.set_key)
     'orl'
     """
-    folder, key = Path(folder), key[:_KEY_DIGITS]
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder}: cannot be written to; choose another folder for the tables")
-    path = folder / _DATA_SETS
-    try:
-        owners = dict(utils.parse_json(path.read_bytes())) if path.exists() else {}
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path}: damaged ({error}); remove it, and the tables in its folder or their names"
-        ) from None
-    if name in datasets.DATASETS:
-        owner = datasets.built_in(name).set_key[:_KEY_DIGITS]
-    else:
-        owner = owners.get(name) or _unknown_owner(name, folder, owners)
-    stem = name if owner in (None, key) else f"{name}-{key}"
-    if owners.get(stem) != key and stem not in datasets.DATASETS:
-        content = json.dumps({**owners, stem: key}, indent=1)
-        utils.save_atomic(path, lambda file: file.write(content.encode()))
-    return stem
+    if name in datasets.DATASETS and datasets.built_in(name).set_key == key:
+        return name
+    return f"{name}-{key[:_KEY_DIGITS]}"
 
 
-def _unknown_owner(name: str, folder: Path, owners: Iterable[str]) -> str | None:
-    """Return "unknown" if the folder holds tables under a name that has no recorded owner, else None."""
-    tables = [path.name for path in folder.glob(f"{glob.escape(name)}_*.csv")]
-    known = tuple(f"{owner}_" for owner in owners)
-    return "unknown" if any(not table.startswith(known) for table in tables) else None
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one experiment on one set of faces, named after both.
+
+    Attributes
+    ----------
+    folder : Path
+    stem : str
+        How their names start, such as ``"orl_quick"``.
+    about : dict
+        What is recorded beside each of them: the experiment and the data set.
+    """
+
+    folder: Path
+    stem: str
+    about: dict
+
+    @classmethod
+    def of(cls, faces: Faces, folder: str | Path, name: str, settings: dict) -> Tables:
+        """Name the tables; if a table of another experiment has the name, the start of a key is added.
+
+        Raises
+        ------
+        PermissionError
+            If the folder cannot be written to.
+        """
+        folder, data = Path(folder), table_stem(faces.source, faces.set_key)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder}: cannot be written to; choose another folder for the tables")
+        size = {"n_photos": len(faces), "n_people": faces.n_people}
+        about = {
+            "experiment": {"name": name, **settings},
+            "data": {"name": data, "key": faces.set_key, **size},
+        }
+        tables = cls(folder, f"{data}_{name}", about)
+        if load_record(tables.path()).get("experiment", about["experiment"]) == about["experiment"]:
+            return tables
+        return cls(folder, f"{tables.stem}-{short_key(settings)}", about)
+
+    def path(self, part: str = "main") -> Path:
+        """Return the path of a table: ``orl_quick.csv`` for the main table, ``orl_quick_attacks.csv`` ..."""
+        return self.folder / (self.stem + ("" if part == "main" else f"_{part}") + ".csv")
+
+    def save(self, table: pd.DataFrame, part: str = "main") -> Path:
+        """Write a table with its record by `save_table`, and return its path."""
+        save_table(table, self.path(part), {"part": part, **self.about})
+        return self.path(part)
+
+    def load(self, part: str = "main") -> pd.DataFrame:
+        """Read a table by `load_table`."""
+        return load_table(self.path(part))
 
 
-def save_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as CSV atomically: after an interruption the file is either old or new, never partial."""
+def save_table(table: pd.DataFrame, path: str | Path, about: dict | None = None) -> None:
+    """Write a table as CSV, and how it was made as JSON beside it.
+
+    The file ``NAME.json`` beside ``NAME.csv`` holds the version, commit and date, and `about`. Both are written
+    atomically: after an interruption a file is either old or new, never partial.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"version": VERSION, "commit": _commit(), "date": now, **(about or {})}
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
+    utils.save_atomic(path.with_suffix(".json"), lambda file: file.write(f"{{\n{lines}\n}}\n".encode()))
     utils.save_atomic(path, lambda file: file.write(table.to_csv(index=False).encode()))
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of this code, with a plus if a Python file has changed since; None outside a checkout."""
+    root = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if git("rev-parse", "--show-prefix"):  # we lie in a repository of others
+            return None
+        return git("rev-parse", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no", "--", "*.py") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def load_record(path: str | Path) -> dict:
+    """Read how a table was made, from the JSON file beside it; an empty dict if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = Path(path).with_suffix(".json")
+    if not path.exists():
+        return {}
+    try:
+        return dict(utils.parse_json(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove it, and the table beside it") from None
+
+
+def load_results(folder: str | Path = "outputs", part: str = "main") -> pd.DataFrame:
+    """Join the tables of all experiments in a folder.
+
+    Parameters
+    ----------
+    folder : str or Path, default "outputs"
+    part : str, default "main"
+        Which table of each experiment: ``"main"``, ``"attacks"``, ``"utility"``, ``"versions"`` ...
+
+    Returns
+    -------
+    DataFrame
+        ``data experiment version commit date``, then the columns of the tables.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no such table.
+    ValueError
+        If a record is damaged.
+    """
+    records = {path: load_record(path) for path in sorted(Path(folder).glob("*.csv"))}
+    tables = []
+    for path, record in records.items():
+        if record.get("part") == part:
+            table = load_table(path)
+            named = {"data": record["data"]["name"], "experiment": record["experiment"]["name"]}
+            named |= {key: record[key] for key in ("version", "commit", "date")}
+            for place, (column, value) in enumerate(named.items()):
+                table.insert(place, column, value)
+            tables.append(table)
+    if not tables:
+        parts = sorted({record["part"] for record in records.values() if "part" in record})
+        raise FileNotFoundError(
+            f"{folder}: holds no table {part!r} of an experiment; "
+            + (f"choose from {', '.join(map(repr, parts))}" if parts else "run `make experiments` first")
+        )
+    return pd.concat(tables, ignore_index=True)
 
 
 def load_table(path: str | Path) -> pd.DataFrame:

@@ -40,6 +40,7 @@ LABELS = {
     "re_identification_gallery": "Re-identification rate, other photos",
     "rank1_cluster": "Cluster found first",
     "rank1_person": "Person found first",
+    "rank1_person_high": "Person found first, upper bound",
     "stranger_share": "Strangers under the threshold",
     "detection_rate": "Surrogates with a face",
     "embedding": "Embedding",

@@ -17,6 +17,7 @@ import pandas as pd
 import checks
 import detection
 import embedding
+import intervals
 import partitioning
 import utils
 from attacks.cases import DescribedRelease, Gallery, distances, gallery_faces, members_of
@@ -237,7 +238,8 @@ def evaluate(
         What `measure` returns, and ``gallery`` (its kind), ``n_people``, ``n_missed`` (photos in which the detector
         finds no face; they are measured from the whole frame). ``threshold_calibrated`` is `ClearPhotos.threshold`,
         ``threshold_low`` and ``threshold_high`` its interval; ``re_identification_calibrated`` and
-        ``stranger_share_calibrated`` are the two shares at that threshold. NaN with too few pairs.
+        ``stranger_share_calibrated`` are the two shares at that threshold. NaN with too few pairs. Columns that end in
+        ``_low`` and ``_high`` are the 95 % intervals of the measures in `_spans`.
 
     Raises
     ------
@@ -251,10 +253,18 @@ def _evaluate(
     clear: ClearPhotos, model: Anonymizer, labels: np.ndarray | None, threshold: float
 ) -> dict[str, float | int | str]:
     images, labels = release_images(clear.faces, model, labels)
-    release = clear.release(images, labels)
-    scores = measure(release, clear.descriptors, clear.gallery, threshold)
+    scores = measure_images(clear, images, labels, threshold)
     if model.k_anonymous:
         _assert_person_bound(scores, labels, clear.faces.identities)
+    return scores
+
+
+def measure_images(
+    clear: ClearPhotos, images: Sequence[np.ndarray], labels: np.ndarray, threshold: float = PAPER_THRESHOLD
+) -> dict[str, float | int | str]:
+    """Measure c images, whoever made them, as `evaluate` does; `labels` (n,) says which of them each photo got."""
+    release = clear.release(images, labels)
+    scores = measure(release, clear.descriptors, clear.gallery, threshold)
     limit, at_limit = clear.threshold, {}
     if np.isfinite(limit.value):
         own, shown = _own_distances(release, clear.descriptors)
@@ -265,6 +275,7 @@ def _evaluate(
     return {
         "n_people": clear.faces.n_people,
         **scores,
+        **_spans(release, clear, threshold),
         "threshold_calibrated": limit.value,
         "threshold_low": limit.low,
         "threshold_high": limit.high,
@@ -272,6 +283,28 @@ def _evaluate(
         "stranger_share_calibrated": at_limit.get("stranger_share", float("nan")),
         "gallery": clear.gallery.kind,
         "n_missed": int((~detection.detect(clear.faces).found).sum()),
+    }
+
+
+def _spans(release: DescribedRelease, clear: ClearPhotos, threshold: float) -> dict[str, float]:
+    """95 % intervals: of the paper's measures over people, of a search over images, whose people are found together."""
+    own, shown = _own_distances(release, clear.descriptors)
+    near, people = own[shown], clear.faces.identities[shown]
+    cases = closed_set(release, clear.gallery)
+    cases = cases[~cases["failed"]]
+    found = cases.drop_duplicates("image")  # a search has one answer for each image
+    spans = {
+        "information_loss": intervals.mean_interval(near, people),
+        "re_identification": intervals.rate_interval(near < threshold, people),
+        "rank1_cluster": intervals.rate_interval(cases["hit_cluster"].to_numpy(), cases["image"].to_numpy()),
+    }
+    # An image leads to at most one of its people.
+    hits = intervals.rate_interval(found["hit_cluster"].to_numpy(), found["image"].to_numpy())
+    spans["rank1_person"] = tuple(bound * len(found) / max(len(cases), 1) for bound in hits)
+    return {
+        f"{name}_{end}": bound
+        for name, span in spans.items()
+        for end, bound in zip(("low", "high"), span, strict=True)
     }
 
 

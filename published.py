@@ -46,6 +46,12 @@ _FIGURES = {
     },
 }  # fmt: skip
 
+#: The figures of `figure` -> what the authors measured.
+SETTINGS = {
+    **dict.fromkeys(["embedding", "partitioner", "version"], "StyleGAN, 979 CelebA people"),
+    "anonymizer": "67 RaFD people",
+}
+
 # Their partitions at k = 20, as strategy and method -> the name in our tables.
 _PARTITIONS = {
     ("hierarchical partition", "ward"): "ward",

@@ -321,8 +321,9 @@ def photo_privacy(
     DataFrame
         A row for each photo; NaN if its image shows no face. ``re_identification`` (at 0.6 for dlib, else at the
         calibrated threshold), ``rank1_cluster`` and ``rank1_person`` (success of a gallery search), ``set_size``
-        (effective anonymity set, see `attacks.posterior`). To compare with: ``stranger_share`` (share of other
-        people's gallery photos within the threshold) and ``clear_rank1_person`` (a search by the photo itself).
+        (effective anonymity set, see `attacks.posterior`). To compare with: ``chance_cluster`` (a blind guess),
+        ``stranger_share`` (share of other people's gallery photos within the threshold) and ``clear_rank1_person`` (a
+        search by the photo itself).
     """
     clear = ClearPhotos.of(faces, recognition.prepare(recogniser, attacks.gallery_faces(faces)[0]))
     release, gallery = clear.release(images, labels), clear.gallery
@@ -332,6 +333,7 @@ def photo_privacy(
     near = np.linalg.norm(release.descriptors[release.labels] - clear.descriptors, axis=1) < limit
     # Search the gallery for each image, and compute the posterior: one row per image and person.
     cases = attacks.closed_set(release, gallery).set_index(["person", "image"])
+    cases["chance_cluster"] = cases.groupby("image")["failed"].transform("size") / len(gallery.people)
     sizes = attacks.posterior(release, gallery)[0].per_person.set_index(["person", "image"])["set_size"]
     keys = list(zip(faces.identities.tolist(), release.labels.tolist(), strict=True))
     # Count the strangers near each image, and search with the original photos.
@@ -343,6 +345,7 @@ def photo_privacy(
         {
             "re_identification": near.astype(float),
             "rank1_cluster": cases["hit_cluster"][keys].to_numpy(),
+            "chance_cluster": cases["chance_cluster"][keys].to_numpy(),
             "rank1_person": cases["hit_person"][keys].to_numpy(),
             "set_size": sizes[keys].to_numpy(),
             "stranger_share": shares[release.labels],

@@ -503,6 +503,24 @@ def pareto_front(
     return pd.MultiIndex.from_frame(points).isin(pd.MultiIndex.from_frame(front))
 
 
+def distinct_releases(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep one row for each release of a sweep, that with the largest k; equal clusters have equal measures.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `evaluation.sweep`.
+
+    Returns
+    -------
+    DataFrame
+        Rows with k above 1, sorted by k, that differ in anonymizer, number of clusters, seed or measures.
+    """
+    same = ["anonymizer", "n_clusters", "seed", "information_loss", "re_identification", "rank1_cluster"]
+    rows = table[table["k"] > 1].sort_values("k", kind="stable")
+    return rows.drop_duplicates(same, keep="last").reset_index(drop=True)
+
+
 def tune_releases(
     faces: Faces, combinations: Sequence[Combination], *, random_state: int = 0, n_jobs: int = -1, **options
 ) -> list[Tuning]:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster import hierarchy
@@ -29,7 +30,7 @@ from pictures import clusters_with_surrogates, contact_sheet, image_grid, people
 __all__ = [
     "attack_intervals", "attack_matrix", "cluster_map", "clusters_with_surrogates", "contact_sheet", "dendrogram",
     "distance_histogram", "identification", "image_grid", "label", "loss_against_time", "loss_and_reidentification",
-    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "result", "save", "style_mixing", "trade_off",
+    "pairwise_page", "pareto", "partition_bars", "people_and_surrogates", "save", "style_mixing", "trade_off",
     "tuning_trace", "utility_dots",
 ]  # fmt: skip
 
@@ -67,15 +68,10 @@ if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython())
     _shell.display_formatter.formatters["image/png"].for_type(Figure, _notebook_png)
 
 
-def result(sentence: str) -> None:
-    """Show the result of a section of a notebook."""
-    from IPython.display import Markdown, display
-
-    display(Markdown(f"**Result.** {sentence}"))
-
-
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG (300 dpi) and as PDF, readable by you alone; the same figure gives the same bytes.
+
+    Files whose PDF is the same already stay as they are, which saves half of the time.
 
     Parameters
     ----------
@@ -87,12 +83,17 @@ def save(figure: Figure, path: str | Path) -> None:
     if path.suffix in (".png", ".pdf"):  # other dots are part of the name
         path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
+    figure.draw_without_rendering()  # lay it out once, not for each file
+    figure.set_layout_engine("none")
     with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
-        for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
-            utils.save_atomic(
-                path.with_name(f"{path.name}.{kind}"),
-                lambda file, kind=kind, data=metadata: figure.savefig(file, format=kind, metadata=data),
-            )
+        drawn, resolution = io.BytesIO(), f"{STYLE['savefig.dpi']} dpi"
+        figure.savefig(drawn, format="pdf", metadata={"CreationDate": None, "Subject": resolution})
+        if png.is_file() and pdf.is_file() and pdf.read_bytes() == drawn.getvalue():
+            return
+        fast = {"compress_level": 1}  # half of the time, a sixth more bytes
+        utils.save_atomic(png, lambda file: figure.savefig(file, format="png", pil_kwargs=fast))
+        utils.save_atomic(pdf, lambda file: file.write(drawn.getvalue()))
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -161,7 +162,11 @@ def _rows_over_k(table: pd.DataFrame, by: str, columns: Sequence[str]) -> pd.Dat
 
 
 def loss_and_reidentification(
-    table: pd.DataFrame, by: str, title: str = "", published: pd.DataFrame | None = None
+    table: pd.DataFrame,
+    by: str,
+    title: str = "",
+    published: pd.DataFrame | None = None,
+    interval_of: str = "",
 ) -> Figure:
     """Draw the paper's pair of curves: information loss and re-identification rate over k.
 
@@ -176,12 +181,15 @@ def loss_and_reidentification(
     published : DataFrame, optional
         Published curves with the same columns, from `published.figure`. They are dashed, with hollow markers, in the
         colour of our curve of the same name.
+    interval_of : str, optional
+        The curve whose 95 % interval is drawn, if the table has columns ``..._low`` and ``..._high`` and one seed.
 
     Returns
     -------
     Figure
-        Left: information loss. Right: re-identification rate, with the paper's goal 1/k as a dotted line. Bands span
-        the seeds. The legend gives the values of the original photos.
+        Left: information loss. Right: re-identification rate, with the paper's goal 1/k as a dotted line, and with the
+        mean share of strangers under the threshold as a thin line. Bands span the seeds, or the interval of one curve.
+        The legend gives the values of the original photos.
 
     Raises
     ------
@@ -197,7 +205,7 @@ def loss_and_reidentification(
     with _new_figure(8.5, 3.2 if published is None else 3.6, title) as figure:
         left, right = figure.subplots(1, 2)
         for axis, measure in ((left, measures[0]), (right, measures[1])):
-            _curves(axis, rows, measure, by)
+            _curves(axis, rows, measure, by, interval_of)
             if published is not None:
                 _published_curves(axis, published, measure, by, names)
             axis.set_title(label(measure), fontsize=9)
@@ -206,6 +214,9 @@ def loss_and_reidentification(
             _clear_photos(axis, table, measure)
         k = np.unique(rows["k"])
         right.plot(k, 1 / k, label="1 / k", **REFERENCE_LINE)
+        if "stranger_share" in rows:
+            strangers = rows.groupby("k")["stranger_share"].mean()
+            right.plot(strangers.index, strangers, color="black", linewidth=0.8, label="strangers (mean)")
         _legend(figure, left, right)
     return figure
 
@@ -224,8 +235,8 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
     Returns
     -------
     Figure
-        Rates for the cluster, the person and strangers, from left to right. Dotted: chance for the cluster, and the
-        bound 1/k for the person.
+        Rates for the cluster, the person and strangers, from left to right. Dotted: chance for the cluster and the
+        person. Thin line: the bound 1/k for the person.
 
     Raises
     ------
@@ -233,7 +244,7 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
         As `loss_and_reidentification`.
     """
     measures = ["rank1_cluster", "rank1_person", "stranger_share"]
-    rows = _rows_over_k(table, by, [*measures, "chance_cluster"])
+    rows = _rows_over_k(table, by, [*measures, "chance_cluster", "chance_person"])
     with _new_figure(11, 3.2, title) as figure:
         axes = figure.subplots(1, 3)
         for axis, measure in zip(axes, measures, strict=True):
@@ -241,11 +252,12 @@ def identification(table: pd.DataFrame, by: str, title: str = "") -> Figure:
             if rows[measure].notna().any():
                 axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
             _clear_photos(axis, table, measure)
-        chance = rows.groupby("k")["chance_cluster"].mean()
-        axes[0].plot(chance.index, chance, **REFERENCE_LINE)
+        for axis, column in zip(axes, ("chance_cluster", "chance_person"), strict=False):
+            chance = rows.groupby("k")[column].mean()
+            axis.plot(chance.index, chance, label="chance", **REFERENCE_LINE)
         axes[0].set_ylim(-0.02, 1.05)
         k = np.unique(rows["k"])
-        axes[1].plot(k, 1 / k, label="chance (left), 1 / k (middle)", **REFERENCE_LINE)
+        axes[1].plot(k, 1 / k, color="black", linewidth=0.8, label="1 / k")
         _legend(figure, *axes)
     return figure
 
@@ -282,15 +294,21 @@ def trade_off(table: pd.DataFrame, by: str, title: str = "") -> Figure:
     return figure
 
 
-def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str) -> None:
+def _curves(axis: Axes, table: pd.DataFrame, measure: str, by: str, interval_of: str = "") -> None:
     """Draw a curve over k for each value of a column: the mean of the seeds, in a band that spans them."""
+    many_seeds = "seed" in table and table["seed"].nunique() > 1
     for position, name in enumerate(_names(table, by)):
-        over_k, style = table[table[by] == name].groupby("k")[measure], line_style(name, position)
-        mean = over_k.mean()
+        rows, style = table[table[by] == name], line_style(name, position)
+        over_k = rows.groupby("k")[measure]
+        mean, band = over_k.mean(), {"color": style["color"], "alpha": 0.15, "lw": 0}
         axis.plot(mean.index, mean, label=label(name), **style)
-        if over_k.count().max() > 1:
-            band = mean.index, over_k.min(), over_k.max()
-            axis.fill_between(*band, color=style["color"], alpha=0.15, lw=0)
+        if many_seeds:
+            text = "bands: range over the seeds" if position == 0 else None
+            axis.fill_between(mean.index, over_k.min(), over_k.max(), label=text, **band)
+        elif name == interval_of and f"{measure}_low" in rows:
+            ends = rows.sort_values("k")[[f"{measure}_low", f"{measure}_high"]].to_numpy().T
+            text = f"95 % interval of {label(name)}\n(people resampled)"
+            axis.fill_between(mean.index, *ends, label=text, **band)
     axis.set(xlabel="Cluster size k", ylabel=label(measure))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -467,42 +485,54 @@ def attack_matrix(
     table: pd.DataFrame,
     rows: str = "attack",
     columns: str = "recogniser",
-    value: str = "rate",
     title: str = "",
 ) -> Figure:
-    """Draw a rate for each pair of two columns, by default for each attack and recogniser.
+    """Draw a rate beside its chance for each pair of two columns, by default for each attack and recogniser.
 
     Parameters
     ----------
     table : DataFrame
-        From `attacks.attack_release`, `evaluation.attack_table` or `tuning.check_release`. Several rows for one pair
-        are averaged.
+        Columns ``rate low chance`` and those of `rows` and `columns`; from `attacks.attack_release` or
+        `evaluation.attack_table`. Several rows for one pair are averaged.
     rows, columns : str
         Columns of the table whose values name the pairs.
-    value : str
-        The rate, 0 to 1. NaN stays white.
     title : str, optional
+
+    Returns
+    -------
+    Figure
+        Each cell holds the rate and, in brackets, chance; its colour is the difference. It is bold if the whole
+        interval lies above chance. Rates that were not measured are white.
 
     Raises
     ------
     ValueError
         If a column is missing, or the table is empty.
     """
-    _check_columns(table, rows, columns, value)
+    _check_columns(table, rows, columns, "rate", "low", "chance")
     across, down = list(dict.fromkeys(table[columns])), list(dict.fromkeys(table[rows]))
-    grid = table.groupby([rows, columns])[value].mean().unstack().reindex(index=down, columns=across)
-    grid = grid.to_numpy(dtype=float)
-    width = 1.9 + 0.95 * len(across) + 0.06 * max(map(len, down))
+    means = table.groupby([rows, columns])[["rate", "low", "chance"]].mean().unstack()
+    # One grid for each measure. (rows, columns)
+    rates, lows, chances = (
+        means[name].reindex(index=down, columns=across).to_numpy(dtype=float)
+        for name in ("rate", "low", "chance")
+    )
+    width = 1.9 + 1.0 * len(across) + 0.06 * max(map(len, down))
     with _new_figure(width, 0.9 + 0.26 * len(down), title, **{"axes.grid": False}) as figure:
         axis = figure.subplots()
-        image = axis.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        edges = np.arange(len(across) + 1) - 0.5, np.arange(len(down) + 1) - 0.5
+        cells = axis.pcolormesh(*edges, rates - chances, vmin=0, vmax=1, cmap="cividis")
+        axis.invert_yaxis()
         axis.set_xticks(range(len(across)), [label(name) for name in across])
         axis.set_yticks(range(len(down)), [label(name) for name in down])
-        for (r, c), rate in np.ndenumerate(grid):
-            text = "–" if np.isnan(rate) else f"{rate:.2f}"
-            colour = "black" if np.isnan(rate) or rate > 0.5 else "white"
-            axis.text(c, r, text, ha="center", va="center", fontsize=8, color=colour)
-        figure.colorbar(image, ax=axis, label=label(value))
+        for (r, c), rate in np.ndenumerate(rates):
+            unknown, chance = np.isnan(rate), chances[r, c]
+            axis.text(
+                c, r, "–" if unknown else f"{rate:.2f} ({chance:.2f})", ha="center", va="center", fontsize=7,
+                color="black" if unknown or rate - chance > 0.5 else "white",
+                fontweight="bold" if lows[r, c] > chance else "normal",
+            )  # fmt: skip
+        figure.colorbar(cells, ax=axis, label="Rate above chance")
     return figure
 
 
@@ -621,6 +651,7 @@ def pareto(
     loss: str = "information_loss",
     privacy: str = "re_identification",
     title: str = "",
+    chance: float = float("nan"),
 ) -> Figure:
     """Draw all combinations as points, and the Pareto front as steps: the least loss for each level of privacy.
 
@@ -635,6 +666,8 @@ def pareto(
     loss, privacy : str
         Columns of the two axes; smaller is better.
     title : str, optional
+    chance : float, optional
+        What `privacy` is by chance; dotted.
 
     Returns
     -------
@@ -660,7 +693,10 @@ def pareto(
         if "k" in best:
             for k, point in _apart(best.drop_duplicates("k"), loss, privacy):
                 axis.annotate(str(k), point, fontsize=7, xytext=(3, 4), textcoords="offset points")
-        axis.set(xlabel=label(loss), ylabel=label(privacy), ylim=(-0.02, 1.02))
+        if np.isfinite(chance):
+            axis.axhline(chance, label=f"chance: {chance:.3g}", **REFERENCE_LINE)
+        axis.set(xlabel=label(loss), ylabel=label(privacy))
+        axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])
         _legend(figure, axis)
     return figure
 
@@ -681,7 +717,7 @@ def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -
     Parameters
     ----------
     table : DataFrame
-        Columns ``metric value`` and `by`; optional ``low high baseline``. From `utility.measure_utility`.
+        Columns ``metric value`` and `by`; optional ``low high baseline chance``. From `utility.measure_utility`.
     by : str
         Column whose values get a dot each.
     title : str, optional
@@ -689,7 +725,8 @@ def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -
     Returns
     -------
     Figure
-        Dotted: the same metric on the original photos. Scales differ between panels.
+        Dotted: another original photo of the same person. Black ticks: another person's image, that is chance.
+        Scales differ between panels.
 
     Raises
     ------
@@ -700,7 +737,7 @@ def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -
     table = table[table["value"].notna()]
     metrics, names = list(dict.fromkeys(table["metric"])), _names(table, by)
     columns, n_rows = min(_COLUMNS, len(metrics)), -(-len(metrics) // _COLUMNS)
-    with _new_figure(2.3 * columns + 1.2, (0.75 + 0.16 * len(names)) * n_rows + 0.3, title) as figure:
+    with _new_figure(2.3 * columns + 1.2, (0.75 + 0.16 * len(names)) * n_rows + 0.55, title) as figure:
         axes = _panels(figure, len(metrics), sharey=True)
         for axis, metric in zip(axes, metrics, strict=True):
             rows = table[table["metric"] == metric]
@@ -710,12 +747,19 @@ def utility_dots(table: pd.DataFrame, by: str = "anonymizer", title: str = "") -
                     low, high = getattr(row, "low", row.value), getattr(row, "high", row.value)
                     axis.plot([low, high], [position] * 2, color=style["color"], linewidth=1.2)
                     axis.plot(row.value, position, marker=style["marker"], color=style["color"], markersize=4)
+                    if "chance" in rows:
+                        axis.plot(row.chance, position, "|", color="black", markersize=7)
             if "baseline" in rows and rows["baseline"].notna().any():
                 axis.axvline(rows["baseline"].dropna().iloc[0], **REFERENCE_LINE)
             axis.set_title(label(metric), fontsize=8)
             axis.tick_params(axis="x", labelsize=7)
             axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=8)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
+        texts = {"another original photo": REFERENCE_LINE}
+        if "chance" in table:
+            texts["another person's image (chance)"] = {"color": "black", "marker": "|", "linestyle": ""}
+        handles = [Line2D([], [], label=text, **style) for text, style in texts.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -831,5 +875,7 @@ def loss_against_time(table: pd.DataFrame, loss: str = "SSE / SST", title: str =
             style = {**line_style(name, position), "linestyle": "", "markersize": 6}
             axis.plot(seconds, value, label=label(name), **style)
         axis.set(xscale="log", xlabel="CPU seconds", ylabel=loss)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         _legend(figure, axis)
     return figure

@@ -23,10 +23,12 @@ import anonymizer
 import datasets
 import embedding
 import evaluation
+import experiments
 import partitioning
 import pictures
 import vizualization
 from docs.architecture import system_architecture
+from docs.tables import ATTACKS
 from labels import STYLE, label
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +117,31 @@ def by_partition() -> Figure:
     names = ["balanced", "ward", "average", "complete", "kmeans_elki", "knn_max", "knn_random", "random"]
     table = evaluation.sweep(orl_people(), ["dlib"], names, ["aam"], range(2, 20), random_state=0)
     table = evaluation.compare(table, "partitioner", embedding="dlib", anonymizer="aam")
-    return vizualization.loss_and_reidentification(table, "partitioner", "dlib descriptors, AAM surrogates")
+    title = "dlib descriptors, AAM surrogates; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "partitioner", title, interval_of="ward")
+
+
+def by_generator() -> Figure:
+    """Draw information loss and re-identification over k, by generator, as in VisualizingResults.ipynb."""
+    table = evaluation.sweep(orl_people(), ["dlib"], ["ward"], GENERATORS, range(2, 20), random_state=0)
+    table = evaluation.compare(table, "anonymizer", embedding="dlib", partitioner="ward")
+    title = "dlib descriptors, Ward clusters; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "anonymizer", title, interval_of="aam")
+
+
+def versions() -> Figure:
+    """Draw information loss and re-identification of the versions of AnonFACES at four k."""
+    table = experiments.versions_table(orl_people(), [2, 5, 10, 19])
+    title = "dlib descriptors, Ward clusters; ORL, 40 people"
+    return vizualization.loss_and_reidentification(table, "anonymizer", title, interval_of="stylegan")
+
+
+def attacked() -> Figure:
+    """Draw the attacks on AAM surrogates of Ward clusters at k = 5 beside chance and clear photos."""
+    table = evaluation.attack_table(orl_people(), [evaluation.Combination("dlib", "ward", "aam", 5)])
+    table = table[table["attack"].isin(ATTACKS) & table["rate"].notna()]
+    table = table.assign(attack=table["attack"] + ", " + table["level"])
+    return vizualization.attack_intervals(table, title="AAM surrogates of Ward clusters, k = 5")
 
 
 def pasted() -> Figure:
@@ -148,6 +174,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "docs/people_and_surrogates.png": people_and_surrogates,
     "docs/pasted.png": pasted,
     "docs/by_partition.png": by_partition,
+    "docs/by_generator.png": by_generator,
+    "docs/versions.png": versions,
+    "docs/attacks.png": attacked,
 }
 
 

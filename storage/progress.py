@@ -34,6 +34,8 @@ def progress(
 ) -> tqdm:
     """Show the progress of a loop on standard error: a bar in a terminal, one line every 10 s in a log.
 
+    In a notebook the bar disappears when the loop ends.
+
     Parameters
     ----------
     iterable : iterable or None
@@ -55,15 +57,16 @@ def progress(
     """
     if disable is None:
         disable = bool(os.environ.get("ANONFACES_QUIET"))
+    in_notebook = "ipykernel" in sys.modules
     return tqdm(
         iterable,
         desc=description,
         total=total,
         disable=disable or _hidden,
         file=sys.stderr,
-        leave=True,
+        leave=not in_notebook,
         delay=delay,
         bar_format=bar_format,
-        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+        mininterval=0.1 if sys.stderr.isatty() or in_notebook else 10.0,
         maxinterval=10.0,
     )

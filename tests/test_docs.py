@@ -16,12 +16,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from matplotlib.transforms import Bbox
 from PIL import Image
 
 import anonymizer
+import attacks
 import CNN
 import datasets
 import detection
@@ -34,7 +36,7 @@ import tuning
 import utility
 import utils
 from commands import VERSION
-from docs import architecture, figures
+from docs import architecture, figures, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -270,7 +272,7 @@ def test_make_targets_and_variables_exist(path):
             name, equals, _ = word.partition("=")
             if equals:
                 assert re.search(
-                    rf"\$[({{]{name}\b", MAKEFILE + text_of(ROOT / "install.sh")
+                    rf"\$[({{](call given,)?{name}\b", MAKEFILE + text_of(ROOT / "install.sh")
                 ) or f"${{{name}:-" in text_of(ROOT / "install.sh"), command
             elif word != "&":
                 assert word in TARGETS, command
@@ -345,7 +347,8 @@ def test_flags_in_a_line_exist(path):
     known = "".join(
         help_of(*words)
         for words in (
-            ("anonymizer",), ("evaluation",), ("release", "audit"), ("explorer",), ("CNN", "train"),
+            ("anonymizer",), ("evaluation",), ("evaluation", "judge"), ("release", "audit"), ("explorer",),
+            ("CNN", "train"),
             *(("stylegan", name) for name in ("train", "project", "refine", "generate")),
         )
     ) + "--tls-ca-file --tls-cert --tls-key"  # fmt: skip
@@ -457,13 +460,56 @@ def test_names_in_tables_are_entries_of_the_registries():
     )
 
 
-def test_columns_that_are_explained_are_measured(orl_people):
+def explained(heading):
+    """The columns in the first cells of a table on the page of measures."""
+    section = text_of(ROOT / "docs" / "measures.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    cells = re.findall(r"(?m)^\| (`\w+`(?:, `\w+`)*) \|", section)
+    return [name.strip(" `") for cell in cells for name in cell.split(",")]
 
-    explained = re.findall(
-        r"(?m)^\| (`\w+`(?:, `\w+`)*) \|", text_of(ROOT / "docs" / "measures.md").split("\n## ")[0]
-    )
-    table = evaluation.sweep(orl_people, ["dlib"], ["ward"], ["pixel"], [5], n_jobs=1)
-    assert {name.strip(" `") for cell in explained for name in cell.split(",")} <= set(table.columns)
+
+RELEASE = ["embedding", "partitioner", "anonymizer", "k", "seed"]
+
+
+def test_every_column_is_explained_once(orl_people):
+    """The tables of the experiment, whole, and nothing else."""
+    few = orl_people.select(range(4))
+    main = evaluation.sweep(orl_people, ["dlib"], ["ward"], ["pixel"], [5], n_jobs=1)
+    in_steps = anonymizer.load("pixel", few)
+    tuned = tuning.tune(few, np.array([0, 0, 1, 1]), in_steps, checks=())
+    groups = evaluation.fairness_table(few, [("-", "-", "none", 1)], n_jobs=1)
+    parts = [
+        evaluation.cluster_distances(few, in_steps, np.array([0, 0, 1, 1])),
+        partitioning.cluster_stats(np.eye(4), np.array([0, 0, 1, 1])),
+        tuned.trace.assign(bound=tuned.bound),
+    ]
+    wanted = {
+        "Main table": list(main.columns),
+        "Attacks": attacks.COLUMNS,
+        "Utility": utility.COLUMNS,
+        "Groups of people": [name for name in groups.columns if name not in RELEASE],
+        "Clusters": list(dict.fromkeys(name for part in parts for name in part.columns)),
+    }
+    for heading, columns in wanted.items():
+        assert sorted(explained(heading)) == sorted(columns), heading
+
+
+def test_columns_on_the_pages_are_explained():
+    """Each is named in the last table or in that of the experiment's table it comes from."""
+    further = explained("Results on the pages of experiments")
+    everywhere = {
+        name for heading in ("Main table", "Attacks", "Utility", "Clusters") for name in explained(heading)
+    }
+    assert set(further).isdisjoint(everywhere - {"aam"})
+    shown = {
+        column
+        for path in tables.KEPT.glob("*.csv")
+        for column in evaluation.load_table(path).columns
+    }  # fmt: skip
+    named = everywhere | set(further) | set(utility.METRICS) | {"bound"}
+    assert shown <= named
+
+
+def test_metrics_that_are_explained_are_measured():
     listed = text_of(ROOT / "docs" / "experiments" / "utility.md").split("| metrics |")[1].split("\n\n")[0]
     metrics = {
         name
@@ -471,6 +517,62 @@ def test_columns_that_are_explained_are_measured(orl_people):
         for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
     }
     assert metrics == set(utility.METRICS) - {"detection_rate"}
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "measures.md", *sorted((ROOT / "docs" / "experiments").glob("*.md"))],
+                         ids=name_of)  # fmt: skip
+def test_results_on_the_pages_are_those_of_the_kept_tables(page):
+    assert tables.page_with_results(text_of(page)) == text_of(page), "run python -m docs.tables"
+
+
+def test_each_result_is_on_its_page_and_has_a_record():
+    assert {path.stem for path in tables.KEPT.glob("*.csv")} == set(tables.RESULTS)
+    for name, result in tables.RESULTS.items():
+        assert f"<!-- result {name}:" in text_of(tables.PAGES / result.page)
+        record = evaluation.load_record(tables.KEPT / f"{name}.csv")
+        assert record["experiment"]["name"] == "quick" and record["data"]["name"] == "orl"
+        assert record["version"] and record["date"]
+
+
+def test_small_tables_by_hand():
+    trace = pd.DataFrame(
+        [(0, 0, 0.5, 1.0, False), (0, 1, 0.6, 0.2, True), (1, 0, 0.7, 0.6, False), (1, 1, 0.9, 0.4, True)],
+        columns=["label", "round", "loss", "success", "chosen"],
+    ).assign(bound=0.2)
+    tuned = tables.RESULTS["tuning"].make({"tuning_k5": trace}.get)
+    assert tuned.drop(columns="label").to_numpy().tolist() == [
+        [0.5, 1.0, 0.6, 0.2, 0.2],
+        [0.7, 0.6, 0.9, 0.4, 0.2],
+    ]
+    answer = tables.RESULTS["tuning"].answer(tuned)
+    assert (
+        "1 of 2 clusters keep" in answer and "from 0.600 to 0.750" in answer and "from 0.80 to 0.30" in answer
+    )
+    utility = pd.DataFrame(
+        [("a_kappa", "higher", -0.1, 0.0, 0.5), ("b_kappa", "higher", -0.1, 0.1, 0.5), ("c", "lower", 9.0, 1.0, 8.0),
+         ("d", "lower", 9.0, 8.0, 10.0), ("e", "lower", np.nan, 0.0, 1.0)],
+        columns=["metric", "better", "chance", "low", "high"],
+    )  # fmt: skip
+    answer = tables.RESULTS["utility"].answer(utility)
+    assert "interval: `b_kappa`, `c`. These are not: `a_kappa`, `d`." in answer  # chance of e is unknown
+
+
+def test_kept_tables_are_made_from_those_of_the_experiment():
+    """Where `make experiments` has run with the version of the kept tables, they come out the same."""
+    outputs = ROOT / "outputs"
+    records = {name: evaluation.load_record(tables.KEPT / f"{name}.csv") for name in tables.RESULTS}
+    fresh = evaluation.Tables(outputs, tables.STEM, {})
+    same = {
+        name
+        for name, kept in records.items()
+        if evaluation.load_record(fresh.path(tables.RESULTS[name].part)) == kept
+    }
+    if not same:
+        pytest.skip("outputs/ does not hold the tables that the pages were made from")
+    for name in same:
+        made = tables.RESULTS[name].make(fresh.load)
+        kept = evaluation.load_table(tables.KEPT / f"{name}.csv")
+        pd.testing.assert_frame_equal(made.reset_index(drop=True), kept, check_dtype=False)
 
 
 def messages():
@@ -643,7 +745,9 @@ def test_citation_is_the_paper_of_the_readme():
     "module", ["anonymizer", "experiments", "explorer", "release", "recognisers", "stylegan", "CNN"]
 )
 def test_every_command_shows_the_one_version(module, capsys):
-    command = importlib.import_module(f"{module}.__main__" if (ROOT / module).is_dir() else module)
+    command = importlib.import_module(
+        f"{module}.__main__" if (ROOT / module / "__main__.py").is_file() else module
+    )
     with pytest.raises(SystemExit) as end:
         command.main(["--version"])
     assert not end.value.code

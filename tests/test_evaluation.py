@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ import partitioning
 import releases
 import storage
 from attacks import DescribedRelease, Gallery
+from commands import VERSION
 from datasets import Faces
 
 SHARES = [
@@ -489,6 +491,17 @@ def test_evaluate_measures_what_is_released(faces, pixel, labels):
     assert list(labels) == list(evaluation.evaluate(faces, pixel, list(labels)) and labels)  # a list will do
 
 
+def test_every_main_measure_has_an_interval(faces, pixel, labels):
+    scores = evaluation.evaluate(faces, pixel, labels)
+    for measure in ("information_loss", "re_identification", "rank1_cluster", "rank1_person"):
+        low, high = scores[f"{measure}_low"], scores[f"{measure}_high"]
+        assert low <= scores[measure] + 1e-9 and scores[measure] <= high + 1e-9 and low < high
+    assert scores["rank1_person_high"] <= 1 / 3 + 1e-9  # three people share an image
+    # Four images that agree have the exact interval of four trials: 1 - 0.025 ** (1/4) is its width.
+    if scores["rank1_cluster"] in (0, 1):
+        assert scores["rank1_cluster_high"] - scores["rank1_cluster_low"] == pytest.approx(1 - 0.025**0.25)
+
+
 @pytest.mark.parametrize(
     "labels",
     [
@@ -907,6 +920,10 @@ def test_named_releases_of_what_is_chosen():
     assert experiments.restrict(named, ["pca"], ["mdav"], ["aam"]) == [
         of("pca", "mdav", "aam", 5), of("-", "-", "none", 1), of("pca", "random", "aam", 5)
     ]  # fmt: skip
+    assert experiments.restrict(named, None, None, ["aam"], [3, 4]) == [
+        of("dlib", "ward", "aam", 3), of("-", "-", "none", 1), of("dlib", "random", "aam", 3)
+    ]  # fmt: skip
+    assert experiments.restrict(named, k_values=[2, 5]) == named
     assert experiments.restrict(named, None, ["mdav", "ward"], ["pixel", "blur"]) == [
         of("-", "-", "none", 1), of("dlib", "ward", "pixel", 5), of("-", "-", "blur", 1)
     ]  # fmt: skip
@@ -926,9 +943,10 @@ def test_names_and_seeds_from_text():
     assert experiments.parse_names("") is None and experiments.parse_names("all") is None
     assert experiments.parse_names("pca, dlib,pca") == ["pca", "dlib"]
     assert experiments.parse_seeds(3) == [3] and experiments.parse_seeds("0, 2,0") == [0, 2]
-    for text in ("", "a", "1.5", "-1", "0,,1"):
+    assert experiments.parse_names(["onnx:a,b"]) == ["onnx:a,b"] and experiments.parse_seeds([4, 1]) == [4, 1]
+    for seeds in ("", "a", "1.5", "-1", "0,,1", [], [1.5], [True]):
         with pytest.raises(ValueError, match="seeds must look like"):
-            experiments.parse_seeds(text)
+            experiments.parse_seeds(seeds)
 
 
 @pytest.fixture(scope="module")
@@ -942,55 +960,168 @@ def folder(orl, tmp_path_factory):
     return root
 
 
-def test_command_writes_the_table(folder, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def tiny_experiment(tmp_path, monkeypatch):
+    """The file of an experiment whose grid is small."""
     monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
     looked_into = [evaluation.Combination("dlib", "ward", "pixel", 2)]
     monkeypatch.setattr(experiments, "LOOKED_INTO", {"tiny": lambda faces, k_values: looked_into})
+    path = tmp_path / "tiny.toml"
+    path.write_text('grid = "tiny"\nrecognisers = ["dlib"]\n')
+    return str(path)
+
+
+def test_command_writes_the_tables(folder, tmp_path, tiny_experiment, capsys):
     output = tmp_path / "results"
-    asked = [str(folder), "--grid", "tiny", "--k", "2:4", "--jobs", "1", "--output", str(output)]
-    assert experiments.main(asked) == 0
-    path = output / "office_tiny.csv"
+    asked = [str(folder), "--experiment", tiny_experiment, "--jobs", "1", "--output", str(output)]
+    assert experiments.main([*asked, "--k", "2:4"]) == 0
+    [path] = (path for path in output.glob("*.csv") if path.stem.count("_") == 1)
+    assert re.fullmatch(r"office-[0-9a-f]{8}_tiny-[0-9a-f]{8}", path.stem)
     assert str(path) in capsys.readouterr().out
-    table = evaluation.load_table(path)
+    table = evaluation.load_results(output)
     assert set(table["k"]) == {1, 2, 3} and set(table["partitioner"]) == {"ward", "random", "-"}
     assert (table["n_people"] == 4).all() and (table["gallery"] == "other photos").all()
-    attacked = evaluation.load_table(output / "office_tiny_attacks.csv")
+    attacked = evaluation.load_results(output, "attacks")
     assert set(attacked["anonymizer"]) == {"pixel"} and {"rank-1", "linkability"} <= set(attacked["attack"])
-    useful = evaluation.load_table(output / "office_tiny_utility.csv")
+    assert set(attacked["recogniser"]) == {"dlib", "pixels"}
+    useful = evaluation.load_results(output, "utility")
     assert {"detection_rate", "age_error", "similarity"} <= set(useful["metric"])
+    record = evaluation.load_record(path)
+    assert record["version"] == VERSION and record["experiment"]["k"] == [2, 3]
+    assert str(folder.parent) not in path.with_suffix(".json").read_text()  # no path of this machine
+    # Another cluster size is another experiment: its tables stand beside.
+    assert experiments.main([*asked, "--k", "2"]) == 0
+    joined = evaluation.load_results(output)
+    assert joined.groupby("experiment")["k"].max().tolist() in ([2, 3], [3, 2])
+    assert joined["data"].nunique() == 1 and (joined["version"] == VERSION).all()
 
 
-def test_tables_of_other_photos_are_never_overwritten(tmp_path, orl):
-    def stem(faces, folder=tmp_path):
-        return evaluation.table_stem(faces.source, faces.set_key, folder)
+def test_tables_of_other_photos_are_never_overwritten(orl):
+    def stem(faces):
+        return evaluation.table_stem(faces.source, faces.set_key)
 
     def photos(rows, source="photos"):
         chosen = orl.select(rows)
         return Faces(chosen.images, chosen.identities, chosen.names, source=source)
 
-    first, second, third = photos([0, 1, 10, 11]), photos([0, 1, 20, 21]), photos([5, 6])
-    assert stem(first) == "photos"
-    names = [stem(faces) for faces in (second, third)]
-    assert names == [f"photos-{faces.set_key[:8]}" for faces in (second, third)]
-    for faces, name in zip(
-        (first, second, third), ("photos", *names), strict=True
-    ):  # found again, however they are split
-        assert stem(faces) == stem(faces.split(1, 3)) == name
+    several = [photos([0, 1, 10, 11]), photos([0, 1, 20, 21]), photos([0, 1], "orl")]
+    names = [stem(faces) for faces in several]
+    assert names == [f"{faces.source}-{faces.set_key[:8]}" for faces in several] and len(set(names)) == 3
+    assert [stem(faces.split(1, 3)) for faces in several] == names  # however they are split
     assert stem(orl) == stem(orl.split(1, 0)) == "orl"
-    assert stem(photos([0, 1], "orl")) == f"orl-{photos([0, 1]).set_key[:8]}"
-    assert stem(first, tmp_path / "new") == "photos"
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["data_sets.json"]
 
 
-def test_tables_whose_photos_are_unknown_are_never_overwritten(tmp_path):
-    for name in ("a_quick.csv", "a_b_quick.csv"):
-        (tmp_path / name).touch()
-    assert evaluation.table_stem("a", "0123456789", tmp_path) == "a-01234567"
-    assert evaluation.table_stem("a_b", "0123456789", tmp_path) == "a_b-01234567"
-    assert evaluation.table_stem("b", "0123456789", tmp_path) == "b"
-    (tmp_path / "data_sets.json").write_text("[1]")
-    with pytest.raises(ValueError, match="data_sets.json: damaged"):
-        evaluation.table_stem("a", "0123456789", tmp_path)
+def test_tables_of_other_experiments_are_never_overwritten(tiny, tmp_path):
+    (tmp_path / "mine.toml").write_text("k = 3")
+    mine = experiments.load_experiment(tmp_path / "mine.toml")
+    table = pd.DataFrame({"k": [3]})
+    first = mine.tables(tiny, tmp_path).save(table)
+    assert mine.tables(tiny, tmp_path).path() == first and first.stem.endswith("_mine")
+    changed = experiments.load_experiment(tmp_path / "mine.toml", k="2:4")
+    second = changed.tables(tiny, tmp_path).save(table.assign(k=2))
+    (tmp_path / "mine.toml").write_text("k = [2, 3]  # edited")
+    edited = experiments.load_experiment(tmp_path / "mine.toml")
+    assert edited.settings == changed.settings and edited.name == "mine"
+    third = edited.tables(tiny, tmp_path).save(table.assign(k=1))
+    assert third == second != first  # equal settings share tables
+    assert evaluation.load_table(first)["k"].tolist() == [3]
+    first.with_suffix(".json").write_text("[1]")
+    with pytest.raises(ValueError, match="damaged"):
+        mine.tables(tiny, tmp_path)
+
+
+def test_results_that_are_missing_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make experiments"):
+        evaluation.load_results(tmp_path)
+    about = {"part": "attacks", "data": {"name": "a"}, "experiment": {"name": "b"}}
+    evaluation.save_table(pd.DataFrame({"k": [1]}), tmp_path / "a_b_attacks.csv", about)
+    evaluation.save_table(pd.DataFrame({"k": [1]}), tmp_path / "alone.csv")  # of no experiment
+    with pytest.raises(FileNotFoundError, match="no table 'main' of an experiment; choose from 'attacks'"):
+        evaluation.load_results(tmp_path)
+    joined = evaluation.load_results(tmp_path, "attacks")
+    assert joined.columns.tolist() == ["data", "experiment", "version", "commit", "date", "k"]
+    assert joined.loc[0, ["data", "experiment"]].tolist() == ["a", "b"]
+
+
+def test_a_changed_commit_is_marked(monkeypatch, tmp_path):
+    """The commit of a checkout, a plus if a Python file differs, None where another repository surrounds the code."""
+    run = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.setattr(evaluation, "__file__", str(tmp_path / "evaluation.py"))
+    commit = evaluation._commit.__wrapped__
+    assert commit() is None
+    (tmp_path / "evaluation.py").write_text("")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init"], ["add", "evaluation.py"], [*identity, "commit", "-m", "First"]):
+        run(["git", *command])
+    assert re.fullmatch("[0-9a-f]{40}", commit())
+    (tmp_path / "evaluation.py").write_text("# changed")
+    assert re.fullmatch(r"[0-9a-f]{40}\+", commit())
+    (tmp_path / "inner").mkdir()
+    monkeypatch.setattr(evaluation, "__file__", str(tmp_path / "inner" / "evaluation.py"))
+    assert commit() is None
+
+
+@pytest.mark.parametrize("name", ["quick", "full", "generators"])
+def test_experiments_of_the_repository_are_valid(name):
+    experiment = experiments.load_experiment(name)
+    assert experiment.name == name and experiment.data == "orl" and experiment.seeds[0] == 0
+
+
+def test_quick_experiment_states_the_defaults(tmp_path):
+    (tmp_path / "quick.toml").touch()
+    assert experiments.load_experiment(tmp_path / "quick.toml") == experiments.load_experiment()
+
+
+def test_changes_replace_what_the_file_says(tmp_path):
+    (tmp_path / "mine.toml").write_text('k = "2:5"\nseeds = [3, 4]\nanonymizers = ["aam", "pixel"]\n')
+    read = partial(experiments.load_experiment, tmp_path / "mine.toml")
+    assert (
+        read().k == [2, 3, 4] and read().seeds == [3, 4] and read().chosen["anonymizers"] == ["aam", "pixel"]
+    )
+    assert read(k=None, data="photos", people="photos").name == "mine"  # the photos have a name of their own
+    assert read(k="2,3,4", seeds="3,4").name == "mine"  # nothing differs
+    changed = read(k=5, anonymizers="all")
+    assert changed.k == [5] and changed.anonymizers is None and re.fullmatch("mine-[0-9a-f]{8}", changed.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("embedings = 'dlib'", "mine.toml: unknown key 'embedings'; did you mean 'embeddings'"),
+        ("zzz = 1", "mine.toml: unknown key 'zzz'; choose from 'data', "),
+        ("k = 1", "mine.toml: k: the smallest cluster size must be an integer of at least 2, got 1"),
+        ("k = 'many'", "mine.toml: k: cluster sizes must look like"),
+        ("k = true", "mine.toml: k: cluster sizes must look like"),
+        ("k = []", "mine.toml: k: cluster sizes must look like"),
+        ("data = 3", "mine.toml: data: must be a data set or a folder of photos, got 3"),
+        ("people = 'none'", "mine.toml: people: unknown value 'none'; choose from 'folders', 'photos'"),
+        ("grid = 'huge'", "mine.toml: grid: unknown value 'huge'; choose from 'quick', 'full'"),
+        ("embeddings = ['dlip']", "mine.toml: embeddings: unknown embedding 'dlip'"),
+        ("embeddings = ['onnx']", "mine.toml: embeddings: unknown embedding 'onnx'"),
+        ("partitioners = ['ward', 'wards']", "mine.toml: partitioners: unknown partitioner 'wards'"),
+        ("anonymizers = [7]", "mine.toml: anonymizers: unknown anonymizer '7'"),
+        (
+            "recognisers = ['pca']",
+            "mine.toml: recognisers: unknown recogniser 'pca'; choose from 'fisherfaces'",
+        ),
+        ("seeds = [0.5]", "mine.toml: seeds: seeds must look like"),
+        ("n_attacked = 0", "mine.toml: n_attacked: the number must be an integer of at least 1, got 0"),
+        ("k = ", "mine.toml: is no TOML"),
+        ("[" * 5000, "mine.toml: is no TOML"),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_by_key(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        experiments.load_experiment(tmp_path / "mine.toml")
+
+
+def test_files_without_an_experiment_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such experiment; choose from 'full', .*'quick'"):
+        experiments.load_experiment("quik")
+    (tmp_path / "my_own.toml").touch()  # its tables could be those of an experiment "my"
+    with pytest.raises(ValueError, match="letters, digits and hyphens"):
+        experiments.load_experiment(tmp_path / "my_own.toml")
 
 
 @pytest.mark.full
@@ -1012,8 +1143,9 @@ def test_command_as_make_runs_it(tmp_path):
         command, cwd=Path(evaluation.__file__).parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"orl_quick{part}.csv" for part in ("", "_attacks", "_utility")
+    names = {re.sub("-[0-9a-f]{8}", "", path.name) for path in tmp_path.iterdir()}
+    assert names == {
+        f"orl_quick{part}.{ending}" for part in ("", "_attacks", "_utility") for ending in ("csv", "json")
     }
 
 
@@ -1067,6 +1199,7 @@ def test_fairness_by_hand(faces, monkeypatch):
     assert plain.loc[("cluster_distinct", "clusters"), "value"] == 1  # everybody is alone
     shared = table[table["anonymizer"] == "pixel"].set_index(["measure", "group"])
     assert shared.loc[("rank1_person", "all"), "value"] <= 1 / 4
+    assert shared.loc[("chance_cluster", "all"), "value"] == pytest.approx(4 / 12)
     assert shared.loc[("set_size", "all"), "value"] >= 4
     assert shared.loc[("clear_rank1_person", "all"), "value"] >= 0.9
     assert 0 <= shared.loc[("stranger_share", "all"), "value"] < 1
@@ -1144,15 +1277,13 @@ def no_sweep(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "save_table", never)
 
 
-def test_command_takes_each_photo_as_a_person_and_warns_once_of_each_kind(orl, tmp_path, monkeypatch):
+def test_command_takes_each_photo_as_a_person_and_warns_once_of_each_kind(orl, tmp_path, tiny_experiment):
     photos = [*orl.images[:40:10], np.full((112, 92, 3), 90, np.uint8), np.hstack(orl.images[[50, 60]])]
     (tmp_path / "flat").mkdir()
     for i, photo in enumerate(photos):
         Image.fromarray(photo).save(tmp_path / "flat" / f"{i}.png")
-    monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
-    looked_into = [evaluation.Combination("dlib", "ward", "pixel", 2)]
-    monkeypatch.setattr(experiments, "LOOKED_INTO", {"tiny": lambda faces, k_values: looked_into})
-    asked = [str(tmp_path / "flat"), "--grid", "tiny", "--k", "2:3", "--jobs", "1", "--output", str(tmp_path)]
+    asked = [str(tmp_path / "flat"), "--experiment", tiny_experiment, "--k", "2:3", "--jobs", "1"]
+    asked += ["--output", str(tmp_path)]
     assert experiments.main(asked) == 2
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -1161,24 +1292,32 @@ def test_command_takes_each_photo_as_a_person_and_warns_once_of_each_kind(orl, t
     assert [text.split(":")[0] for text in ours] == [
         "no face was found in 1 of 6 photos (4.png)", "1 of 6 photos show several faces (5.png)"
     ]  # fmt: skip
-    table = evaluation.load_table(tmp_path / "flat_tiny.csv")
+    table = evaluation.load_results(tmp_path)
     assert (table["n_people"] == 6).all() and (table["n_missed"] == 1).all()
 
 
 @pytest.mark.usefixtures("no_sweep")
-@pytest.mark.parametrize("k", ["2", "a:b", "2:3:4:5", "", ":", "2:-1", "4:2", "2:9:0", "1.5:3", "²:9"])
+@pytest.mark.parametrize(
+    "k", ["a:b", "2:3:4:5", "", ":", "2:-1", "4:2", "2:9:0", "1.5:3", "²:9", "2,", "9" * 20]
+)
 def test_command_refuses_cluster_sizes_that_it_cannot_read(folder, k, capsys):
     assert experiments.main([str(folder), "--k", k]) == 2
-    assert "error: cluster sizes must look like" in capsys.readouterr().err
+    assert "error: k: cluster sizes must look like" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "sizes"), [("2:5", [2, 3, 4]), ("2:10:3", [2, 5, 8]), ("7:8", [7])])
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("2:5", [2, 3, 4]), ("2:10:3", [2, 5, 8]), ("7:8", [7]), ("5", [5]), (5, [5]), ("10, 2,5", [2, 5, 10]),
+        ([2, 5], [2, 5]), ("2:4,9", [2, 3, 9]),
+    ],
+)  # fmt: skip
 def test_cluster_sizes_are_read_like_a_range(text, sizes):
-    assert list(experiments.parse_k(text)) == sizes
+    assert experiments.parse_k(text) == sizes
 
 
 @pytest.mark.usefixtures("no_sweep")
-@pytest.mark.parametrize("arguments", [["--grid", "huge"], ["--jobs", "x"], ["--what"]])
+@pytest.mark.parametrize("arguments", [["--people", "huge"], ["--jobs", "x"], ["--what"]])
 def test_command_refuses_unknown_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         experiments.main(arguments)
@@ -1189,9 +1328,11 @@ def test_command_refuses_unknown_arguments(arguments, capsys):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--partitioners", "ward,x", "unknown partitioner 'x'"),
-        ("--anonymizers", "x", "unknown anonymizer 'x'"),
-        ("--seed", "x", "seeds must look like"),
+        ("--partitioners", "ward,x", "partitioners: unknown partitioner 'x'"),
+        ("--anonymizers", "x", "anonymizers: unknown anonymizer 'x'"),
+        ("--seed", "x", "seeds: seeds must look like"),
+        ("--recognisers", "x", "recognisers: unknown recogniser 'x'"),
+        ("--experiment", "x", f"{experiments._FILES / 'x.toml'}: no such experiment"),
     ],
 )
 def test_command_says_what_it_does_not_know(folder, option, value, message, capsys):
@@ -1199,11 +1340,11 @@ def test_command_says_what_it_does_not_know(folder, option, value, message, caps
     assert f"python -m evaluation: error: {message}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("k", ["1:3", "5:9"])
-def test_command_says_which_k_do_not_fit(folder, tmp_path, monkeypatch, k, capsys):
-    monkeypatch.setattr(experiments, "GRIDS", {"tiny": tiny_grid})
-    assert experiments.main([str(folder), "--grid", "tiny", "--k", k, "--output", str(tmp_path)]) == 2
-    assert re.search("error: .*(4 people|at most 4)", capsys.readouterr().err)
+@pytest.mark.parametrize(("k", "message"), [("1:3", "at least 2, got 1"), ("5:9", "fits 4 people")])
+def test_command_says_which_k_do_not_fit(folder, tmp_path, tiny_experiment, k, message, capsys):
+    asked = [str(folder), "--experiment", tiny_experiment, "--k", k, "--output", str(tmp_path)]
+    assert experiments.main(asked) == 2
+    assert re.search(f"error: .*{message}", capsys.readouterr().err)
     assert not list(tmp_path.glob("*.csv"))
 
 

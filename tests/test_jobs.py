@@ -128,7 +128,7 @@ def test_what_runs_together_is_what_the_tables_read(orl_people, monkeypatch):
     chosen = {"embeddings": ["dlib"], "partitioners": ["ward"], "anonymizers": ["pixel"]}
     released = [evaluation.Combination("dlib", "ward", "pixel", 3)]
     monkeypatch.setitem(experiments.LOOKED_INTO, "quick", lambda faces, k_values: released)
-    run_jobs(experiments.all_jobs(faces, "quick", [3], (0,), **chosen), 1)
+    run_jobs(experiments.all_jobs(faces, experiments.load_experiment(k=3, **chosen)), 1)
 
     def never(waiting, n_jobs):
         assert not waiting

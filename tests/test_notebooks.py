@@ -39,7 +39,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def experiments(folder):
-    return run("NumericalExperiments", folder, k_range="2:6:3", n_attacked=2)
+    (folder / "small.toml").write_text('k = "2:6:3"\nn_attacked = 2\n')
+    return run("NumericalExperiments", folder, experiment=str(folder / "small.toml"))
 
 
 def outputs_of(notebook, kind):
@@ -57,27 +58,27 @@ def results_of(notebook):
 
 
 def test_numerical_experiments_write_their_tables(experiments, folder):
-    table = evaluation.load_table(folder / "orl_quick.csv")
+    table = evaluation.load_table(folder / "orl_small.csv")
     assert set(table["k"]) == {1, 2, 5}
     assert {"random", "ward", "balanced"} <= set(table["partitioner"])
     assert {"none", "pixel", "eigen", "aam", "cnn", "stylegan", "blur"} <= set(table["anonymizer"])
     assert set(table["seed"]) == {0}
-    attacked = evaluation.load_table(folder / "orl_quick_attacks.csv")
+    attacked = evaluation.load_table(folder / "orl_small_attacks.csv")
     assert set(attacked["anonymizer"]) == {"aam", "none"}
     clear = attacked[(attacked["anonymizer"] == "none") & (attacked["attack"] == "rank-1")]
     assert (clear.loc[clear["recogniser"] == "dlib", "rate"] > 0.9).all()
-    assert len(evaluation.load_table(folder / "orl_quick_utility.csv")) > 20
-    versions = evaluation.load_table(folder / "orl_versions.csv")
+    assert len(evaluation.load_table(folder / "orl_small_utility.csv")) > 20
+    versions = evaluation.load_table(folder / "orl_small_versions.csv")
     assert {"stylegan", "stylegan_adjusted", "stylegan_random_published", "stylegan_tuned"} <= set(
         versions["anonymizer"]
     )
     assert (versions.groupby("anonymizer")["k"].apply(sorted).map(tuple) == (2, 5)).all()
-    distances = evaluation.load_table(folder / "orl_clusters_k5.csv")
+    distances = evaluation.load_table(folder / "orl_small_clusters_k5.csv")
     assert (distances.groupby("anonymizer")["row"].apply(sorted).map(len) == 40).all()
     assert set(distances["anonymizer"]) == {"aam", "stylegan"} and distances["label"].nunique() == 8
-    stats = evaluation.load_table(folder / "orl_partitions_k5.csv")
+    stats = evaluation.load_table(folder / "orl_small_partitions_k5.csv")
     assert set(stats["partitioner"]) == set(table["partitioner"]) - {"-"}
-    assert evaluation.load_table(folder / "orl_tuning_k5.csv")["label"].nunique() == 8
+    assert evaluation.load_table(folder / "orl_small_tuning_k5.csv")["label"].nunique() == 8
 
 
 def test_every_experiment_gives_its_result_in_a_sentence(experiments):
@@ -101,6 +102,9 @@ def test_every_experiment_gives_its_result_in_a_sentence(experiments):
     results = results_of(experiments)
     assert len(results) >= len(wanted) + 5
     assert all(re.search(r"\d", text) and text.endswith(".") and "nan" not in text for text in results)
+    rates = [text for text in results if "%" in text]
+    assert len(rates) > len(wanted)
+    assert all(re.search("chance|strangers|blind guess", text) for text in rates), "a rate without its chance"
 
 
 def write_published(folder):
@@ -120,16 +124,16 @@ def write_published(folder):
 @pytest.mark.usefixtures("experiments")
 def test_visualizing_results_writes_its_figures(folder):
     write_published(folder / "published")
-    notebook = run("VisualizingResults", folder)
+    notebook = run("VisualizingResults", folder, experiment=str(folder / "small.toml"))
     figures = {path.name for path in (folder / "figures").iterdir()}
     over_k = ["by_embedding", "by_partition", "by_generator", "versions"]
     ours = ["trade_off", "attacks", "attack_matrix", "utility", "pareto", "tuning_k5", "partitions_k5"]
     looked_at = ["pairwise_k5", "clusters_k5", "generators_k5", "style_mixing"]
     for name in [*over_k, *(f"{name}_published" for name in over_k), *ours, *looked_at]:
-        assert {f"orl_{name}.png", f"orl_{name}.pdf"} <= figures
+        assert {f"orl_small_{name}.png", f"orl_small_{name}.pdf"} <= figures
     assert len(outputs_of(notebook, "image/png")) == len(figures) / 2
     assert len(outputs_of(notebook, "application/vnd.jupyter.widget-view+json")) == 1
-    with Image.open(folder / "figures" / "orl_by_embedding.png") as picture:
+    with Image.open(folder / "figures" / "orl_small_by_embedding.png") as picture:
         assert round(picture.info["dpi"][0]) == 300
 
 
@@ -145,9 +149,9 @@ def test_make_passes_on_what_is_chosen():
     ]
     make = ["make", "--dry-run", "--always-make", "experiments", *chosen]
     said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for part in ('-m evaluation "my photos" --people "photos" --grid quick --k "2:6" --seed "3,4"',
+    for part in ('-m evaluation "my photos" --experiment "quick" --people "photos" --k "2:6" --seed "3,4"',
                  '--embeddings "pca,dlib"', '-r people "photos"', '-r embeddings "pca,dlib"',
-                 '-r partitioners "ward"', '-r seeds "3,4"', "-p seed 3\n"):  # fmt: skip
+                 '-r partitioners "ward"', '-r seeds "3,4"'):  # fmt: skip
         assert part in said
 
 

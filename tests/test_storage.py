@@ -1447,6 +1447,17 @@ def test_progress_writes_to_standard_error(monkeypatch, capsys):
     assert output.err.count("\r") + output.err.count("\n") <= 4  # a log stays short
 
 
+@pytest.mark.parametrize("in_notebook", [True, False])
+def test_a_bar_stays_except_in_a_notebook(monkeypatch, capsys, in_notebook):
+    monkeypatch.delenv("ANONFACES_QUIET", raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if in_notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    list(utils.progress(range(3), "faces"))
+    last = capsys.readouterr().err.rstrip("\r\n").split("\r")[-1]
+    assert ("faces" in last) != in_notebook
+
+
 def test_progress_is_quiet_when_asked(monkeypatch, capsys):
     monkeypatch.setenv("ANONFACES_QUIET", "1")
     assert list(utils.progress(iter("ab"), "faces", total=2)) == ["a", "b"]

@@ -191,6 +191,16 @@ def test_pareto_front_against_brute_force(points):
     assert tuning.pareto_front(table).tolist() == [not b for b in beaten]
 
 
+def test_one_release_counts_once():
+    """Forty people form two clusters for each k from 14 to 19, and two partitions may find the same clusters."""
+    row = {"anonymizer": "aam", "n_clusters": 2, "seed": 0, "information_loss": 0.7, "re_identification": 0.1}
+    rows = [{**row, "partitioner": "ward", "k": k, "rank1_cluster": 0.5} for k in range(14, 20)]
+    rows += [{**rows[0], "partitioner": "single"}, {**rows[0], "anonymizer": "pixel"}]
+    rows += [{**rows[0], "k": 3, "n_clusters": 13}, {**rows[0], "anonymizer": "none", "k": 1}]
+    kept = tuning.distinct_releases(pd.DataFrame(rows))
+    assert kept[["anonymizer", "k"]].to_numpy().tolist() == [["aam", 3], ["pixel", 14], ["aam", 19]]
+
+
 def test_pareto_front_leaves_out_what_was_not_measured():
     table = pd.DataFrame({"information_loss": [1.0, np.nan, 0.5], "re_identification": [0.5, 0.0, np.nan]})
     assert tuning.pareto_front(table).tolist() == [True, False, False]

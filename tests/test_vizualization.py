@@ -34,7 +34,9 @@ def table_of(names=("ward", "mdav", "random"), seeds=(0,), by="partitioner", cle
             for seed in seeds:
                 values = dict(zip(MEASURES, random.random(5), strict=True))
                 rows.append(
-                    {"anonymizer": "aam", by: name, "k": k, "seed": seed, "chance_cluster": k / 40} | values
+                    {"anonymizer": "aam", by: name, "k": k, "seed": seed}
+                    | {"chance_cluster": k / 40, "chance_person": 1 / 40}
+                    | values
                 )
     if clear:
         known = dict(zip(MEASURES, [0.0, 1.0, 0.98, 0.98, 0.06], strict=True))
@@ -130,8 +132,10 @@ def test_identification_shows_chance_and_bound():
     figure = vizualization.identification(table_of(), "partitioner")
     chance = [line for line in figure.axes[0].lines if to_hex(line.get_color()) == "#000000"]
     np.testing.assert_allclose(chance[0].get_ydata(), [k / 40 for k in K])
-    bound = [line for line in figure.axes[1].lines if to_hex(line.get_color()) == "#000000"]
-    np.testing.assert_allclose(bound[0].get_ydata(), [1 / k for k in K])
+    chance, bound = [line for line in figure.axes[1].lines if to_hex(line.get_color()) == "#000000"]
+    np.testing.assert_allclose(chance.get_ydata(), [1 / 40] * 3)
+    np.testing.assert_allclose(bound.get_ydata(), [1 / k for k in K])
+    assert {"chance", "1 / k"} <= set(legend_texts(figure))
 
 
 def test_identification_where_there_are_no_strangers():
@@ -149,6 +153,27 @@ def test_several_seeds_give_their_mean_and_a_band():
     assert heights.min() == pytest.approx(over_k.min().min())
     assert heights.max() == pytest.approx(over_k.max().max())
     assert not vizualization.loss_and_reidentification(table_of(), "partitioner").axes[0].collections
+
+
+def test_one_seed_gives_the_interval_of_one_curve():
+    table = table_of()
+    for end, shift in (("low", -0.1), ("high", 0.2)):
+        table[[f"{measure}_{end}" for measure in MEASURES[:2]]] = table[MEASURES[:2]] + shift
+    figure = vizualization.loss_and_reidentification(table, "partitioner", interval_of="mdav")
+    (band,) = figure.axes[1].collections
+    rates = table.loc[table["partitioner"] == "mdav", "re_identification"]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(rates.min() - 0.1) and heights.max() == pytest.approx(
+        rates.max() + 0.2
+    )
+    assert "95 % interval of mdav\n(people resampled)" in legend_texts(figure)
+
+
+def test_paper_pair_shows_the_share_of_strangers():
+    table = table_of()
+    right = vizualization.loss_and_reidentification(table, "partitioner").axes[1]
+    (strangers,) = (line for line in right.lines if line.get_label() == "strangers (mean)")
+    assert strangers.get_ydata() == pytest.approx(table[table["k"] > 1].groupby("k")["stranger_share"].mean())
 
 
 def test_trade_off_draws_loss_against_reidentification_and_says_k():
@@ -429,6 +454,20 @@ def test_save_writes_the_same_bytes_each_time(tmp_path):
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "one").iterdir())
 
 
+def test_save_writes_only_what_has_changed(tmp_path):
+    def draw(height):
+        figure = Figure(figsize=(1, 1))
+        figure.subplots().plot([0, height])
+        vizualization.save(figure, tmp_path / "a")
+        return [(path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(tmp_path.iterdir())]
+
+    first = draw(1)
+    assert draw(1) == first
+    assert draw(1.001)[0] != first[0]  # the PDF
+    (tmp_path / "a.png").unlink()
+    assert [content for _, content in draw(1)] == [content for _, content in first]
+
+
 @pytest.mark.parametrize(
     ("name", "stem"), [("a.png", "a"), ("a.pdf", "a"), ("a", "a"), ("v1.2_boxes", "v1.2_boxes")]
 )
@@ -462,12 +501,14 @@ def attack_table():
     )
 
 
-def test_attack_matrix_writes_every_rate_in_its_place(attack_table):
-    axis = vizualization.attack_matrix(attack_table).axes[0]
-    assert [text.get_text() for text in axis.texts] == ["0.80", "0.30", "0.50", "–"]
+def test_attack_matrix_writes_every_rate_beside_its_chance(attack_table):
+    table = attack_table.assign(low=[0.7, 0.05, 0.4, np.nan])
+    axis = vizualization.attack_matrix(table).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["0.80 (0.10)", "0.30 (0.10)", "0.50 (0.20)", "–"]
+    assert [text.get_fontweight() for text in axis.texts] == ["bold", "normal", "bold", "normal"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["dlib", "lbp"]
-    assert np.array_equal(
-        np.ma.filled(axis.images[0].get_array(), np.nan), [[0.8, 0.3], [0.5, np.nan]], equal_nan=True
+    np.testing.assert_allclose(
+        np.ma.filled(axis.collections[0].get_array(), np.nan), [[0.7, 0.2], [0.3, np.nan]], equal_nan=True
     )
     with pytest.raises(ValueError, match="no column size"):
         vizualization.attack_matrix(attack_table, columns="size")
@@ -521,6 +562,8 @@ def test_pareto_steps_through_the_front_only():
     line = next(line for line in axis.lines if line.get_label() == "nothing below")
     assert line.get_xdata().tolist() == [0.4, 0.6] and line.get_ydata().tolist() == [0.9, 0.2]
     assert [text.get_text() for text in axis.texts] == ["2", "5"]
+    chance = vizualization.pareto(table, np.array([True, True, False]), chance=0.025).axes[0].lines[-1]
+    assert chance.get_label() == "chance: 0.025" and chance.get_ydata()[0] == 0.025
     with pytest.raises(ValueError, match="front must have shape"):
         vizualization.pareto(table, np.array([True]))
 
@@ -540,6 +583,10 @@ def test_utility_dots_have_a_panel_for_each_measure():
     assert [axis.get_title() for axis in axes] == ["ssim", "age"]
     assert [line.get_xdata()[0] for line in axes[0].lines if len(line.get_xdata()) == 1] == [0.5, 0.6]
     assert axes[1].lines[-1].get_xdata()[0] == 0
+    figure = vizualization.utility_dots(table.assign(chance=[0.2, 0.3, 8, 9]))
+    ticks = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "|"]
+    assert ticks == [0.2, 0.3]
+    assert legend_texts(figure) == ["another original photo", "another person's image (chance)"]
 
 
 def test_style_mixing_leaves_the_corner_free():
