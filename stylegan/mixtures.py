@@ -48,7 +48,7 @@ _GAIN, _WARMTH, _SLOPE = 0.08, 0.04, 7.0
 # Share of the mixtures for the held-out loss, and the number that the encoder is fitted to.
 _APART, _FITTED = 0.04, 3000
 # Mean codes are drawn up to the distance from the average of this share of the mixtures.
-_REACH = 0.75
+_REACH = 0.98
 # Columns of the sheet of samples.
 _COLUMNS = 12
 
