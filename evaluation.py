@@ -46,13 +46,15 @@ from releases import (
     release_jobs,
     sweep_jobs,
 )
+from utility import paper_table, to_hifd, to_latex
 
 __all__ = [
     "NAMED_COMBINATIONS", "NOT_APPLICABLE", "NO_ANONYMIZATION", "RANDOM_PARTITION", "Combination", "Tables",
     "attack_table", "audit", "cluster_distances", "compare", "distance_table", "evaluate", "fairness_table",
     "fitting", "judge", "load_record", "load_results", "load_table", "measure", "measure_combinations",
-    "pair_distances", "partition_people", "partitioner", "photo_privacy", "reference", "release_images",
-    "save_table", "short_key", "sweep", "sweep_combinations", "table_stem", "utility_table",
+    "pair_distances", "paper_table", "partition_people", "partitioner", "photo_privacy", "reference",
+    "release_images", "save_table", "short_key", "sweep", "sweep_combinations", "table_stem", "to_hifd", "to_latex",
+    "utility_table",
 ]  # fmt: skip
 
 #: The baselines in every table.
@@ -375,7 +377,8 @@ def utility_table(
     Returns
     -------
     DataFrame
-        ``embedding partitioner anonymizer k seed`` and the columns of `utility.measure_utility`.
+        ``embedding partitioner anonymizer k seed`` and the columns of `utility.measure_utility`; the metric ``seconds``
+        is the CPU time of each image.
     """
     return _over_releases("utility", faces, combinations, random_state, n_jobs, **options)
 

@@ -54,6 +54,7 @@ LABELS = {
     "cnn": "k-Same-Net (CNN)",
     "stylegan": "AnonFACES (StyleGAN), mean",
     "stylegan_adjusted": "AnonFACES, weight adjusted",
+    "eigen_private": "k-Same-Eigen with Laplace noise",
     "stylegan_random": "AnonFACES, random weights",
     "stylegan_tuned": "AnonFACES, tuned (ours)",
     "stylegan_adjusted_published": "weight adjusted, released form",

@@ -34,15 +34,15 @@ import scipy
 from balancing import balanced_partition
 from balancing.bounds import lower_bound
 from checks import ParameterError, check_known, check_number
-from cluster_reports import anonymity_report, cluster_stats, within_cluster_sse
+from cluster_reports import anonymity_report, cluster_stats, leakage_bounds, within_cluster_sse
 from distances import mean_of_groups, squared_distances, squared_lengths
 from people import People, Seed, cluster_sizes, on_people
 
 __all__ = [
     "PARTITIONERS", "VARIABLE_SIZE", "anonymity_report", "assignment_partition", "balanced_partition",
     "cluster_sizes", "cluster_stats", "hierarchical_partition", "kmeans_partition", "kmember_partition",
-    "knn_partition", "lower_bound", "mdav_partition", "oka_partition", "random_partition", "vmdav_partition",
-    "within_cluster_sse",
+    "knn_partition", "leakage_bounds", "lower_bound", "mdav_partition", "oka_partition", "random_partition",
+    "vmdav_partition", "within_cluster_sse",
 ]  # fmt: skip
 
 _PAIRS = 800_000_000  # distances that an algorithm may hold at once: 6.4 GB as float64

@@ -74,6 +74,8 @@ class Tuning:
         A row for every candidate: ``label round strength step loss success found chosen``.
     checks : DataFrame
         See `check_release`; ``role`` says whether the search saw the recogniser.
+    target : str
+        The rate that was bounded.
     """
 
     weights: np.ndarray
@@ -86,15 +88,31 @@ class Tuning:
     clusters: pd.DataFrame
     trace: pd.DataFrame
     checks: pd.DataFrame
+    target: str = "reid"
+
+    @property
+    def caveat(self) -> str:
+        """The recognisers not used in the search for which the rate is above the bound, in words; empty without any."""
+        rates = self.checks[self.checks["role"] == "unseen"].set_index("recogniser")[_COLUMNS[self.target]]
+        above = rates[rates > self.bound].sort_values(ascending=False)
+        found = ", ".join(f"{rate:.0%} with {name}" for name, rate in above.items())
+        return f"the bound of {self.bound:.0%} does not carry over: {found}" if found else ""
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """The photos and the adversary's gallery, described by one recogniser, and its threshold."""
+
+    clear: ClearPhotos
+    threshold: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """The inputs of a search: the photos and the adversary's gallery, described by the recogniser, and the target."""
+    """The inputs of a search: views by one or several recognisers, the first of which measures loss, and the target."""
 
     model: anonymizer.Surrogates
-    clear: ClearPhotos
-    threshold: float
+    views: tuple[_View, ...]
     succeeds: Callable
     largest: float | None
     confidence: float
@@ -120,26 +138,26 @@ class _Candidate:
         return self.found and self.success <= bound
 
 
-def _reidentified(task: _Task, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
+def _reidentified(view: _View, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
     """The paper's measure: which members' photos are nearer to the image than the threshold, (m,)."""
-    return np.linalg.norm(task.clear.descriptors[members] - descriptor, axis=1) < task.threshold
+    return np.linalg.norm(view.clear.descriptors[members] - descriptor, axis=1) < view.threshold
 
 
-def _nearest_person(task: _Task, descriptor: np.ndarray) -> str:
+def _nearest_person(view: _View, descriptor: np.ndarray) -> str:
     """The person of the nearest gallery face."""
-    gallery = task.clear.gallery
+    gallery = view.clear.gallery
     return gallery.identities[np.linalg.norm(gallery.descriptors - descriptor, axis=1).argmin()]
 
 
-def _led_to_cluster(task: _Task, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
+def _led_to_cluster(view: _View, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
     """All members if the nearest gallery face belongs to the cluster, else none, (m,)."""
-    hit = _nearest_person(task, descriptor) in set(task.clear.faces.identities[members])
+    hit = _nearest_person(view, descriptor) in set(view.clear.faces.identities[members])
     return np.full(len(members), hit)
 
 
-def _led_to_person(task: _Task, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
+def _led_to_person(view: _View, descriptor: np.ndarray, members: np.ndarray) -> np.ndarray:
     """The members whom the nearest gallery face shows, (m,)."""
-    return task.clear.faces.identities[members] == _nearest_person(task, descriptor)
+    return view.clear.faces.identities[members] == _nearest_person(view, descriptor)
 
 
 def _one_person(faces: Faces, clusters: Sequence[np.ndarray]) -> float:
@@ -156,6 +174,9 @@ _TARGETS: dict[str, tuple[Callable, Callable | None]] = {
     "rank1_person": (_led_to_person, _one_person),
 }
 
+#: Target -> its column of `check_release`.
+_COLUMNS = {"reid": "re_identification", "rank1_cluster": "rank1_cluster", "rank1_person": "rank1_person"}
+
 
 def tune(
     faces: Faces,
@@ -165,6 +186,7 @@ def tune(
     bound: float | None = None,
     *,
     recogniser: str = "dlib",
+    also: Sequence[str] = (),
     threshold: float = attacks.PAPER_THRESHOLD,
     confidence: float = 0.95,
     strengths: Sequence[float] = _STRENGTHS,
@@ -192,8 +214,11 @@ def tune(
         Largest rate allowed, above 0 and at most 1; 1/k by default, with k the people of the smallest cluster.
     recogniser : str, default "dlib"
         The embedding that measures target and loss.
+    also : sequence of str
+        Further recognisers, see `recognisers.prepare`: a member for whom the attack succeeds with any of them counts,
+        so the search meets the bound for the worst case. Their thresholds accept 1 % of the impostor pairs.
     threshold : float, default 0.6
-        Distance threshold for ``"reid"``.
+        Distance threshold of `recogniser` for ``"reid"``.
     confidence : float, default 0.95
         Confidence level of the one-sided bound over the release.
     strengths : sequence of float
@@ -225,9 +250,15 @@ def tune(
     if not strengths:
         raise ParameterError("strengths must hold at least one number")
     strengths = sorted(strengths, reverse=True)
-    clear, (succeeds, largest_share) = measures.clear_photos(faces, recogniser), _TARGETS[target]
+    succeeds, largest_share = _TARGETS[target]
+    views = [_View(measures.clear_photos(faces, recogniser), threshold)]
+    for name in also:
+        clear = ClearPhotos.of(faces, prepare_recogniser(name, attacks.gallery_faces(faces)[0]))
+        if target == "reid" and np.isnan(clear.threshold.value):
+            raise ValueError(f"{name!r} has no threshold on these photos: {clear.threshold.note}")
+        views.append(_View(clear, clear.threshold.value))
     largest = None if largest_share is None else largest_share(faces, clusters)
-    task = _Task(model, clear, threshold, succeeds, largest, confidence)
+    task = _Task(model, tuple(views), succeeds, largest, confidence)
     random = utils.check_random_state(random_state)
     averages = [_average_of_others(faces, members, random) for members in clusters]
     # Search every cluster separately.
@@ -242,8 +273,9 @@ def tune(
         for i in utils.progress(further, "tuning further"):
             tried[i] += _search(task, clusters[i], 0.0, strengths, averages[i])
         chosen = _tighten(task, chosen, tried, bound)
-    checked = check_release(faces, labels, [c.image for c in chosen], recogniser, threshold, checks)
-    return _result(task, sizes, tried, chosen, bound, checked)
+    images = [c.image for c in chosen]
+    checked = check_release(faces, labels, images, [recogniser, *also], threshold, checks)
+    return _result(task, sizes, tried, chosen, bound, checked, target)
 
 
 def _average_of_others(faces: Faces, members: np.ndarray, random: np.random.RandomState) -> np.ndarray:
@@ -268,9 +300,10 @@ def _measure(task: _Task, members: np.ndarray, weights: np.ndarray, strength: fl
     found = bool(detection.detect([image]).found[0])
     loss, hits = float("nan"), np.ones(len(members), dtype=bool)
     if found:
-        descriptor = task.clear.describe([image])[0]
-        loss = float(np.linalg.norm(task.clear.descriptors[members] - descriptor, axis=1).mean())
-        hits = task.succeeds(task, descriptor, members)
+        descriptors = [view.clear.describe([image])[0] for view in task.views]
+        loss = float(np.linalg.norm(task.views[0].clear.descriptors[members] - descriptors[0], axis=1).mean())
+        seen = zip(task.views, descriptors, strict=True)
+        hits = np.any([task.succeeds(view, descriptor, members) for view, descriptor in seen], axis=0)
     return _Candidate(weights, strength, step, image, found, loss, hits)
 
 
@@ -281,7 +314,7 @@ def _search(
     shares, tried = np.ones(len(members)), []
 
     def measure(strength: float, step: str) -> _Candidate:
-        weights = strength * _mixture(task.clear.faces, members, shares) + (1 - strength) * average
+        weights = strength * _mixture(task.views[0].clear.faces, members, shares) + (1 - strength) * average
         tried.append(_measure(task, members, weights, strength, step))
         return tried[-1]
 
@@ -370,7 +403,9 @@ def _tighten(
     return chosen
 
 
-def _result(task: _Task, sizes, tried, chosen: Sequence[_Candidate], bound: float, checked) -> Tuning:
+def _result(
+    task: _Task, sizes, tried, chosen: Sequence[_Candidate], bound: float, checked: pd.DataFrame, target: str
+) -> Tuning:
     trace = pd.DataFrame(
         [
             {
@@ -400,6 +435,7 @@ def _result(task: _Task, sizes, tried, chosen: Sequence[_Candidate], bound: floa
         clusters=clusters[["label", "n_people", "strength", "loss", "success", "met", "found"]],
         trace=trace,
         checks=checked,
+        target=target,
     )
 
 
@@ -407,7 +443,7 @@ def check_release(
     faces: Faces,
     labels: np.ndarray,
     images: Sequence[np.ndarray],
-    seen: str = "dlib",
+    seen: str | Sequence[str] = "dlib",
     threshold: float = attacks.PAPER_THRESHOLD,
     recognisers: Sequence[str] | None = None,
 ) -> pd.DataFrame:
@@ -418,10 +454,10 @@ def check_release(
     faces : Faces
     labels : ndarray of int, shape (n,)
     images : sequence of c uint8 arrays (h, w, 3)
-    seen : str
-        The recogniser that the search used.
+    seen : str or sequence of str
+        The recognisers that the search used.
     threshold : float
-        For `seen`. All other thresholds accept 1 % of the impostor pairs of the original photos.
+        For the first of them. All other thresholds accept 1 % of the impostor pairs of the original photos.
     recognisers : sequence of str, optional
         By default all of `recognisers.available`, which take no part in clustering either.
 
@@ -435,21 +471,22 @@ def check_release(
         and a note.
     """
     photos, _ = attacks.gallery_faces(faces)
-    names = [seen, *(available_recognisers() if recognisers is None else recognisers)]
+    seen = [seen] if isinstance(seen, str) else list(seen)
+    names = [*seen, *(available_recognisers() if recognisers is None else recognisers)]
     kept = (
         "re_identification", "re_identification_gallery", "rank1_cluster", "chance_cluster", "rank1_person",
         "stranger_share",
     )  # fmt: skip
     rows = []
     for name in dict.fromkeys(names):
-        row = {"recogniser": name, "role": "steered" if name == seen else "unseen", "note": ""}
+        row = {"recogniser": name, "role": "steered" if name in seen else "unseen", "note": ""}
         try:
             clear = ClearPhotos.of(faces, prepare_recogniser(name, photos))
         except (MissingRecogniserError, UnfitGalleryError) as error:
             rows.append({**row, "note": str(error)})
             continue
         limit = threshold
-        if name != seen:
+        if name != seen[0]:
             limit, row["note"] = clear.threshold.value, clear.threshold.note
         released, unchanged = (
             measures.measure(release, clear.descriptors, clear.gallery, limit)

@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster import hierarchy
 
+import recognisers
 import utils
 from embedding import PAPER_THRESHOLD
 from labels import BASELINE_GREY, COLOURS, MARKERS, REFERENCE_LINE, STYLE, label, line_style
@@ -481,6 +482,13 @@ def _spread_of_means(
 # ----------------------------------------------------------------------------------------------------------
 
 
+def _name_attackers(table: pd.DataFrame, title: str) -> str:
+    """Add the strongest recogniser in a table to a title."""
+    if "recogniser" not in table:
+        return title
+    return "; ".join(filter(None, [title, recognisers.attackers(table["recogniser"].dropna())]))
+
+
 def attack_matrix(
     table: pd.DataFrame,
     rows: str = "attack",
@@ -517,6 +525,7 @@ def attack_matrix(
         means[name].reindex(index=down, columns=across).to_numpy(dtype=float)
         for name in ("rate", "low", "chance")
     )
+    title = _name_attackers(table[table["rate"].notna()], title)
     width = 1.9 + 1.0 * len(across) + 0.06 * max(map(len, down))
     with _new_figure(width, 0.9 + 0.26 * len(down), title, **{"axes.grid": False}) as figure:
         axis = figure.subplots()
@@ -564,15 +573,16 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
     table = table[table["rate"].notna()]
     if table.empty:
         raise ValueError("the table must have at least one measured rate, got none")
+    title = _name_attackers(table, title)
     groups = table["recogniser"] if "recogniser" in table else pd.Series("", index=table.index)
-    down, recognisers = list(dict.fromkeys(table[by])), list(dict.fromkeys(groups))
+    down, named = list(dict.fromkeys(table[by])), list(dict.fromkeys(groups))
     # Place one line for each recogniser with a rate, and leave 0.7 lines between attacks.
     pairs = set(zip(table[by], groups, strict=True))
-    present = [[name for name in recognisers if (row, name) in pairs] for row in down]
+    present = [[name for name in named if (row, name) in pairs] for row in down]
     starts = np.cumsum([0, *(len(names) + 0.7 for names in present)])
     with _new_figure(7.5, 1.0 + 0.11 * starts[-1], title) as figure:
         axis = figure.subplots()
-        for position, name in enumerate(recognisers):
+        for position, name in enumerate(named):
             part = table[groups == name]
             places = [down.index(row) for row in part[by]]
             y = np.array([starts[place] + present[place].index(name) for place in places])
@@ -593,7 +603,11 @@ def attack_intervals(table: pd.DataFrame, by: str = "attack", title: str = "") -
         axis.set_yticks(middles, [label(name) for name in down])
         axis.hlines(starts[1:-1] - 0.85, -0.02, 1.02, color=BASELINE_GREY, linewidth=0.5, alpha=0.5)
         axis.grid(visible=False, axis="y")
-        axis.set(xlabel=label("rate"), xlim=(-0.02, 1.02), ylim=(starts[-1] - 0.7, -0.7))
+        axis.set(
+            xlabel=label("rate"),
+            xlim=(min(0, table["low"].min()) - 0.02, 1.02),
+            ylim=(starts[-1] - 0.7, -0.7),
+        )
         _legend(figure, axis)
     return figure
 

@@ -42,6 +42,7 @@ ANONYMIZERS: dict[str, type[Anonymizer]] = {
 
 #: Additional names: anonymizers with the options that the paper's experiments compare.
 VARIANTS: dict[str, tuple[str, dict]] = {
+    "eigen_private": ("eigen", {"epsilon": 10.0}),
     "stylegan_adjusted": ("stylegan", {"mix": "adjusted"}),
     "stylegan_random": ("stylegan", {"mix": "random"}),
     "stylegan_adjusted_published": ("stylegan", {"mix": "adjusted", "as_published": True}),

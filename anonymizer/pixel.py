@@ -152,22 +152,51 @@ class EigenMean(TextureSurrogates):
     faces : Faces
     keep : float, default 0.95
         Share of the texture's variance that the eigenfaces keep, above 0 and at most 1.
+    epsilon : float, optional
+        Make the mean of each cluster differentially private by Laplace noise (Dwork, McSherry, Nissim and Smith,
+        "Calibrating noise to sensitivity in private data analysis", TCC 2006): if one member's photos are replaced, no
+        image becomes more likely by more than the factor exp(epsilon). Coordinates are clipped to an L1 norm of the sum
+        of their standard deviations. This holds for the mean alone: partition, frame and eigenfaces are learnt from the
+        same photos but count as public. The seed must be secret.
+    random_state : int, RandomState or None, default 0
+        Also draws the noise, the same for the same members and weights.
     **options
         As for `TextureSurrogates`.
     """
 
     name = "eigen"
 
-    def __init__(self, faces: Faces, keep: float = 0.95, **options):
+    def __init__(
+        self, faces: Faces, keep: float = 0.95, epsilon: float | None = None, random_state=0, **options
+    ):
         self.keep = float(check_number("keep", keep, above=0, at_most=1))
-        super().__init__(faces, **options)
+        self.epsilon = None if epsilon is None else float(check_number("epsilon", epsilon, above=0))
+        random = utils.check_random_state(random_state)
+        self._seed = int(random.randint(2**31 - 1)) if epsilon is not None else 0
+        super().__init__(faces, random_state=random, **options)
 
     def _options(self) -> dict:
-        return {**super()._options(), "keep": self.keep}
+        return {**super()._options(), "keep": self.keep, "noise": [self.epsilon, self._seed]}
 
     def _fit(self, textures: np.ndarray) -> None:
         self.model = LinearModel.fit(textures.reshape(len(textures), -1), self.keep)
 
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         coordinates = np.stack([self.model.encode(self.texture(i).ravel()) for i in members])  # (k, m)
-        return frame.to_photo(self.model.decode(weights @ coordinates).reshape(self.typical.shape))
+        mean = (
+            weights @ coordinates if self.epsilon is None else self._noisy_mean(coordinates, members, weights)
+        )
+        return frame.to_photo(self.model.decode(mean).reshape(self.typical.shape))
+
+    def _noisy_mean(self, coordinates: np.ndarray, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Mean of clipped coordinates (k, m) plus Laplace noise for `epsilon`: (m,)."""
+        radius = np.sqrt(self.model.variances).sum()
+        lengths = np.abs(coordinates).sum(axis=1, keepdims=True)
+        clipped = coordinates * np.minimum(1, radius / np.maximum(lengths, 1e-12))
+        # A person's photos move the mean by at most twice the radius times their share.
+        share = np.bincount(np.unique(self.faces.identities[members], return_inverse=True)[1], weights).max()
+        key = int(utils.content_key(self._seed, members, weights)[:8], 16)
+        noise = utils.check_random_state(key).laplace(
+            scale=2 * radius * share / self.epsilon, size=len(clipped.T)
+        )
+        return weights @ clipped + noise

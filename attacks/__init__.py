@@ -4,8 +4,11 @@
 attacks.cases         inputs and results of attacks: releases, galleries, practice images, results
 attacks.search        gallery search: identification, and the posterior, which measures the remaining anonymity
 attacks.thresholds    threshold decisions: verification, acceptance, calibration
-attacks.linking       several releases: linkability, composition
+attacks.open_set      a gallery with outsiders: rank 1, misses at a false-positive rate, k-map
+attacks.membership    is a person in the release at all; the same attack on people who are not
+attacks.linking       several releases: linkability, minimality, composition
 attacks.insiders      a member of the cluster, or someone who knows members
+attacks.regions       the region of the face that gives people away
 attacks.learning      attackers who learn from their own images: parrot, reversal
 attacks.network       reversal with a small neural network
 attacks.running       running the attacks on a release, and the cache
@@ -46,11 +49,14 @@ from attacks.cases import (
     gallery_faces,
     members_of,
 )
-from attacks.insiders import insider
+from attacks.insiders import insider, insider_picture, rest_pictures
 from attacks.learning import LEARNERS, learned
-from attacks.linking import composition, linkability
+from attacks.linking import composition, linkability, minimality
+from attacks.membership import control, membership
 from attacks.network import reversal_network
-from attacks.running import Attack, AttackScene, Published, clear_threshold, practise, scene_rows
+from attacks.open_set import open_set, rank1_over_gallery
+from attacks.regions import mask_regions, region
+from attacks.running import Attack, AttackScene, Evidence, Published, clear_threshold, practise, scene_rows
 from attacks.search import blind_chance, closed_set, identification, posterior
 from attacks.thresholds import (
     Curve,
@@ -69,9 +75,11 @@ from recognisers import MissingRecogniserError, UnfitGalleryError, grey_crops, p
 __all__ = [
     "ATTACKS", "COLUMNS", "LEARNERS", "PAPER_THRESHOLD", "PIXEL_ATTACKS", "RECOGNISERS", "RECOMMENDED", "AttackResult",
     "AttackScene", "Curve", "DescribedRelease", "Gallery", "Practice", "Published", "Threshold", "acceptance",
-    "attack_release", "blind_chance", "calibrate_threshold", "clear_threshold", "closed_set", "composition",
-    "distances", "gallery_faces", "identification", "insider", "learned", "linkability", "members_of", "posterior",
-    "practise", "reversal_network", "roc", "stranger_share", "verification", "verification_across",
+    "attack_release", "blind_chance", "calibrate_threshold", "clear_threshold", "closed_set", "composition", "control",
+    "distances", "gallery_faces", "identification", "insider", "insider_picture", "learned", "linkability",
+    "mask_regions", "members_of", "membership", "minimality", "open_set", "posterior", "practise", "rank1_over_gallery",
+    "region", "rest_pictures", "reversal_network", "roc", "stranger_share", "verification", "verification_across",
+    "worst_case",
 ]  # fmt: skip
 
 #: Default recognisers of attacks, see `recognisers.prepare`, and customary thresholds.
@@ -82,7 +90,7 @@ RECOMMENDED = {"dlib": PAPER_THRESHOLD}
 def _anonymized_gallery(scene: AttackScene, seed: int) -> list[AttackResult]:
     if scene.anonymized is None:
         raise checks.NotApplicableError("needs a gallery that the attacker anonymized; pass anonymized=")
-    results = identification(scene.release, scene.anonymized, random_state=seed)
+    results = identification(scene.release, Gallery.anonymized(scene.anonymized), random_state=seed)
     return [replace(result, attack=f"{result.attack} (anonymized gallery)") for result in results]
 
 
@@ -124,6 +132,17 @@ def _insiders(scene: AttackScene, seed: int) -> list[AttackResult]:
     return [result for n_known in numbers for result in attack(n_known)]
 
 
+def _minimality(scene: AttackScene, seed: int) -> list[AttackResult]:
+    if scene.anonymized is None:
+        raise checks.NotApplicableError("needs a gallery that the attacker anonymized; pass anonymized=")
+    return minimality(scene.release, scene.anonymized, random_state=seed)
+
+
+def _part(scene: AttackScene) -> DescribedRelease:
+    """A release that leaves out people of the gallery."""
+    return scene.release if scene.part is None else scene.part
+
+
 def _learner(method: str) -> Attack:
     return lambda s, seed: learned(s.release, s.gallery, s.practice, method=method, random_state=seed)
 
@@ -140,7 +159,13 @@ ATTACKS: dict[str, Attack] = {
     "composition": lambda s, seed: composition(
         [s.release, *(other for _, other in s.further)], s.gallery, random_state=seed
     ),
+    "minimality": _minimality,
+    "membership": lambda s, seed: membership(_part(s), s.gallery, random_state=seed),
+    "control": lambda s, seed: control(_part(s), s.gallery, s.threshold.value, random_state=seed),
+    "open set": lambda s, seed: open_set(_part(s), s.gallery, s.distractors, random_state=seed),
+    "region": lambda s, seed: region(s.release, s.masked, s.gallery, random_state=seed),
     "insider": _insiders,
+    "insider's picture": lambda s, seed: insider_picture(s.release, s.rests, s.gallery, random_state=seed),
     "parrot": _learner("parrot"),
     "reversal": _learner("reversal"),
 }
@@ -173,6 +198,8 @@ def attack_release(
     attacks: Sequence[str] = (*ATTACKS, *PIXEL_ATTACKS),
     anonymized: Published | None = None,
     further: Sequence[Published] = (),
+    part: Published | None = None,
+    distractors: Faces | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
     """Run all attacks on one release.
@@ -198,6 +225,10 @@ def attack_release(
         Gallery photos as the attacker anonymized them.
     further : sequence of Published
         More releases of the same people, for linking (one by one) and composition (all together).
+    part : Published, optional
+        A release of some of the people by the same method, for attacks that need people who are not in it.
+    distractors : Faces, optional
+        One photo of each of further people, who join the gallery of the open-set search.
     random_state : int, default 0
 
     Returns
@@ -223,9 +254,15 @@ def attack_release(
     checks.check_all_known("attack", attacks, [*ATTACKS, *PIXEL_ATTACKS, _NETWORK_ATTACK])
     checks.check_number("random_state", random_state, int)
     labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
-    practice = practise(model, labels, random_state=random_state) if model is not None else ([], ())
-    release = Published(images, labels, faces.identities)
-    scene_by = partial(AttackScene.of, faces, release, anonymized, further, practice)
+    evidence = Evidence(
+        Published(images, labels, faces.identities), anonymized, further, part, distractors,
+        practice=practise(model, labels, random_state=random_state) if model is not None else ([], ()),
+        rests=rest_pictures(model, images, labels) if model is not None and "insider's picture" in attacks else {},
+        masks_regions="region" in attacks,
+    )  # fmt: skip
+    scene_by = partial(AttackScene.of, faces, evidence)
+    learning = replace(evidence, part=None, distractors=None, rests={}, masks_regions=False)
+    crops_by = partial(AttackScene.of, faces, learning)
     rows = []
     for name in dict.fromkeys(recognisers):
         try:
@@ -237,12 +274,48 @@ def attack_release(
         chosen = {attack: ATTACKS[attack] for attack in attacks if attack in ATTACKS}
         rows += scene_rows(chosen, name, scene, random_state)
         if _NETWORK_ATTACK in attacks:
-            network = {_NETWORK_ATTACK: _network_attack(scene_by, describe)}
+            network = {_NETWORK_ATTACK: _network_attack(crops_by, describe)}
             rows += scene_rows(network, name, scene, random_state, on_clear=False)
     chosen = {attack: PIXEL_ATTACKS[attack] for attack in attacks if attack in PIXEL_ATTACKS}
     if chosen:
-        rows += scene_rows(chosen, "pixels", scene_by(grey_crops), random_state)
+        rows += scene_rows(chosen, "pixels", crops_by(grey_crops), random_state)
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
+
+
+def worst_case(table: pd.DataFrame, attacks: Sequence[str] | None = None) -> pd.DataFrame:
+    """Select the recogniser that finds most, for each attack and level: a short table to read.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `attack_release`, or rows of one release from `evaluation.attack_table`.
+    attacks : sequence of str, optional
+        How the names of the attacks start; all but the equal error rates by default.
+
+    Returns
+    -------
+    DataFrame
+        ``attack level recogniser rate low high chance clear n_people n_failed note``. The largest of several rates is
+        on average too large, so it errs in the attacker's favour.
+    """
+    known = table[table["rate"].notna() & ~table["attack"].str.startswith("EER")]
+    if attacks is not None:
+        known = known[known["attack"].str.startswith(tuple(attacks))]
+    best = known.loc[known.groupby(["attack", "level"], sort=False)["rate"].idxmax()]
+    columns = [
+        "attack",
+        "level",
+        "recogniser",
+        "rate",
+        "low",
+        "high",
+        "chance",
+        "clear",
+        "n_people",
+        "n_failed",
+        "note",
+    ]
+    return best[columns].reset_index(drop=True)
 
 
 def _network_attack(scene_by: Callable, describe: Callable) -> Attack:

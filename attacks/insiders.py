@@ -1,15 +1,26 @@
-"""Attack from within a cluster: subtract the known members of a mean."""
+"""Attacks from within a cluster: subtract the known members of a mean, as descriptors, pixels or W+ codes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import comb
 
 import numpy as np
+import pandas as pd
 
 import checks
+import detection
+import frame
 import utils
-from attacks.cases import LEVELS, AttackResult, DescribedRelease, Gallery, check_descriptors
+from attacks.cases import (
+    LEVELS,
+    AttackResult,
+    DescribedRelease,
+    Gallery,
+    check_descriptors,
+    members_of,
+)
 from attacks.search import Ranking
 
 #: Maximum number of sets of known members to try for each image.
@@ -108,3 +119,122 @@ def _known_sets(k: int, n_known: int, random: np.random.RandomState) -> np.ndarr
     for row, members in zip(known, chosen, strict=True):
         row[list(members)] = True
     return known
+
+
+# ---- the last member's picture ----
+
+
+def _pixel_rests(
+    model, images: Sequence[np.ndarray], image: np.ndarray, others: list, sizes: np.ndarray
+) -> list:
+    """Subtract aligned photos from an image: of m people, the mean of whose cluster is `images[image]`."""
+    rests = []
+    for place, rows, k in zip(image, others, sizes, strict=True):
+        whole = images[place][..., : model.channels].astype(float)
+        rests.append(frame.to_photo(k * whole - sum(share * model.texture(i) for i, share in rows)))
+    return rests
+
+
+def _code_rests(
+    model, images: Sequence[np.ndarray], image: np.ndarray, others: list, sizes: np.ndarray
+) -> list:
+    """Encode the images, subtract the codes of photos, and draw what is left."""
+    codes = type(model)(detection.as_faces(images), network=model.network_path).codes.astype(float)
+    rests = []
+    for place, rows, k in zip(image, others, sizes, strict=True):
+        rest = k * codes[place] - sum(share * model.codes[i] for i, share in rows)
+        rests.append(model.draw(rest.astype(np.float32)))
+    return rests
+
+
+#: Name of the space -> what a generator that mixes in it has, and the function that subtracts in it.
+_SPACES: dict[str, tuple[str, Callable]] = {"pixels": ("texture", _pixel_rests), "W+": ("codes", _code_rests)}
+
+
+def rest_pictures(model, images: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Draw each person by subtracting all others from the image that they share.
+
+    Parameters
+    ----------
+    model : anonymizer.Anonymizer
+        The generator of the images; the known photos are aligned or encoded by it.
+    images : sequence of c uint8 arrays (h, w, 3)
+    labels : ndarray of int, shape (n,)
+        The image that replaces each photo.
+
+    Returns
+    -------
+    dict
+        Space -> one picture, uint8 (h, w, 3), for each pair of an image and a person in the order of
+        `DescribedRelease.cases`. ``"pixels"`` for generators that mix aligned photos, ``"W+"`` for StyleGAN, whose
+        encoder finds the code of the image. Empty for other anonymizers, and if an image stands for one person.
+    """
+    identities, labels = np.asarray(model.faces.identities, dtype=str), np.asarray(labels)
+    cases = pd.DataFrame({"person": identities, "image": labels}).drop_duplicates()
+    cases = cases.sort_values(["image", "person"], ignore_index=True)
+    sizes = cases.groupby("image")["person"].transform("size").to_numpy()
+    if not model.k_anonymous or sizes.min() < 2:
+        return {}
+    others = []
+    for person, place in cases.itertuples(index=False):
+        rows = np.flatnonzero((labels == place) & (identities != person))
+        _, who, n_photos = np.unique(identities[rows], return_inverse=True, return_counts=True)
+        others.append(list(zip(rows, 1 / n_photos[who], strict=True)))
+    place = cases["image"].to_numpy()
+    return {
+        space: subtract(model, images, place, others, sizes)
+        for space, (needed, subtract) in _SPACES.items()
+        if hasattr(model, needed)
+    }
+
+
+def insider_picture(
+    release: DescribedRelease,
+    rests: Sequence[tuple[str, DescribedRelease]],
+    gallery: Gallery,
+    *,
+    random_state=0,
+) -> list[AttackResult]:
+    """Recognise the last member on the picture that is left after subtracting all others.
+
+    Threat model: the attacker has the aligned photos of k - 1 of the k members and knows that the image is their mean,
+    in pixels or in W+. They draw k times the image minus the known photos, and search the gallery for the face on this
+    picture, leaving out the people they know.
+
+    Parameters
+    ----------
+    release : DescribedRelease
+    rests : sequence of (str, DescribedRelease)
+        Space and the pictures of `rest_pictures`, one for each of ``release.cases``.
+    gallery : Gallery
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    list of AttackResult
+        ``"insider's picture (pixels)"`` and ``"insider's picture (W+)"``, rank 1 at person level. Chance: a random
+        person in the gallery other than the known ones. A picture without a face counts as failed.
+
+    Raises
+    ------
+    NotApplicableError
+        If `rests` is empty.
+    """
+    if not rests:
+        raise checks.NotApplicableError(
+            "needs a generator that mixes aligned photos or W+ codes; pass model="
+        )
+    cases, people = release.cases, gallery.people
+    gallery.check_holds(cases["person"])
+    own = cases["person"].to_numpy(dtype=str)[:, None] == people  # (m, p)
+    known = members_of(cases, people, len(release.descriptors))[cases["image"]] & ~own
+    chance = float(np.mean(1 / (len(people) - known.sum(axis=1))))
+    results = []
+    for space, pictures in rests:
+        to_people = np.where(known, np.inf, gallery.distances_from(pictures.descriptors))
+        hits = Ranking.of(to_people, own).hits(1)
+        table = cases.assign(success=hits, failed=~np.asarray(pictures.found))
+        results.append(
+            AttackResult.of_cases(f"insider's picture ({space})", "person", table, chance, random_state)
+        )
+    return results

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 
 import checks
 from attacks.cases import AttackResult, DescribedRelease, Gallery, distances, members_of
-from attacks.search import Ranking
+from attacks.search import Ranking, blind_chance
 
 
 def linkability(first: DescribedRelease, second: DescribedRelease, *, random_state=0) -> list[AttackResult]:
@@ -40,6 +41,56 @@ def linkability(first: DescribedRelease, second: DescribedRelease, *, random_sta
     table = cases.assign(success=hits, failed=cases["failed"].to_numpy() | lost)
     chance = float(np.mean(theirs.sum(axis=1) / theirs.shape[1]))
     return [AttackResult.of_cases("linkability", "cluster", table, chance, random_state)]
+
+
+def minimality(release: DescribedRelease, guessed: DescribedRelease, *, random_state=0) -> list[AttackResult]:
+    """Repeat the release with other photos of the same people, and match the clusters one to one.
+
+    Threat model: the attacker knows who is in the release and has another photo of everyone. Embedding, partition, seed
+    and generator are public (or the defaults), so the attacker makes a release of their own photos, knows its clusters,
+    matches its images to the released ones at the least total distance, and draws one of the people of the matched
+    cluster. That a deterministic method of minimal loss leaks who shares an image was shown by Wong et al.,
+    "Minimality Attack in Privacy Preserving Data Publishing" (VLDB 2007).
+
+    Parameters
+    ----------
+    release : DescribedRelease
+    guessed : DescribedRelease
+        The attacker's own release.
+    random_state : int, RandomState or None, default 0
+
+    Returns
+    -------
+    list of AttackResult
+        ``"minimality"`` at both levels: the drawn person is the right one, or shares the image. Chance: a random
+        person.
+
+    Raises
+    ------
+    NotApplicableError
+        If no person is in both releases.
+    """
+    cases, people = release.cases, np.unique(np.asarray(guessed.identities, dtype=str))
+    if not cases["person"].isin(people).any():
+        raise checks.NotApplicableError("minimality needs people who are in both releases")
+    matched, theirs = scipy.optimize.linear_sum_assignment(
+        distances(release.descriptors, guessed.descriptors)
+    )
+    # The people whom the attacker expects behind each image, none if it was not matched. (c, p)
+    expected = np.zeros((len(release.descriptors), len(people)), dtype=bool)
+    expected[matched] = members_of(guessed.cases, people, len(guessed.descriptors))[theirs]
+    image, sizes = cases["image"].to_numpy(), np.maximum(expected.sum(axis=1), 1)
+    wanted = {
+        "person": cases["person"].to_numpy(dtype=str)[:, None] == people,  # (m, p)
+        "cluster": members_of(cases, people, len(expected))[image],
+    }
+    return [
+        AttackResult.of_cases(
+            "minimality", level, cases.assign(success=(expected[image] & right).sum(axis=1) / sizes[image]),
+            blind_chance(cases, len(people), level), random_state, f"{len(matched)} clusters matched",
+        )
+        for level, right in wanted.items()
+    ]  # fmt: skip
 
 
 def composition(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +12,7 @@ import checks
 import detection
 import utils
 from attacks.cases import AttackResult, DescribedRelease, Gallery, Practice
+from attacks.regions import mask_regions
 from attacks.thresholds import Threshold, calibrate_threshold, stranger_share
 from datasets import Faces
 
@@ -20,6 +21,10 @@ _CALIBRATED_RATE = 1e-2
 
 #: Number of images of known people that an attacker makes to learn from.
 _N_PRACTICE = 168
+
+
+#: Regions are hidden on at most this many photos, to compare with images.
+_N_MASKED = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +95,39 @@ def practise(
 
 
 @dataclass(frozen=True, eq=False)
+class Evidence:
+    """The images that attackers have, not yet described.
+
+    Attributes
+    ----------
+    release : Published
+    anonymized : Published or None
+        Gallery photos as the attacker anonymized them, by the same method.
+    further : sequence of Published
+        Further releases of the same people.
+    part : Published or None
+        A release of some of the people in the gallery.
+    distractors : Faces or None
+        One photo of each of some people who are neither in a release nor in the gallery.
+    practice : tuple
+        The result of `practise`.
+    rests : dict
+        The result of `attacks.insiders.rest_pictures`.
+    masks_regions : bool
+        Whether to hide regions of the images and the photos in turn.
+    """
+
+    release: Published
+    anonymized: Published | None = None
+    further: Sequence[Published] = ()
+    part: Published | None = None
+    distractors: Faces | None = None
+    practice: tuple[list[np.ndarray], tuple[frozenset[str], ...]] = ([], ())
+    rests: Mapping[str, list[np.ndarray]] = field(default_factory=dict)
+    masks_regions: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class AttackScene:
     """The inputs of all attacks, described by one recogniser.
 
@@ -102,50 +140,75 @@ class AttackScene:
         Original photos.
     threshold : Threshold
         Calibrated on original photos for a false accept rate of 1 %.
-    anonymized : Gallery or None
-        A gallery that the attacker anonymized.
+    anonymized : DescribedRelease or None
+        Gallery photos that the attacker anonymized.
     further : tuple of (str, DescribedRelease)
         Descriptions, which may be empty, and further releases of the same people.
     practice : Practice or None
     recommended : float or None
         The customary threshold of the recogniser.
+    part : DescribedRelease or None
+        A release of some of the people in the gallery.
+    distractors : ndarray, shape (m, d), or None
+    rests : tuple of (str, DescribedRelease)
+        Pictures of each person, see `attacks.insiders.insider_picture`.
+    masked, masked_photos : tuple of (str, DescribedRelease)
+        The release, and the first photos unchanged, with hidden regions.
     """
 
     release: DescribedRelease
     photos: np.ndarray
     gallery: Gallery
     threshold: Threshold
-    anonymized: Gallery | None = None
+    anonymized: DescribedRelease | None = None
     further: tuple[tuple[str, DescribedRelease], ...] = ()
     practice: Practice | None = None
     recommended: float | None = None
+    part: DescribedRelease | None = None
+    distractors: np.ndarray | None = None
+    rests: tuple[tuple[str, DescribedRelease], ...] = ()
+    masked: tuple[tuple[str, DescribedRelease], ...] = ()
+    masked_photos: tuple[tuple[str, DescribedRelease], ...] = ()
 
     @classmethod
     def of(
-        cls,
-        faces: Faces,
-        release: Published,
-        anonymized: Published | None,
-        further: Sequence[Published],
-        practice: tuple[list[np.ndarray], tuple[frozenset[str], ...]],
-        describe: Callable,
-        recommended: float | None = None,
+        cls, faces: Faces, evidence: Evidence, describe: Callable, recommended: float | None = None
     ) -> AttackScene:
-        """Describe all inputs with one recogniser; `practice` is the result of `practise`."""
+        """Describe all inputs with one recogniser."""
         own, gallery = describe(faces), Gallery.of(faces, describe)
         clear, people = gallery.descriptors, gallery.identities
         if gallery.kind != "same photos":
             clear, people = np.concatenate([own, clear]), np.concatenate([faces.identities, people])
-        images, members = practice
+        images, members = evidence.practice
+        release, n_masked = evidence.release, min(len(faces), _N_MASKED)
+
+        def described(published: Published | None) -> DescribedRelease | None:
+            return None if published is None else published.described(describe)
+
+        def masked(published: Published) -> tuple[tuple[str, DescribedRelease], ...]:
+            if not evidence.masks_regions:
+                return ()
+            hidden = mask_regions(published.images).items()
+            return tuple(
+                (name, replace(published, images=images).described(describe)) for name, images in hidden
+            )
+
         return cls(
             release.described(describe),
             own,
             gallery,
             clear_threshold(clear, people),
-            Gallery.anonymized(anonymized.described(describe)) if anonymized is not None else None,
-            tuple((one.what, one.described(describe)) for one in further),
+            described(evidence.anonymized),
+            tuple((one.what, one.described(describe)) for one in evidence.further),
             Practice(describe(images), members) if images else None,
             recommended,
+            described(evidence.part),
+            None if evidence.distractors is None else describe(evidence.distractors),
+            tuple(
+                (space, _pictures(pictures).described(describe)) for space, pictures in evidence.rests.items()
+            ),
+            masked(release),
+            masked(Published(faces.images[:n_masked], np.arange(n_masked), faces.identities[:n_masked])),
         )
 
     def without_anonymization(self) -> AttackScene:
@@ -153,8 +216,22 @@ class AttackScene:
 
         If everyone has at least two other photos, one of each person becomes the second release and leaves the gallery.
         """
-        plain = DescribedRelease.unchanged(self.photos, self.release.identities)
-        scene = replace(self, release=plain, anonymized=None, further=(), practice=None)
+        plain, names = (
+            DescribedRelease.unchanged(self.photos, self.release.identities),
+            self.release.identities,
+        )
+        scene = replace(
+            self,
+            release=plain,
+            anonymized=None,
+            further=(),
+            practice=None,
+            rests=(),
+            masked=self.masked_photos,
+        )
+        if self.part is not None:
+            kept = np.isin(names, self.part.identities)
+            scene = replace(scene, part=DescribedRelease.unchanged(self.photos[kept], names[kept]))
         held, gallery = self.gallery.identities, self.gallery
         _, first, counts = np.unique(held, return_index=True, return_counts=True)
         if counts.min() < 2 or gallery.kind != "other photos":
@@ -162,7 +239,15 @@ class AttackScene:
         second = DescribedRelease.unchanged(gallery.descriptors[first], held[first])
         rest = np.setdiff1d(np.arange(len(held)), first)
         gallery = Gallery(gallery.descriptors[rest], held[rest], gallery.kind)
-        return replace(scene, gallery=gallery, further=tuple((what, second) for what, _ in self.further))
+        further = tuple((what, second) for what, _ in self.further)
+        anonymized = None if self.anonymized is None else second
+        return replace(scene, gallery=gallery, further=further, anonymized=anonymized)
+
+
+def _pictures(images: list[np.ndarray]) -> Published:
+    """Images of one nameless person each."""
+    numbers = np.arange(len(images))
+    return Published(images, numbers, numbers.astype(str))
 
 
 #: An attack on a scene, with a seed.

@@ -55,7 +55,7 @@ class Curve:
         return float(self.threshold[i]), float(self.true_accept_rate[i])
 
 
-def _sort_pairs(distance: np.ndarray, genuine: np.ndarray) -> Callable[..., Curve]:
+def sort_pairs(distance: np.ndarray, genuine: np.ndarray) -> Callable[..., Curve]:
     """Sort pairs by distance, once for all curves; return ``curve(weights)``, which weights each pair."""
     order = np.argsort(distance, kind="stable")
     distance, genuine = distance[order], genuine[order]
@@ -88,7 +88,7 @@ def roc(genuine: np.ndarray, impostor: np.ndarray) -> Curve:
             f"a curve needs genuine and impostor pairs at finite distances, got {len(genuine)} and {len(impostor)} "
             f"pairs, {int((~np.isfinite(pairs)).sum())} of them not finite"
         )
-    return _sort_pairs(pairs, np.arange(len(pairs)) < len(genuine))()
+    return sort_pairs(pairs, np.arange(len(pairs)) < len(genuine))()
 
 
 def verification(
@@ -159,8 +159,8 @@ def _verify(distance, genuine, failed, owners, false_accept_rates, random_state)
             f"verification needs genuine and impostor pairs with a face, got {n_genuine} and {n_impostors}"
         )
     # Compute the curves over pairs with a face, and over all pairs.
-    curve_under = _sort_pairs(distance[~failed], genuine[~failed])
-    curve, everything = curve_under(), _sort_pairs(distance.ravel(), genuine.ravel())()
+    curve_under = sort_pairs(distance[~failed], genuine[~failed])
+    curve, everything = curve_under(), sort_pairs(distance.ravel(), genuine.ravel())()
     # Resample the owners of the pairs.
     people, owner = np.unique(owners, return_inverse=True)
     owner = np.broadcast_to(owner[:, None], genuine.shape)[~failed]  # (pairs,)

@@ -28,7 +28,7 @@ Files: `textures` (grey crops, local binary patterns), `discriminants` (linear m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -42,8 +42,8 @@ from recognisers.graph import read_graph
 from recognisers.textures import grey_crops, local_binary_patterns
 
 __all__ = [
-    "RECOGNISERS", "DiscriminantSpace", "MissingRecogniserError", "UnfitGalleryError", "WithinSpace", "available",
-    "fetch", "grey_crops", "local_binary_patterns", "prepare", "principal_axes", "read_graph", "strongest",
+    "RECOGNISERS", "DiscriminantSpace", "MissingRecogniserError", "UnfitGalleryError", "WithinSpace", "attackers",
+    "available", "fetch", "grey_crops", "local_binary_patterns", "prepare", "principal_axes", "read_graph", "strongest",
 ]  # fmt: skip
 
 _Describe = Callable[[Images], np.ndarray]
@@ -122,6 +122,9 @@ def available() -> list[str]:
     return [name for name in RECOGNISERS if name != "faceres" or faceres.is_installed()]
 
 
+#: Recognisers that know few people on changed photos.
+_WEAK = ("pixels", "fisherfaces", "lbp")
+
 #: Recognisers that need no fitting, the strongest first; dlib is always installed.
 _BY_STRENGTH = ("faceres", "facenet", "dlib")
 
@@ -130,3 +133,15 @@ def strongest() -> str:
     """Name of the strongest installed recogniser that needs no fitting."""
     installed = {*available(), *embedding.available()}
     return next(name for name in _BY_STRENGTH if name in installed)
+
+
+def attackers(names: Iterable[str]) -> str:
+    """Words for the title of a figure: the strongest of these recognisers, or that there are only weak ones.
+
+    A recogniser from a file counts as the strongest.
+    """
+    strong = [name for name in dict.fromkeys(names) if name not in _WEAK]
+    if not strong:
+        return "weak attackers only"
+    order = [*(name for name in strong if ":" in name), *_BY_STRENGTH, *strong]
+    return f"strongest attacker: {next(name for name in order if name in strong)}"

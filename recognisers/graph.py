@@ -146,7 +146,8 @@ def _tensorflow():
     return tensorflow
 
 
-def _convolution_options(attributes: dict) -> dict:
+def _window_options(attributes: dict) -> dict:
+    """Strides and padding of a convolution or pooling."""
     if attributes.get("data_format", "NHWC") != "NHWC" or attributes.get("padding") not in ("SAME", "VALID"):
         raise ValueError("the graph has a convolution of a form that is not supported")
     if attributes.get("dilations", [1, 1, 1, 1]) != [1, 1, 1, 1]:
@@ -154,28 +155,56 @@ def _convolution_options(attributes: dict) -> dict:
     return {"strides": attributes["strides"], "padding": attributes["padding"]}
 
 
-def _fused_product(attributes: dict, x, kernel, *others):
-    """Matrix product, then the steps in ``fused_ops``."""
+def _convolution(attributes: dict, x, kernel):
+    return _tensorflow().nn.conv2d(x, kernel, **_window_options(attributes))
+
+
+def _product(attributes: dict, x, matrix):
     turned = {name: attributes.get(name, False) for name in ("transpose_a", "transpose_b")}
-    y = _tensorflow().linalg.matmul(x, kernel, **turned)
-    for step in attributes.get("fused_ops", []):
-        if step == "BiasAdd" and others:
-            y, others = y + others[0], others[1:]
-        elif step == "Relu":
-            y = _tensorflow().nn.relu(y)
-        else:
-            raise ValueError(f"the graph fuses {step!r} with a product, which is not supported")
-    return y
+    return _tensorflow().linalg.matmul(x, matrix, **turned)
+
+
+def _prelu(x, slope):
+    return _tensorflow().nn.relu(x) + slope * _tensorflow().minimum(x, 0.0)
+
+
+#: Steps that can be fused with a product, and the number of inputs that each takes.
+_FUSED: dict[str, tuple[Callable, int]] = {
+    "BiasAdd": (lambda x, bias: x + bias, 1),
+    "Prelu": (_prelu, 1),
+    "Relu": (lambda x: _tensorflow().nn.relu(x), 0),
+}
+
+
+def _fused(operation: Callable) -> Callable:
+    """A product, then the steps in ``fused_ops``."""
+
+    def run(attributes: dict, x, kernel, *others):
+        y = operation(attributes, x, kernel)
+        for step in attributes.get("fused_ops", []):
+            function, count = _FUSED.get(step, (None, 0))
+            if function is None or count > len(others):
+                raise ValueError(f"the graph fuses {step!r} with a product, which is not supported")
+            y, others = function(y, *others[:count]), others[count:]
+        return y
+
+    return run
 
 
 _OPERATIONS: dict[str, Callable] = {
-    "Conv2D": lambda attributes, x, kernel: _tensorflow().nn.conv2d(
-        x, kernel, **_convolution_options(attributes)
-    ),
+    "Conv2D": _convolution,
+    "_FusedConv2D": _fused(_convolution),
     "DepthwiseConv2dNative": lambda attributes, x, kernel: _tensorflow().nn.depthwise_conv2d(
-        x, kernel, **_convolution_options(attributes)
+        x, kernel, **_window_options(attributes)
     ),
-    "_FusedMatMul": _fused_product,
+    "_FusedMatMul": _fused(_product),
+    "MaxPool": lambda attributes, x: _tensorflow().nn.max_pool2d(
+        x, attributes["ksize"], **_window_options(attributes)
+    ),
+    "Max": lambda options, x, axes: _tensorflow().reduce_max(x, axes, options.get("keep_dims", False)),
+    "Pad": lambda attributes, x, widths: _tensorflow().pad(x, widths),
+    "ConcatV2": lambda attributes, *inputs: _tensorflow().concat(inputs[:-1], int(inputs[-1])),
+    "Prelu": lambda attributes, x, slope: _prelu(x, slope),
     "Mean": lambda options, x, axes: _tensorflow().reduce_mean(x, axes, options.get("keep_dims", False)),
     "Add": lambda attributes, a, b: a + b,
     "AddV2": lambda attributes, a, b: a + b,

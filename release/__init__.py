@@ -13,6 +13,7 @@ files.py       the checks that need only the files
 guessing.py    names that anyone can compute
 visible.py     the checks against the ledger
 ledger.py      reads a ledger
+earlier.py     earlier releases of the same people: a warning, and their partition
 originals.py   the checks against the original photos
 structure.py   whether an image shows a photo, by its local structure
 recognition.py whether a recogniser recognises anyone in an image
@@ -39,8 +40,12 @@ report.py      the private HTML report; its page is report.html
 """
 
 from release.auditing import AuditReport, audit_release
+from release.earlier import earlier_partition
 from release.layout import MANIFEST, MODES
 from release.png import decode_png, encode_png
 from release.writing import write_release
 
-__all__ = ["MANIFEST", "MODES", "AuditReport", "audit_release", "decode_png", "encode_png", "write_release"]
+__all__ = [
+    "MANIFEST", "MODES", "AuditReport", "audit_release", "decode_png", "earlier_partition", "encode_png",
+    "write_release",
+]  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster_reports import leakage_bounds
 from datasets import Faces
 from release import files
 from release.ledger import Ledger, read_ledger
@@ -71,10 +72,13 @@ class AuditReport:
     checks : tuple of Check
     claim : str
         What the release claims to protect, in words.
+    bounds : dict or None
+        `cluster_reports.leakage_bounds` of a shared release whose files match the manifest; None for others.
     """
 
     checks: tuple[Check, ...]
     claim: str
+    bounds: dict[str, float] | None = None
 
     @property
     def passed(self) -> bool:
@@ -85,15 +89,22 @@ class AuditReport:
         return next(check for check in self.checks if check.name == name)
 
     def to_json(self) -> str:
-        """The report as JSON: ``passed``, ``claim`` and ``checks``."""
-        checks = [vars(check) for check in self.checks]
-        return json.dumps({"passed": self.passed, "claim": self.claim, "checks": checks}, indent=1)
+        """The report as JSON: ``passed``, ``claim``, ``bounds`` and ``checks``."""
+        report = {"passed": self.passed, "claim": self.claim, "bounds": self.bounds}
+        return json.dumps({**report, "checks": [vars(check) for check in self.checks]}, indent=1)
 
     def __str__(self) -> str:
         words = {True: "passed", False: "FAILED", None: "-"}
         lines = [f"{words[check.passed]:7}{check.name}: {check.detail}" for check in self.checks]
         verdict = "The release passes the audit." if self.passed else "The release FAILS the audit."
-        return "\n".join([*lines, self.claim, verdict])
+        bound = []
+        if self.bounds is not None:
+            images, people = self.bounds["n_images"], self.bounds["n_people"]
+            bound.append(
+                f"Bound: whoever sees which image a random person got names them with a chance of at most {images}/"
+                f"{people}, without other releases of these people or knowledge of who they are."
+            )
+        return "\n".join([*lines, self.claim, *bound, verdict])
 
 
 def audit_release(
@@ -143,7 +154,11 @@ def audit_release(
     else:
         comparison = Comparison(contents, originals, known)
         checks += [Check(name, *check(comparison)) for name, check in ORIGINAL_CHECKS.items()]
-    return AuditReport(tuple(checks), _claim(contents.manifest))
+    shared = contents.manifest.get("mode") == "shared" and all(
+        check.passed for check in checks[: len(CHECKS)]
+    )
+    bounds = leakage_bounds(len(contents.digests), len(set(contents.digests.values()))) if shared else None
+    return AuditReport(tuple(checks), _claim(contents.manifest), bounds)
 
 
 def _claim(manifest: dict) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import utils
 from release.guessing import Guesser
 from release.layout import FORMAT, MANIFEST, MANIFEST_KEYS, MODES, NAME, VERSION
-from release.png import decode_png, encode_png
+from release.png import decode_png, encode_png, is_marked
 
 #: Limits of what an audit reads.
 _MOST_FILES = 200_000
@@ -54,6 +54,8 @@ class Contents:
         Decoded images by digest.
     faults : dict of str to str
         Why a file's content is not a valid image, by digest.
+    marked : dict of str to bool
+        Whether a file carries the mark of synthetic faces, by digest.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Contents:
     computed: set[str] = field(default_factory=set)
     images: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    marked: dict[str, bool] = field(default_factory=dict)
 
     @property
     def image_names(self) -> list[str]:
@@ -218,8 +221,10 @@ def _decode(name: str, data: bytes, contents: Contents) -> None:
         return
     contents.computed |= contents.guesser.computed([data])
     try:
-        image = decode_png(data)
-        if data != encode_png(image):  # filters, lengths of chunks and the compression could carry a message
+        image, contents.marked[digest] = decode_png(data), is_marked(data)
+        if data != encode_png(
+            image, mark=contents.marked[digest]
+        ):  # filters, lengths of chunks and the compression could carry a message
             raise ValueError(
                 "not as this version of AnonFACES and Pillow encodes these pixels; another encoding could carry a "
                 "message: write the release again, and audit it where it was written"
@@ -240,8 +245,14 @@ def check_images(contents: Contents) -> tuple[bool, str]:
     if broken:
         faults = "; ".join(sorted(set(contents.faults.values()))[:3])
         return False, f"{len(broken)} files ({listed(broken)}): {faults}"
-    n = len(contents.digests)
-    return n > 0, f"{n} files hold only pixels: no EXIF, GPS, text, profile, time or extra bytes"
+    n, marked = len(contents.digests), set(contents.marked.values())
+    if len(marked) > 1:
+        return (
+            False,
+            "some files carry the mark of synthetic faces and others do not, which could carry a message",
+        )
+    mark = ", and the mark of synthetic faces" if True in marked else ""
+    return n > 0, f"{n} files hold only pixels{mark}: no EXIF, GPS, text, profile, time or extra bytes"
 
 
 def check_names(contents: Contents) -> tuple[bool, str]:

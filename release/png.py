@@ -1,4 +1,4 @@
-"""PNG files that hold 8-bit RGB pixels and nothing else."""
+"""PNG files that hold 8-bit RGB pixels and, at most, the mark of synthetic faces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from datasets.faces import SMALLEST_SIDE
 
@@ -23,6 +23,15 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Bit depth, colour type (RGB), compression, filter and interlace method of the header.
 _PLAIN_RGB = [8, 2, 0, 0, 0]
 
+#: The mark of synthetic faces: IPTC's digital source type in an XMP packet, the same in every file.
+_MARK_KEYWORD = "XML:com.adobe.xmp"
+_MARK = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:DigitalSourceType='
+    '"http://cv.iptc.org/newscodes/digitalsourcetype/compositeSynthetic"/></rdf:RDF></x:xmpmeta>'
+)
+_MARK_CHUNK = _MARK_KEYWORD.encode() + bytes(5) + _MARK.encode()
+
 #: What the other chunks of a PNG can reveal.
 _CHUNKS = {
     b"eXIf": "EXIF (camera, time, place)",
@@ -33,12 +42,20 @@ _CHUNKS = {
 }
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """Encode an image, uint8 (h, w, 3), as a PNG that holds only its pixels."""
-    data = io.BytesIO()
+def encode_png(image: np.ndarray, *, mark: bool = False) -> bytes:
+    """Encode an image, uint8 (h, w, 3), as a PNG of its pixels alone or with the mark of synthetic faces."""
+    data, info = io.BytesIO(), PngImagePlugin.PngInfo()
+    if mark:
+        info.add_itxt(_MARK_KEYWORD, _MARK)
     picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.save(data, "PNG", optimize=False, compress_level=_COMPRESSION)
+    picture.save(data, "PNG", optimize=False, compress_level=_COMPRESSION, pnginfo=info)
     return data.getvalue()
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether a PNG file carries the mark of synthetic faces."""
+    start = len(_SIGNATURE) + 25 + 4  # behind the header and the length of the chunk
+    return data[start : start + 4 + len(_MARK_CHUNK)] == b"iTXt" + _MARK_CHUNK
 
 
 class PNGFiles(Sequence):
@@ -55,7 +72,7 @@ class PNGFiles(Sequence):
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """Decode a PNG that holds only 8-bit RGB pixels: uint8 (h, w, 3).
+    """Decode a PNG that holds only 8-bit RGB pixels, and maybe the mark of synthetic faces: uint8 (h, w, 3).
 
     Raises
     ------
@@ -97,6 +114,9 @@ def _parse(data: bytes) -> tuple[tuple[int, ...], bytes]:
         checksum = data[place + 8 + length : place + 12 + length]
         if len(checksum) < 4 or struct.unpack(">I", checksum)[0] != zlib.crc32(kind + content):
             raise ValueError("damaged or truncated")
+        if kind == b"iTXt" and content == _MARK_CHUNK and kinds == [b"IHDR"]:
+            place += 12 + length
+            continue
         if kind not in (b"IHDR", b"IDAT", b"IEND"):
             raise ValueError(f"carries {_CHUNKS.get(kind, 'data other than pixels')}")
         if kind == b"IHDR" and len(content) == 13 and not kinds:

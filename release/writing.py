@@ -28,6 +28,7 @@ import utils
 from checks import Choice, ParameterError, check, check_labels, check_number
 from datasets import Faces
 from release import layout
+from release.earlier import warn_of_composition
 from release.png import IMAGE_PIXELS, PNGFiles, encode_png
 
 #: Start of the names of unfinished files and folders.
@@ -48,6 +49,8 @@ def write_release(
     suppressed: Mapping[int, str] | None = None,
     failed: Mapping[int, str] | None = None,
     shown: Mapping[int, Sequence[Mapping]] | None = None,
+    earlier: Sequence[tuple[str | Path, str | Path]] = (),
+    mark: bool = False,
 ) -> dict:
     """Write anonymized images to a folder that can be shared, and the ledger to a private location.
 
@@ -74,6 +77,11 @@ def write_release(
     shown : mapping of int to sequence of mappings, optional
         Row -> the faces on its image, for the ledger: each with ``box`` (left, top, right, bottom in pixels of the
         image) and ``outcome``. With them, the audit finds faces that the run missed.
+    earlier : sequence of (path, path)
+        Folder and ledger of each earlier shared release of these people. A warning says if all releases together may
+        tell people apart; `earlier_partition` returns the clusters to use again.
+    mark : bool, default False
+        Mark every file as synthetic, for programs: IPTC's digital source type "compositeSynthetic" in an XMP packet.
 
     Returns
     -------
@@ -99,6 +107,7 @@ def write_release(
     reasons = _reasons(labels, suppressed or {}, failed or {})
     if mode == "shared":
         k = check_k(k, labels, faces.identities)
+        warn_of_composition(faces, labels, earlier)
     else:
         _check_per_photo(k, labels)
     _check_images(faces, images)
@@ -114,8 +123,9 @@ def write_release(
         parts.mkdir(mode=0o755)
         digests = {}
         for name in sorted(files):  # the names are random, so their order says nothing about people
-            is_encoded = isinstance(images, PNGFiles)
-            data = images.paths[files[name]].read_bytes() if is_encoded else encode_png(images[files[name]])
+            is_encoded = isinstance(images, PNGFiles) and not mark
+            number = files[name]
+            data = images.paths[number].read_bytes() if is_encoded else encode_png(images[number], mark=mark)
             (parts / name).write_bytes(data)
             digests[name] = hashlib.sha256(data).hexdigest()
         counts = {"n_files": len(files), "n_images": len(set(digests.values()))}

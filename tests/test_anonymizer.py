@@ -316,6 +316,30 @@ def test_eigen_mean_with_all_components_is_the_pixel_mean(faces, models):
         assert np.abs(difference).max() <= 1
 
 
+def test_noise_hides_one_member_behind_exp_epsilon(faces):
+    """The L1 distance of two means that differ in one member is at most the scale of the noise times epsilon."""
+    model = anonymizer.load("eigen", faces, epsilon=2.0, random_state=3)
+    members, weights = np.arange(4), np.full(4, 1 / 4)
+    random = np.random.default_rng(0)
+    first = random.normal(size=(4, len(model.model.variances))) * 1000
+    second = first.copy()
+    second[1] = -first[1]
+    noisy = [model._noisy_mean(rows, members, weights) for rows in (first, second)]
+    radius = np.sqrt(model.model.variances).sum()
+    scale = 2 * radius / 4 / 2.0
+    gap = np.abs(noisy[0] - noisy[1]).sum()  # the noise is the same and cancels
+    assert gap == pytest.approx(scale * 2.0)  # both photos lie on the border, opposite each other
+    zero = np.zeros_like(first)
+    draws = np.concatenate([model._noisy_mean(zero, np.arange(4) + i, weights) for i in range(5)])
+    assert np.abs(draws).mean() == pytest.approx(scale, rel=0.5)  # Laplace: the mean size is the scale
+    image = model.surrogate([0, 1, 2])
+    np.testing.assert_array_equal(image, model.surrogate([2, 1, 0]))
+    other = anonymizer.load("eigen", faces, epsilon=2.0, random_state=4)
+    assert (image != other.surrogate([0, 1, 2])).any() and model.fingerprint != other.fingerprint
+    with pytest.raises(ValueError, match="epsilon"):
+        anonymizer.load("eigen", faces, epsilon=0)
+
+
 def test_eigen_mean_with_one_component_is_not_the_pixel_mean(faces, models):
     model = anonymizer.load("eigen", faces, keep=0.01)
     assert len(model.model.basis) == 1

@@ -13,7 +13,10 @@ from sklearn.metrics import roc_curve
 
 import anonymizer
 import attacks
+import detection
 import embedding
+import evaluation
+import frame
 import intervals
 import recognisers
 from attacks import AttackResult, DescribedRelease, Gallery, Practice, Published
@@ -65,6 +68,17 @@ def shared_means(photos, names, k):
     labels = np.arange(len(people)) // k
     means = np.stack([photos[first][labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     return DescribedRelease(means, np.ones(len(means), bool), labels, people), photos[first]
+
+
+def part_of(released, n_images):
+    """The first images of a release, and their people."""
+    kept = released.labels < n_images
+    return DescribedRelease(
+        released.descriptors[:n_images],
+        released.found[:n_images],
+        released.labels[kept],
+        released.identities[kept],
+    )
 
 
 # ---- places in a search ----
@@ -223,6 +237,12 @@ def test_without_anonymization_every_attack_succeeds():
             *attacks.learned(clear, known, method="reversal"),
             *attacks.learned(clear, known, method="reversal pixels"),
             *attacks.verification(clear, known, [1e-2])[1:],
+            *attacks.minimality(clear, again),
+            *attacks.region(clear, [("eyes", again)], known),
+            *attacks.membership(part_of(clear, 20), known),
+            *attacks.control(part_of(clear, 20), known, 4.0),
+            *attacks.open_set(part_of(clear, 20), known),
+            *attacks.insider_picture(clear, [("pixels", again)], known),
         ]
     )
     weak = {name: result.rate for name, result in results.items() if result.rate < 0.95}
@@ -248,13 +268,26 @@ def test_noise_gives_chance():
         *attacks.learned(noise, known, method="parrot"),
         *attacks.learned(noise, known, method="reversal"),
     ]
+    part = part_of(noise, 6)
+    pictures = own_images(random.normal(size=(60, 24)), people)
+    further = random.normal(size=(40, 24))
+    results += [
+        *attacks.minimality(noise, second),
+        *attacks.region(noise, [("eyes", second)], known),
+        *attacks.membership(part, known),
+        *attacks.control(
+            part, known, np.median(attacks.distances(part.descriptors, known.descriptors).min(axis=0))
+        ),
+        *attacks.open_set(part, known, further),
+        *attacks.insider_picture(noise, [("pixels", pictures)], known),
+    ]
     missed = [
         (result.attack, result.level, result.low, result.chance, result.high)
         for result in results
         if not result.low - 0.02 <= result.chance <= result.high + 0.02
     ]
     assert not missed
-    assert len(results) == 8 + 1 + 2 + 1 + 2 + 2 + 2
+    assert len(results) == 8 + 1 + 2 + 1 + 2 + 2 + 2 + 2 + 1 + 2 + 1 + 3 + 1
 
 
 # ---- intervals ----
@@ -538,6 +571,142 @@ def test_among_the_first_ties_are_shared():
     np.testing.assert_allclose(found, [[1, 0.5, 0.5, 0]])
 
 
+def test_minimality_by_hand():
+    """The images at 0 and 9 match those at 1 and 8: a, c are expected behind the first, b, d behind the other."""
+    first, own = release([0, 9], [0, 0, 1, 1], "abcd"), release([8, 1], [1, 0, 1, 0], "abcd")
+    person, cluster = attacks.minimality(first, own)
+    assert person.per_person["success"].tolist() == [1 / 2, 0, 0, 1 / 2]
+    assert cluster.per_person["success"].tolist() == [1 / 2] * 4
+    assert (person.chance, cluster.chance) == (1 / 4, 1 / 2)
+    person, cluster = attacks.minimality(first, first)
+    assert (person.rate, cluster.rate) == (1 / 2, 1.0)
+
+
+def test_a_cluster_that_is_not_matched_gives_nobody_away():
+    person = attacks.minimality(release([0, 5], [0, 1], "ab"), release([5], [0], "b"))[0]
+    assert person.per_person["success"].tolist() == [0, 1]
+    with pytest.raises(NotApplicableError, match="both releases"):
+        attacks.minimality(release([0], [0], "a"), release([0], [0], "b"))
+
+
+# ---- people who are not in the release ----
+
+
+def test_membership_by_hand():
+    """Of the image at 0, members are at 1 and 3, others at 2 and 4: three of four pairs are in order."""
+    area, found = attacks.membership(release([0], [0, 0], "ac"), gallery([1, 2, 3, 4], "abcd"))
+    assert area.per_person["success"].tolist() == [1, 1 / 2]
+    assert (area.rate, area.chance) == (3 / 4, 1 / 2)
+    assert (found.rate, found.chance) == (1 / 2, 0.1)  # a alone is nearer than both others
+    assert area.note == "2 members, 2 others"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=12), st.integers(1, 3))
+def test_membership_is_the_area_under_the_curve(places, n_members):
+    names = [chr(97 + i) for i in range(len(places))]
+    area = attacks.membership(release([0], [0] * n_members, names[:n_members]), gallery(places, names))[0]
+    pairs = itertools.product(places[:n_members], places[n_members:])
+    assert area.rate == pytest.approx(np.mean([(own < other) + (own == other) / 2 for own, other in pairs]))
+
+
+def test_membership_reads_no_image_without_a_face():
+    with_face, without = ([True, True], [True, False])
+    for found, rate in ((with_face, 1.0), (without, 1 / 2)):
+        given_release = release([0, 10], [0, 1], "ab", found)
+        assert attacks.membership(given_release, gallery([0, 10, 5], "abc"))[0].rate_all == rate
+
+
+def test_the_control_is_subtracted_by_hand():
+    """Below 2.5 are a and b: half of the members, half of the others; below 1.5 is a alone."""
+    known = gallery([1, 2, 3, 4], "abcd")
+    result = attacks.control(release([0], [0, 0], "ac"), known, 2.5)[0]
+    assert (result.rate, result.chance) == (0.0, 0.0) and result.low < 0 < result.high
+    assert result.note == "members 0.500, control 0.500, risk 0.000"
+    result = attacks.control(release([0], [0, 0], "ab"), known, 2.5)[0]
+    assert result.rate == 1.0 and result.low < 1
+    assert attacks.control(release([0], [0, 0], "ac"), known, 1.5)[0].rate == 1 / 2
+    with pytest.raises(NotApplicableError, match="threshold"):
+        attacks.control(release([0], [0, 0], "ac"), known, float("nan"))
+
+
+def test_open_set_by_hand():
+    """Image 0 at 0 stands for a (1) and b (3), image 1 at 10 for c (10); d is at 2, e at 8, a distractor at 4.
+
+    Without its members the nearest to image 0 is d at 2, to image 1 e at 2: neither search may return anybody, so only
+    searches below 2 count. Within 3 of image 0 are a, b and d; within 0 of image 1 is c alone.
+    """
+    rank1, found, anonymity = attacks.open_set(
+        release([0, 10], [0, 0, 1], "abc"), gallery([1, 3, 10, 2, 8], "abcde"), line(4)
+    )
+    assert (rank1.rate, rank1.chance) == (1.0, pytest.approx((2 / 6 + 2 / 6 + 1 / 6) / 3))
+    assert found.rate == 1.0 and "FNIR 0.000; 0 of 2 searches" in found.note
+    assert anonymity.per_person["success"].tolist() == [pytest.approx(1 / 3)] * 2 + [1.0]
+    assert anonymity.chance == 1 / 6
+    assert anonymity.note == "outsiders as near as the members: median 0, at least 0"
+
+
+def test_a_stranger_who_is_as_near_sets_the_threshold():
+    """The member at 3 is nearest to the image at 0, but the other image's people are found at 2 without mates."""
+    rank1, found, _ = attacks.open_set(release([0, 10], [0, 1], "ab"), gallery([3, 10, 8], "abc"))
+    assert (rank1.rate, found.rate) == (1.0, 1 / 2)
+
+
+def test_a_gallery_without_outsiders_is_no_open_set():
+    closed = release([0, 1], [0, 1], "ab"), gallery([0, 1], "ab")
+    for attack in (attacks.open_set, attacks.membership, attacks.rank1_over_gallery):
+        with pytest.raises(NotApplicableError, match="people who are not in the release"):
+            attack(*closed)
+    assert attacks.open_set(*closed, line(5))[0].rate == 1.0
+
+
+def test_a_search_gets_harder_as_the_gallery_grows():
+    """Of three outsiders two are nearer than the member: one drawn leaves 1/3, two none of the three pairs."""
+    table = attacks.rank1_over_gallery(
+        release([0], [0], "a"), gallery([2, 1, 1.5, 9], "abcd"), sizes=[1, 2, 4]
+    )
+    assert table["rank1_cluster"].iloc[[0, 2]].tolist() == [1.0, 0.0]
+    assert table["rank1_cluster"].iloc[1] == pytest.approx(1 / 3, abs=0.3)
+    assert table["chance_cluster"].tolist() == [1.0, 1 / 2, 1 / 4]
+    whole = attacks.open_set(release([0], [0], "a"), gallery([2, 1, 1.5, 9], "abcd"))[0]
+    assert whole.rate == table["rank1_cluster"].iloc[2]
+    with pytest.raises(ValueError, match="each of sizes"):
+        attacks.rank1_over_gallery(release([0], [0], "a"), gallery([2, 1], "ab"), sizes=[3])
+
+
+# ---- regions ----
+
+
+def test_hidden_regions_are_compared_with_the_whole_face():
+    whole, known = release([0, 10], [0, 1], "ab"), gallery([0, 10], "ab")
+    hidden = [("eyes", whole), ("mouth", release([10, 10], [0, 1], "ab", [True, True]))]
+    eyes, mouth = attacks.region(whole, hidden, known)
+    assert (eyes.attack, eyes.rate, eyes.note) == ("without the eyes", 1.0, "+0.000 from the whole face")
+    assert (mouth.rate, mouth.note) == (1 / 2, "-0.500 from the whole face")
+    with pytest.raises(NotApplicableError, match="hidden regions"):
+        attacks.region(whole, [], known)
+
+
+def test_each_region_hides_its_landmarks_and_no_others(orl):
+    photos = orl.images[:3]
+    points = detection.detect(photos).landmarks
+    masked = attacks.mask_regions(photos)
+    changed = {
+        name: [(a != b).any(axis=2) for a, b in zip(images, photos, strict=True)]
+        for name, images in masked.items()
+    }
+    for i, landmarks in enumerate(np.rint(points).astype(int)):
+
+        def share(name, rows, i=i, landmarks=landmarks):
+            x, y = np.clip(landmarks[rows].T, 0, [[91], [111]])
+            return changed[name][i][y, x].mean()
+
+        assert share("eyes", range(36, 48)) > 0.7 > 0.1 > share("eyes", range(48, 68))
+        assert share("mouth", range(48, 68)) > 0.7 > 0.1 > share("mouth", range(36, 48))
+        assert share("nose", range(28, 34)) > 0.7
+        assert share("outline", range(2, 15)) > 0.5 > share("outline", range(36, 68))
+
+
 # ---- insiders ----
 
 
@@ -578,6 +747,34 @@ def test_everybody_is_unknown_in_some_try(k, data):
     known = _known_sets(k, n_known, np.random.RandomState(0))
     assert (known.sum(axis=1) == n_known).all()
     assert not known.all(axis=0).any()
+
+
+def test_the_last_member_is_recognised_without_the_known_ones_by_hand():
+    """The picture of a lies at 4, nearest to b, who is known; c, drawn at 8, lies nearest to d."""
+    shared = release([3, 9], [0, 0, 1, 1], "abce")
+    pictures = own_images(line(4, 5, 8, 20), np.arange(4).astype(str))
+    person = attacks.insider_picture(shared, [("pixels", pictures)], gallery([0, 4, 5, 9, 20], "abcde"))[0]
+    # without b, c at 5 is nearest to the picture at 4; b's own picture at 5 lies nearest to c; 8 to d; 20 to e
+    assert person.per_person["success"].tolist() == [0, 0, 0, 1]
+    assert person.chance == 1 / 4
+    with pytest.raises(NotApplicableError, match="mixes aligned photos"):
+        attacks.insider_picture(shared, [], gallery([0], "a"))
+
+
+def test_what_is_left_of_a_mean_of_pixels_is_the_last_photo(pixel_release):
+    model, images, labels = pixel_release
+    pictures = attacks.rest_pictures(model, images, labels)
+    assert list(pictures) == ["pixels"]
+    people = (
+        Published(images, labels, model.faces.identities)
+        .described(lambda images: np.zeros((len(images), 1)))
+        .cases
+    )
+    rows = [list(model.faces.identities).index(person) for person in people["person"]]
+    for row, picture in zip(rows, pictures["pixels"], strict=True):
+        own = frame.to_photo(model.texture(row)).astype(int)
+        assert np.abs(picture - own).max() <= 3  # the image was rounded: k times half a grey level
+    assert attacks.rest_pictures(anonymizer.load("blur", model.faces), images, labels) == {}
 
 
 def test_nobody_is_inside_an_image_of_one():
@@ -748,6 +945,7 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
             recognisers=["dlib", "fisherfaces", "faceres"],
             anonymized=second,
             further=[second],
+            part=Published(images[:2], labels[:6], faces.identities[:6]),
         )
 
     table = attack()
@@ -774,6 +972,8 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     assert "accepted at 0.6 (paper)" in set(dlib.reset_index()["attack"])
     assert "accepted at 0.6 (paper)" not in set(table.loc[table["recogniser"] == "fisherfaces", "attack"])
     made = set(table["attack"])
+    assert {"membership", "accepted, minus control", "open set: rank-1", "k-map", "minimality"} < made
+    assert {"without the eyes", "insider's picture (pixels)"} < made
     assert {"posterior", "linkability", "insider knows 1", "insider knows 2", "parrot", "reversal"} < made
     assert {"rank-1 (anonymized gallery)", "EER", "EER across", "composition: known clusters"} < made
     assert set(table.loc[table["recogniser"] == "pixels", "attack"]) == {"parrot pairs", "reversal pixels"}
@@ -785,6 +985,67 @@ def test_all_attacks_on_one_release(faces, pixel_release, monkeypatch):
     monkeypatch.setattr(attacks, "ATTACKS", dict.fromkeys(attacks.ATTACKS, fail))
     monkeypatch.setattr(attacks, "PIXEL_ATTACKS", dict.fromkeys(attacks.PIXEL_ATTACKS, fail))
     pd.testing.assert_frame_equal(attack(), table)
+
+
+#: The attacks that need a further release or other images, with the rows by which they are checked.
+FURTHER = ["membership", "control", "open set", "minimality", "region"]
+
+
+def test_photos_as_they_are_give_away_what_clear_photos_do(faces):
+    """The anonymizer "none", with a release of half of the people and one of other photos."""
+    none = evaluation.Combination("-", "-", "none", 1)
+    table = evaluation.attack_table(faces, [none], recognisers=["dlib"], attacks=FURTHER, n_jobs=1)
+    rows = table.set_index(["attack", "level"])
+    assert len(rows) == 2 + 1 + 3 + 2 + 4 and rows["rate"].notna().all()
+    for name in [
+        ("membership", "person"),
+        ("open set: rank-1", "cluster"),
+        ("k-map", "person"),
+        ("minimality", "person"),
+    ]:
+        assert (
+            rows.loc[name, "rate"] == pytest.approx(rows.loc[name, "clear"], abs=0.05)
+            and rows.loc[name, "rate"] > 0.9
+        )
+    assert rows.loc[("without the mouth", "cluster"), "rate"] > 0.7
+
+
+def test_pictures_of_noise_give_nobody_away(faces, pixel_release):
+    """No face is found in noise; whole frames are at chance, far below what clear photos give away."""
+    random = np.random.RandomState(0)
+    noise = [random.randint(0, 256, (112, 92, 3)).astype(np.uint8) for _ in range(4)]
+    labels = pixel_release[2]
+    part = Published(noise[:2], labels[:6], faces.identities[:6])
+    other = Published(noise[::-1], labels, faces.identities)
+    table = attacks.attack_release(
+        faces,
+        noise,
+        labels,
+        recognisers=["dlib"],
+        attacks=FURTHER,
+        part=part,
+        anonymized=other,
+        further=[other],
+    )
+    assert (table["n_failed"] == table["n_people"]).all() and table["rate"].isna().all()
+    rows = table.set_index(["attack", "level"])["rate_all"]
+    assert rows["k-map", "person"] < 0.2  # 3 of 12 would be 1/3
+    assert abs(rows["accepted, minus control", "person"]) < 0.2 < rows["membership", "person"] < 0.8
+
+
+def test_the_worst_case_is_the_recogniser_that_finds_most():
+    table = pd.DataFrame(
+        {
+            "attack": ["rank-1", "rank-1", "EER", "membership", "control"], "level": "person",
+            "recogniser": ["a", "b", "a", "a", "a"], "rate": [0.1, 0.4, 0.2, 0.7, np.nan],
+        }
+    ).reindex(columns=attacks.COLUMNS)  # fmt: skip
+    short = attacks.worst_case(table)
+    assert list(zip(short["attack"], short["recogniser"], strict=True)) == [
+        ("rank-1", "b"),
+        ("membership", "a"),
+    ]
+    assert attacks.worst_case(table, ["member"])["rate"].tolist() == [0.7]
 
 
 def test_attacks_that_cannot_be_made_say_why(faces, pixel_release):

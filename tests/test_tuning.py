@@ -1,5 +1,6 @@
 """Tuning: an anonymizer and a recogniser whose arithmetic is known, so that the best answer is, too."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,6 +137,36 @@ def test_a_picture_without_a_face_is_no_success(line):
         0,
         0,
     ]  # everybody is shown the others' face, the only one found
+
+
+def test_the_worst_of_several_recognisers_is_bounded(line, monkeypatch):
+    """The second recogniser sees half of the distances, so it asks for twice the pull."""
+    faces, model = line([0, 0, 0, 10, 10, 10])
+    shrunk = [lambda images: embedding.embed(images, "dlib") / 2]
+    monkeypatch.setattr(tuning, "prepare_recogniser", lambda name, gallery: shrunk[0])
+    limit = SimpleNamespace(value=0.6, note="")
+    monkeypatch.setattr(tuning.ClearPhotos, "threshold", limit)
+    result = tuning.tune(faces, LABELS, model, bound=0.9, threshold=0.6, also=["other"], checks=[])
+    strength = result.clusters["strength"].iloc[0]
+    assert 10 * (1 - strength) / 2 >= 0.6 and result.loss == pytest.approx(10 * (1 - strength))
+    limit.value = float("nan")
+    with pytest.raises(ValueError, match="'other' has no threshold"):
+        tuning.tune(faces, LABELS, model, also=["other"])
+
+
+def test_a_promise_that_does_not_carry_over_is_named(line):
+    faces, model = line([0, 1, 2, 100, 101, 102])
+    result = tuning.tune(faces, LABELS, model, bound=0.5, checks=[])
+    checks = pd.DataFrame(
+        {
+            "recogniser": ["dlib", "weak", "strong", "missing"],
+            "role": ["steered", *["unseen"] * 3],
+            "re_identification": [0.9, 0.5, 0.75, np.nan],
+        }
+    )
+    told = dataclasses.replace(result, checks=checks).caveat
+    assert told == "the bound of 50% does not carry over: 75% with strong"
+    assert dataclasses.replace(result, checks=checks.iloc[:2]).caveat == ""
 
 
 def test_upper_bound_over_the_release_asks_for_more(line):

@@ -1,7 +1,13 @@
 """Known answers for every measure of utility, and what identity, noise and mixed-up images must give."""
 
 import itertools
+import json
+import os
+import shutil
+import subprocess
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import pandas as pd
@@ -19,14 +25,19 @@ import utility
 import utils
 from checks import NotApplicableError
 from datasets import Faces
-from utility import networks
+from recognisers import faceres
+from utility import appearance, gaze, networks, quality
 from utility.attributes import _cohen_kappa
 from utility.groups import _age_groups
 from utility.tasks import _balanced_accuracy, _predict_disjoint, _shared_units
 
+#: The command of the package hifd, in an environment of its own.
+HIFD = os.environ.get("ANONFACES_HIFD") or shutil.which("hifd")
+
 PERFECT = {
     "detection_rate": 1, "age_error": 0, "sex_agreement": 1, "expression_agreement": 1, "pose_error": 0,
-    "landmark_error": 0, "similarity": 1, "feature_distance": 0, "sex_kappa": 1, "expression_kappa": 1,
+    "landmark_error": 0, "similarity": 1, "feature_distance": 0, "expression_similarity": 1,
+    "sex_kappa": 1, "expression_kappa": 1,
 }  # fmt: skip
 
 
@@ -478,6 +489,162 @@ def test_age_groups():
         _age_groups(np.array([0, 29.9, 30, 44.9, 45, 80])),
         ["under 30"] * 2 + ["30 to 44"] * 2 + ["45 and over"] * 2,
     )
+
+
+# what papers report ------------------------------------------------------------------------------------------
+
+
+def test_niqe_is_that_of_scikit_video():
+    """Blurred noise; the values are those of scikit-video 1.1.11."""
+    for seed, side, known in ((0, 200, 35.949963), (1, 300, 34.077557)):
+        noise = np.random.default_rng(seed).normal(128, 60, (side, side))
+        picture = np.clip(cv2.GaussianBlur(noise, (0, 0), 1.5) * 2 - 128, 0, 255).astype(np.float32)
+        assert quality.niqe(picture) == pytest.approx(known, rel=1e-3)
+    assert np.isfinite(quality.niqe(np.full((192, 192), 7)))
+    with pytest.raises(ValueError, match="at least 192 x 192"):
+        quality.niqe(np.zeros((100, 200)))
+
+
+def test_signal_to_noise_and_cosine_by_hand():
+    flat = np.full((4, 4), 100, np.uint8)
+    assert appearance.peak_signal_to_noise(flat, flat + 10) == pytest.approx(20 * np.log10(25.5))
+    assert appearance.peak_signal_to_noise(flat, flat) == pytest.approx(10 * np.log10(255**2 * 12))
+    assert appearance.cosine_similarity(np.array([1.0, 0]), np.array([3.0, 3])) == pytest.approx(np.sqrt(0.5))
+
+
+def test_expressions_are_compared_by_total_variation():
+    compare = utility.PHOTO_MEASURES["expression_similarity"].values
+    pair = np.array([[1.0, 0, 0], [0.2, 0.3, 0.5]]), np.array([[0.25, 0.75, 0], [0.2, 0.5, 0.3]])
+    assert compare(SimpleNamespace(pair=lambda reading: pair)).tolist() == pytest.approx([0.25, 0.8])
+
+
+def test_the_gaze_follows_iris_and_head(monkeypatch):
+    """An iris 0.21 eye widths to the right of an eyeball of radius 0.42 looks 30 degrees to the right."""
+    level = np.array([[0.0, -gaze._LEVEL], [0.21, -gaze._LEVEL], [0.0, 0.21 - gaze._LEVEL]])
+    front = np.diag([1.0, -1.0, -1.0])  # the head's y axis points up, its z axis to the camera
+    straight, right, down = gaze.directions(level, np.stack([front] * 3))
+    np.testing.assert_allclose(straight, [0, 0, -1], atol=1e-9)
+    np.testing.assert_allclose(right, [0.5, 0, -np.sqrt(0.75)], atol=1e-9)
+    np.testing.assert_allclose(down, [0, 0.5, -np.sqrt(0.75)], atol=1e-9)
+    assert gaze.angle_between(straight, right) == pytest.approx(30)
+    turned = (
+        np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]) @ front
+    )  # the head looks to the viewer's right or left
+    assert gaze.angle_between(
+        *gaze.directions(level[:1].repeat(2, 0), np.stack([front, turned]))
+    ) == pytest.approx(90)
+
+    def run(eyes, output):
+        """The iris is where the eye is brightest."""
+        points = np.zeros((len(eyes), 76, 3))
+        for i, eye in enumerate(eyes[..., 0]):
+            points[i, 71, 1::-1] = np.argwhere(eye == eye.max()).mean(axis=0)
+        return points.reshape(len(eyes), -1)
+
+    monkeypatch.setattr(gaze, "load", lambda name: SimpleNamespace(run=run))
+    landmarks = np.zeros((68, 2))
+    landmarks[[36, 39, 42, 45]] = [[20, 50], [40, 50], [60, 50], [80, 50]]
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[50, 34] = image[50, 74] = 255  # both 4 to the right of the middle, 0.2 of an eye's 20
+    offsets = gaze.read_irises(gaze.crop_eyes(image, landmarks)[None])
+    np.testing.assert_allclose(offsets, [[0.2, 0]], atol=0.03)
+
+
+@pytest.mark.skipif(not faceres.is_installed("iris"), reason="iris is not installed: make recogniser")
+def test_mirrored_photos_look_the_other_way(some):
+    mirrored = utility.FaceReadings([image[:, ::-1] for image in some.images]).gazes
+    angles = [
+        gaze.angle_between(*pair)
+        for pair in zip(utility.FaceReadings(some).gazes * [-1, 1, 1], mirrored, strict=True)
+    ]
+    assert np.median(angles) < 8
+
+
+@pytest.mark.skipif(not faceres.is_installed("gear"), reason="gear is not installed: make recogniser")
+def test_ethnicity_is_a_distribution(some):
+    shares = utility.FaceReadings(some).ethnicity_shares
+    assert shares.shape == (12, 5)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def predictions(some, tmp_path_factory):
+    """The predictions for unchanged photos, the last of which is replaced by noise."""
+    folder = tmp_path_factory.mktemp("hifd")
+    images = [*some.images[:-1], np.random.RandomState(0).randint(0, 256, (112, 92, 3)).astype(np.uint8)]
+    return folder, utility.to_hifd(folder, some, images, np.arange(12), "mine")
+
+
+def test_predictions_for_hifd_count_failures_as_the_worst(some, predictions):
+    folder, tasks = predictions
+    assert {"age", "gender", "macro_exp", "landmark", "face_embedding", "niqe"} <= set(tasks)
+    assert json.loads((folder / "methods.yaml").read_text())["methods"] == [
+        {"name": "mine", "base_path": "mine"}
+    ]
+
+    def read(source, task):
+        entry = json.loads((folder / source / f"{task}.json").read_text())
+        assert list(entry["predictions"]) == [f"{i:06d}" for i in range(12)]
+        return entry["predictions"]
+
+    ages, drawn = read("original", "age"), read("mine", "age")
+    assert [drawn[i]["value"] - ages[i]["value"] for i in ages] == pytest.approx([0] * 11 + [100])
+    before, after = (np.array(read(source, "gender")["000011"]["probs"]) for source in ("original", "mine"))
+    assert np.abs(before - after).sum() / 2 == pytest.approx(before.max())
+    assert read("mine", "face_embedding") == read(
+        "original", "face_embedding"
+    )  # the last counts as not private
+    points = [np.array(read(source, "landmark")["000011"]["points"]) for source in ("original", "mine")]
+    assert np.linalg.norm(points[0] - points[1], axis=1).min() > 100
+    with pytest.raises(ValueError, match="name of a folder"):
+        utility.to_hifd(folder, some, list(some.images), np.arange(12), "original")
+
+
+def test_the_composite_with_the_sign_of_niqe_corrected():
+    """A NIQE of 2.5 is a quality of 1/2; the harmonic mean of 1/2, 1/2 and 1/4 is 3/8 * 4/3."""
+    scores = utility.hifd_composites({"P": 0.5, "Q": 2.5, "U1": 0.25, "U2": float("nan")})
+    assert scores["balanced"] == pytest.approx(3 / (2 + 2 + 4), rel=1e-4)
+    better, worse = (utility.hifd_composites({"P": 0.5, "Q": q})["balanced"] for q in (1, 4))
+    assert better > worse > utility.hifd_composites({"P": 0.5, "Q": 60})["balanced"]
+
+
+def test_tables_in_the_words_of_papers():
+    table = pd.DataFrame(
+        {
+            "metric": ["psnr", "fid"], "anonymizer": ["stylegan_adjusted", "aam"], "k": [5, 5],
+            "value": [17.4649, np.nan], "low": [17.0, np.nan], "high": [18.0, np.nan], "seed": [0, 0],
+        }
+    )  # fmt: skip
+    words = utility.paper_table(table)
+    assert list(words) == ["Method", "Metric", "$k$", "Value", r"95\,\% CI"]
+    assert words.iloc[0].tolist() == [
+        r"stylegan\_adjusted",
+        r"PSNR (dB) $\uparrow$",
+        "5",
+        "17.465",
+        "[17.000, 18.000]",
+    ]
+    assert words.iloc[1, 3:].tolist() == ["--", "--"]
+    lines = utility.to_latex(table).splitlines()
+    assert lines[0] == r"\begin{tabular}{lllll}" and lines[-1] == r"\end{tabular}"
+    assert lines[4].startswith(r"stylegan\_adjusted & PSNR") and lines[4].endswith(r"18.000] \\")
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not HIFD, reason="hifd 0.1.0 is not installed: name its command in ANONFACES_HIFD")
+def test_hifd_scores_a_release(predictions, tmp_path):
+    folder, tasks = predictions
+    files = ["--methods", folder / "methods.yaml", "--estimators", folder / "estimators.yaml"]
+    subprocess.run([HIFD, "run-all", *files, "--data-dir", folder, "--out", tmp_path], check=True)
+    scores = pd.read_csv(tmp_path / "per_method" / "method_level.csv", comment="#").iloc[0]
+    assert scores["P"] == pytest.approx(0, abs=1e-6)  # the photos themselves
+    for name in ("age", "gender", "macro_exp", "landmark"):
+        assert scores[name] == pytest.approx(11 / 12, abs=0.05)  # one of twelve failed
+    table = pd.read_csv(tmp_path / "tables" / "composite.csv", comment="#").iloc[0]
+    plain = {**scores.to_dict(), "Q": None}
+    assert (
+        utility.hifd_composites(plain)["balanced"] <= table["balanced"] + 1e-6
+    )  # which counts NIQE as quality
 
 
 def test_every_metric_says_what_is_better(unchanged):

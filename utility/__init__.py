@@ -2,11 +2,15 @@
 
 ===================== =================================================================================================
 utility.networks      the networks that read age, sex and expression
+utility.gaze          the optional networks that read gaze and ethnicity
+utility.quality       quality without a reference: NIQE
 utility.appearance    readings of one face
 utility.scene         pairs of photos and images, and results
 utility.attributes    photo by photo: age, sex, expression, skin tone, pose, likeness, sharpness
 utility.naturalness   distances between distributions: fid, kid
 utility.tasks         classifiers that are trained on the images
+utility.hifd          predictions for the package hifd, and its composite with the sign of NIQE corrected
+utility.papers        tables in the words of papers, as LaTeX or CSV
 utility.groups        groups of people: by_group, people_groups, cluster_homogeneity
 ===================== =================================================================================================
 
@@ -31,16 +35,19 @@ import utils
 from datasets import Faces
 from utility.appearance import FaceReadings
 from utility.attributes import ATTRIBUTE_METRICS, PHOTO_MEASURES, known_expressions, known_sexes
+from utility.gaze import ETHNICITIES
 from utility.groups import by_group, cluster_homogeneity, people_groups
+from utility.hifd import hifd_composites, to_hifd
 from utility.naturalness import NATURALNESS_METRICS, frechet_distance, kernel_distance
 from utility.networks import EXPRESSIONS, SEXES, MissingModelError
+from utility.papers import paper_table, to_latex
 from utility.scene import ComparedImages, Measure, UtilityResult, UtilityScene
 from utility.tasks import TASK_METRICS
 
 __all__ = [
-    "COLUMNS", "EXPRESSIONS", "METRICS", "PHOTO_MEASURES", "SEXES", "FaceReadings", "MissingModelError", "by_group",
-    "cluster_homogeneity", "frechet_distance", "kernel_distance", "known_expressions", "known_sexes",
-    "measure_utility", "people_groups", "photo_utility",
+    "COLUMNS", "ETHNICITIES", "EXPRESSIONS", "METRICS", "PHOTO_MEASURES", "SEXES", "FaceReadings", "MissingModelError",
+    "by_group", "cluster_homogeneity", "frechet_distance", "hifd_composites", "kernel_distance", "known_expressions",
+    "known_sexes", "measure_utility", "paper_table", "people_groups", "photo_utility", "to_hifd", "to_latex",
 ]  # fmt: skip
 
 #: Name -> measure of a release.

@@ -15,7 +15,7 @@ import detection
 import embedding
 import utils
 from datasets import Faces
-from utility import networks
+from utility import gaze, networks, quality
 from utility.networks import SEXES
 
 #: Upright crops for sharpness and structure: side in pixels, and zoom for `detection.aligned_crop`.
@@ -166,6 +166,17 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     return float((similarity / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))).mean())
 
 
+def peak_signal_to_noise(first: np.ndarray, second: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two grey crops (h, w) in decibels: 59 if they differ by less than rounding."""
+    error = np.mean((first.astype(float) - second.astype(float)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1 / 12)))
+
+
+def cosine_similarity(first: np.ndarray, second: np.ndarray) -> float:
+    """Cosine of the angle between two descriptors (d,)."""
+    return float(first @ second / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-12))
+
+
 def _gradient_histograms(crop: np.ndarray) -> np.ndarray:
     """Histograms of oriented gradients of a grey crop (64, 64): 1764 values.
 
@@ -206,8 +217,16 @@ class FaceReadings:
     landmarks : ndarray, shape (n, 68, 2)
     ages : ndarray, shape (n,)
         Years.
-    sexes, expressions : ndarray of int, shape (n,)
-        Indices into `SEXES` and `EXPRESSIONS`.
+    sexes, expressions, ethnicities : ndarray of int, shape (n,)
+        Indices into `SEXES`, `EXPRESSIONS` and `ETHNICITIES`.
+    sex_shares, expression_shares, ethnicity_shares : ndarray, shapes (n, 2), (n, 7) and (n, 5)
+        Their probabilities.
+    gazes : ndarray, shape (n, 3)
+        Unit vectors in the axes of the image (x right, y down, z away).
+    descriptors : ndarray, shape (n, 128)
+        Dlib's.
+    niqe : ndarray, shape (n,)
+        See `quality.niqe`; of upright crops of 192 x 192 pixels.
     tones : ndarray, shape (n,)
         Skin tones in degrees; NaN for grey photos.
     rotations : ndarray, shape (n, 3, 3)
@@ -254,17 +273,59 @@ class FaceReadings:
         return self._read("age", lambda rows: networks.read_ages(self._chips(rows, _AGE_CHIP)))[:, 0]
 
     @cached_property
-    def sexes(self) -> np.ndarray:
+    def sex_shares(self) -> np.ndarray:
         networks.load_session(networks.SEX)
-        shares = self._read("sex", lambda rows: networks.read_sexes(self._chips(rows, _SEX_CHIP)))
+        return self._read("sex", lambda rows: networks.read_sexes(self._chips(rows, _SEX_CHIP)))
+
+    @cached_property
+    def sexes(self) -> np.ndarray:
         female = SEXES.index("female")
-        return np.where(shares[:, female] >= 0.5, female, SEXES.index("male"))
+        return np.where(self.sex_shares[:, female] >= 0.5, female, SEXES.index("male"))
+
+    @cached_property
+    def expression_shares(self) -> np.ndarray:
+        networks.load_expression_network()
+        return self._read("expression", lambda rows: networks.read_expressions(self._crops(rows, 64)))
 
     @cached_property
     def expressions(self) -> np.ndarray:
-        networks.load_expression_network()
-        shares = self._read("expression", lambda rows: networks.read_expressions(self._crops(rows, 64)))
-        return shares.argmax(axis=1)
+        return self.expression_shares.argmax(axis=1)
+
+    @cached_property
+    def ethnicity_shares(self) -> np.ndarray:
+        gaze.load("gear")
+
+        def read(rows: Sequence[int]) -> np.ndarray:
+            return gaze.read_ethnicities(self._crops(rows, gaze.GEAR_SIZE, gaze.GEAR_ZOOM))
+
+        return self._read("ethnicity", read)
+
+    @cached_property
+    def ethnicities(self) -> np.ndarray:
+        return self.ethnicity_shares.argmax(axis=1)
+
+    @cached_property
+    def gazes(self) -> np.ndarray:
+        gaze.load("iris")
+
+        def read(rows: Sequence[int]) -> np.ndarray:
+            return gaze.read_irises(
+                np.stack([gaze.crop_eyes(self.faces.images[i], self.landmarks[i]) for i in rows])
+            )
+
+        return gaze.directions(self._read("gaze", read), self.rotations)
+
+    @cached_property
+    def descriptors(self) -> np.ndarray:
+        return embedding.embed(self.faces, "dlib")
+
+    @cached_property
+    def niqe(self) -> np.ndarray:
+        def read(rows: Sequence[int]) -> np.ndarray:
+            crops = self._grey_crops(rows, quality.NIQE_SIZE, CROP_ZOOM)
+            return np.array([[quality.niqe(crop)] for crop in crops])
+
+        return self._read("niqe", read)[:, 0]
 
     def feature_distances(self, others: FaceReadings, partners: np.ndarray) -> np.ndarray:
         """Distance of each face to a partner in the features of the expression network: (n,).

