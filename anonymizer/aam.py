@@ -224,6 +224,10 @@ class ActiveAppearanceModel(TextureSurrogates):
     # Mixing the members
 
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return self.render(*self.blend(members, weights))
+
+    def blend(self, members: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mix members (k,) with weights (k,) that sum to 1; return the shape (68, 2) and the texture (h, w, c)."""
         parameters = np.stack([self.encode(i) for i in members])
         enlarged = np.array([self._enlargement(i) for i in members])
         textures = np.stack([self._own_texture(i) for i in members])
@@ -233,16 +237,12 @@ class ActiveAppearanceModel(TextureSurrogates):
             weights_of_colour = np.where(coloured, weights, 0) / weights[coloured].sum()
             colour = np.einsum("k,khwc->hwc", weights_of_colour.astype(np.float32), textures)
             mixed = _lightness(mixed) + colour - _lightness(colour)
-        return self._draw(weights @ parameters, mixed)
+        shape, _ = self.decode(weights @ parameters)  # decoding is linear: the mean of the members' shapes
+        return shape, mixed
 
     def _own_texture(self, i: int) -> np.ndarray:
         """The texture of one photo as the model shows it, or as it is if the model was not fitted to it: (h, w, c)."""
         return self.decode(self.encode(i))[1] if i in self._kept else self.texture(i)
-
-    def _draw(self, parameters: np.ndarray, texture: np.ndarray, move=0.0) -> np.ndarray:
-        """Draw a texture (h, w, c) at the shape of mixed parameters (p,), changed by `move` (68, 2)."""
-        shape, _ = self.decode(parameters)  # decoding is linear: the mean of the members' shapes
-        return self.render(shape + move, texture)
 
     def _mix_textures(self, textures: np.ndarray, weights: np.ndarray, enlarged: np.ndarray) -> np.ndarray:
         """Mix textures band by band, without ghosts.
@@ -325,7 +325,8 @@ class ActiveAppearanceModel(TextureSurrogates):
         parameters = np.stack([self._mean_of_person(i) for i in members])  # (k, p)
         textures = np.stack([self.decode(row)[1] for row in parameters])  # (k, h, w, c)
         mixed = self._mix_textures(textures, weights.astype(np.float32), np.ones(len(members)))
-        return self._draw(weights @ parameters, mixed + (light + detail), move.reshape(-1, 2))
+        shape, _ = self.decode(weights @ parameters)
+        return self.render(shape + move.reshape(-1, 2), mixed + (light + detail))
 
     def _photos_of(self, i: int) -> np.ndarray:
         """Rows of all photos of the person in photo `i`."""

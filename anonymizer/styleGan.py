@@ -76,7 +76,8 @@ class StyleMixing(Surrogates):
     ----------
     faces : Faces
     network : str or Path, optional
-        A file for `stylegan.load_network`; by default the bundled network, which was trained on the ORL people.
+        A file for `stylegan.load_network`; by default the bundled network that fits the faces: in grey for the
+        ORL people, whom it knows, and in colour for all others.
     codes : str, Path or array, optional
         W+ codes of the photos: a folder of ``.npy`` files named after the photos (see ``python -m stylegan project``),
         or an array (n, num_layers, w_dim). By default, codes come from the file next to the network for its training
@@ -110,10 +111,10 @@ class StyleMixing(Surrogates):
     """
 
     name = "stylegan"
-    trained_on = "orl"
     files = MappingProxyType(
-        {"network": tuple(_BUNDLED / f"orl128{part}.npz" for part in ("", "-codes", "-encoder")), "codes": ()}
-    )
+        {"network": tuple(_BUNDLED / name for name in ("orl128.npz", "orl128-codes.npz", "orl128-encoder.npz",
+                                                       "colour128.npz", "colour128-encoder.npz")), "codes": ()}
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class StyleMixing(Surrogates):
 
         import stylegan
 
-        self.network_path = Path(stylegan.BUNDLED if network is None else network)
+        self.network_path = Path(stylegan.bundled_for(faces) if network is None else network)
         self.network = stylegan.load_network(self.network_path)
         n_layers = self.network.num_layers
         if photo_layers is None:
@@ -145,6 +146,7 @@ class StyleMixing(Surrogates):
             photo_layers = [i for i in range(n_layers) if sides[i] >= _FINE_FROM or i >= n_layers - 2]
         rule = Number(int, at_least=0, below=n_layers)
         self.photo_layers = sorted({int(check("photo_layers", layer, rule)) for layer in photo_layers})
+        self._reach = float(self.network.description.get("reach", np.inf))
         self.codes = self._find_codes(codes)
 
     def _options(self) -> dict:
@@ -194,8 +196,9 @@ class StyleMixing(Surrogates):
         others = [i for i, key in enumerate(keys) if key not in code_of]
         if others:
             images = [self.faces.images[i] for i in others]
-            pictures = alignment.align(images, self.landmarks[others], self.network).images
-            codes[others] = encoder.load_encoder(_beside(self.network_path, "encoder")).encode(pictures)
+            aligned = alignment.align(images, self.landmarks[others], self.network)
+            found = encoder.load_encoder(_beside(self.network_path, "encoder"))
+            codes[others] = found.encode(aligned.images, aligned.landmarks)
         return self._checked_codes(codes)
 
     # Drawing
@@ -217,8 +220,14 @@ class StyleMixing(Surrogates):
         return (average + strength * (code - average)).astype(np.float32)
 
     def mean_code(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Weighted mean of the members' codes, shrunk by `strength`: float32 (num_layers, w_dim)."""
-        return self.towards_average(self.weighted_sum(members, weights), self.strength)
+        """Weighted mean of the members' codes, shrunk by `strength`: float32 (num_layers, w_dim).
+
+        A network for other people records up to which distance from the average it draws faces (``reach``). Means of
+        two people may lie farther away, and are moved to this distance.
+        """
+        code = self.towards_average(self.weighted_sum(members, weights), self.strength)
+        distance = np.linalg.norm(code - self.network.average, axis=1).max()
+        return code if distance <= self._reach else self.towards_average(code, self._reach / distance)
 
     def weighted_sum(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sum of the members' codes: float64 (num_layers, w_dim)."""

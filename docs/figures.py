@@ -1,7 +1,8 @@
 """The pictures of README and docs: ``python -m docs.figures [PICTURE ...]``, or ``make docs`` for all.
 
 They show the ORL faces (AT&T Laboratories Cambridge). The same code and weights give the same bytes. The curves take
-minutes, unless `make experiments` has already measured them.
+minutes, unless `make experiments` has already measured them. The picture in colour needs photos that are not part of
+this repository, ``python -m docs.figures --photos FOLDER``; it shows surrogates only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Dots per inch: readable in print at the width of a page, and small in the repository.
 RESOLUTION = 150
+
+# The picture that is drawn from given photos.
+_IN_COLOUR = "docs/surrogates_in_colour.png"
 
 GENERATORS = ("pixel", "eigen", "aam", "cnn", "stylegan")
 
@@ -168,6 +172,20 @@ def pasted() -> Figure:
     return figure
 
 
+def surrogates_in_colour(folder: str) -> Figure:
+    """Draw surrogates of clusters of 5 and of 10 people, one photo of each in a folder: nobody's own face."""
+    faces = datasets.load_faces(folder, people="photos")
+    model, rows = anonymizer.load("aam", faces), []
+    for k in (5, 10):
+        labels = partitioning.PARTITIONERS["balanced"](
+            embedding.embed(faces, "dlib"), k, identities=faces.identities, random_state=0
+        )
+        # Show clusters that are spread over the whole set, in a fixed order.
+        chosen = np.linspace(0, labels.max(), 12).astype(int)
+        rows.append([model.surrogate(np.flatnonzero(labels == cluster)) for cluster in chosen])
+    return pictures.image_grid(rows, row_labels=["k = 5", "k = 10"])
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "outputs/system_architecture.png": system_architecture,
     "outputs/mixing.png": mixing,
@@ -188,9 +206,20 @@ def main() -> None:
     parser.add_argument(
         "pictures", nargs="*", metavar="PICTURE", choices=[*FIGURES, []], help=", ".join(FIGURES)
     )
-    for name in parser.parse_args().pictures or FIGURES:
-        FIGURES[name]().savefig(ROOT / name, dpi=RESOLUTION, metadata={"Software": None})
-        print(name)
+    parser.add_argument(
+        "--photos", help=f"draw {_IN_COLOUR} from the photos in this folder, and no other picture"
+    )
+    options = parser.parse_args()
+    if options.photos:
+        _save(surrogates_in_colour(options.photos), _IN_COLOUR)
+        return
+    for name in options.pictures or FIGURES:
+        _save(FIGURES[name](), name)
+
+
+def _save(figure: Figure, name: str) -> None:
+    figure.savefig(ROOT / name, dpi=RESOLUTION, metadata={"Software": None})
+    print(name)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,28 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import datasets
 from storage.kinds import explain_kind, read_head
 
 if TYPE_CHECKING:
+    from datasets import Faces
     from stylegan.network import StyleNetwork
 
-#: The bundled network, trained on the ORL faces.
+#: The bundled networks: trained on the ORL faces, in grey; and for all other people, in colour.
 BUNDLED = Path(__file__).parent / "cache" / "orl128.npz"
+COLOUR = BUNDLED.with_name("colour128.npz")
 
-__all__ = ["BUNDLED", "Architecture", "StyleNetwork", "load_network", "mix_styles", "project", "to_uint8"]
+__all__ = [
+    "BUNDLED",
+    "COLOUR",
+    "Architecture",
+    "StyleNetwork",
+    "bundled_for",
+    "load_network",
+    "mix_styles",
+    "project",
+    "to_uint8",
+]
 
 # The modules of these names, which are imported when they are used: TensorFlow takes seconds.
 _HOMES = {
@@ -33,6 +46,13 @@ def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"stylegan.{_HOMES[name]}"), name)
+
+
+def bundled_for(faces: Faces) -> Path:
+    """File of the bundled network that fits these faces: that of the ORL people if most photos are theirs."""
+    known = set(datasets.built_in("orl").image_keys)
+    share = sum(key in known for key in faces.image_keys) / len(faces)
+    return BUNDLED if share >= 0.5 else COLOUR
 
 
 def load_network(path: str | Path = BUNDLED) -> StyleNetwork:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 import commands
 
 # Each command imports what it needs, because TensorFlow takes seconds to import.
@@ -19,6 +21,7 @@ _Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.N
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    from stylegan.mixtures import MixtureSettings
     from stylegan.refining import AutoDecoderSettings
     from stylegan.training import CHANNELS, W_DIM, AutoencoderSettings
     from training.command import add_options, add_settings
@@ -31,6 +34,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--w-dim", type=int, default=W_DIM, help="length of w (%(default)s)")
     parser.add_argument("--refine", action="store_true", help="then refine it, as the command refine does")
     add_settings(parser, AutoDecoderSettings, "refine_", skip=("precision", "seed"))
+    text = "train on mixed faces of at least three people instead, in colour; for other people than those in the photos"
+    parser.add_argument("--mixtures", action="store_true", dest="only_mixtures", help=text)
+    add_settings(parser, MixtureSettings, "mixtures_", skip=("precision", "seed"))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -38,15 +44,20 @@ def _train(options: argparse.Namespace) -> None:
     import datasets
     import stylegan
     from stylegan.augmentation import prepare_squares
+    from stylegan.mixtures import MixtureSettings
     from stylegan.refining import AutoDecoderSettings
     from stylegan.training import AutoencoderSettings, AutoencoderTrainer
     from training.command import output_file, read_settings, run_training
 
     settings = read_settings(options, AutoencoderSettings)
     refining = read_settings(options, AutoDecoderSettings, "refine_")
+    mixing = read_settings(options, MixtureSettings, "mixtures_")
     out = output_file(options, stylegan.BUNDLED.parent, ".npz")
     first = out.with_name(f"{out.stem}-unrefined.npz") if options.refine else out
     faces = datasets.load_faces(options.source, people=options.people)
+    if options.only_mixtures:
+        _train_on_mixtures(faces, mixing, out, options)
+        return
     photos = prepare_squares(faces, options.resolution, options.held_out, settings.seed)
     trainer = AutoencoderTrainer(photos, settings, tuple(options.channels), options.w_dim)
     run_training(trainer, first, options)
@@ -54,6 +65,18 @@ def _train(options: argparse.Namespace) -> None:
         options.checkpoint = out.with_suffix(".checkpoint.npz")
         options.resume &= options.checkpoint.is_file()
         _refine_network(faces, refining, first, out, options)
+
+
+def _train_on_mixtures(faces, settings, out: Path, options: argparse.Namespace) -> None:
+    import anonymizer
+    from stylegan.mixtures import MixtureTrainer, draw_mixtures, people_apart
+    from training.command import run_training
+
+    apart = people_apart(faces, settings.people_apart, settings.seed)
+    teacher = anonymizer.load("aam", faces.select(~np.isin(faces.identities, apart)))
+    photos = draw_mixtures(teacher, settings.faces, options.resolution, settings.seed)
+    trainer = MixtureTrainer(photos, teacher, settings, tuple(options.channels), options.w_dim)
+    run_training(trainer, out, options)
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:

@@ -67,7 +67,7 @@ def prepare_squares(faces: Faces, resolution: int = 128, held_out: int = 2, rand
     height, width = photos.pictures.shape[1:3]
     top, left = (resolution - height) // 2, (resolution - width) // 2
     place = (top, left, height, width)
-    pictures = np.stack([_on_square(_grey(picture), place, resolution) for picture in photos.pictures])
+    pictures = np.stack([to_square(_grey(picture), place, resolution) for picture in photos.pictures])
     return replace(photos, pictures=pictures, shapes=photos.shapes + [left, top], frame=place)
 
 
@@ -75,7 +75,7 @@ def _grey(picture: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None] if picture.shape[2] == 3 else picture
 
 
-def _on_square(picture: np.ndarray, place: tuple[int, int, int, int], resolution: int) -> np.ndarray:
+def to_square(picture: np.ndarray, place: tuple[int, int, int, int], resolution: int) -> np.ndarray:
     """Pad a picture to a square, extrapolating its border smoothly.
 
     Parameters
@@ -141,7 +141,7 @@ def bend(photos: TrainingSet, variants: int, random_state=0) -> tuple[np.ndarray
                 inner, *cv2.split(positions), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
             ).reshape(inner.shape)
             bent = np.clip(np.rint(bent), 0, 255).astype(np.uint8)
-            pictures.append(_on_square(bent, photos.frame, side)[None])
+            pictures.append(to_square(bent, photos.frame, side)[None])
             shapes.append(shape[None] + corner)
     return np.concatenate(pictures), np.concatenate(shapes)
 
@@ -212,7 +212,7 @@ def mix_people(
         pictures = np.zeros((count, side, side, 1), dtype=np.uint8)
         for i in utils.progress(range(count), "mixing faces"):
             picture = _fit_to(teacher.surrogate(members[i, weights[i] > 0]), photos.frame[2:])
-            pictures[i] = _on_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
+            pictures[i] = to_square(picture[:, ::-1] if mirrored[i] else picture, photos.frame, side)
         return {"pictures": pictures}
 
     code = utils.source_key(frame, __file__)

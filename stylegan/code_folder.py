@@ -342,7 +342,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", nargs="?", help="folder for the codes; default: datasets/stylegan_data/latent_vectors/NAME"
     )
-    parser.add_argument("--network", help="a .npz or official .pkl; default: the bundled network")
+    parser.add_argument(
+        "--network", help="a .npz or official .pkl; default: the bundled network for these photos"
+    )
     parser.add_argument(
         "--encoder", help="file of an encoder whose codes to start from; default: NETWORK-encoder.npz"
     )
@@ -360,20 +362,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Find the W+ code of each photo and write it to OUT as NAME.npy; repeat the command to resume after a stop."""
-    from stylegan import BUNDLED, load_network
+    from stylegan import bundled_for, load_network
 
     if chosen.trace and not (chosen.trace.endswith(".csv") and Path(chosen.trace).parent.is_dir()):
         raise ValueError(f"--trace must be a .csv file in an existing folder, got {chosen.trace}")
     if chosen.encoder and chosen.no_encoder:
         raise ValueError("give --encoder or --no-encoder, not both")
-    weights = Path(chosen.network or BUNDLED)
+    faces = _load_photos(chosen.photos)
+    weights = Path(chosen.network or bundled_for(faces))
     network, encoder = load_network(weights), None
     beside = weights.with_name(f"{weights.stem}-encoder.npz")
     if chosen.encoder or (beside.is_file() and not chosen.no_encoder):
         encoder = load_encoder(chosen.encoder or beside)
     report = _project_to_folder(
         network,
-        _load_photos(chosen.photos),
+        faces,
         chosen.out,
         encoder=encoder,
         overwrite=chosen.overwrite,

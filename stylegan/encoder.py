@@ -17,6 +17,7 @@ import numpy as np
 
 import utils
 from checks import Choice, Number, ParameterError, check_array, check_fields, check_number
+from stylegan.appearance import AppearanceEncoder
 from stylegan.network import save_weights, take_description
 from training.backend import keras, tf
 
@@ -175,13 +176,15 @@ class Encoder:
 
         return tf.function(encode, input_signature=[tf.TensorSpec((None, side, side, colours), tf.float32)])
 
-    def encode(self, pictures: np.ndarray) -> np.ndarray:
+    def encode(self, pictures: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
         """Find the codes of pictures.
 
         Parameters
         ----------
         pictures : array, shape (n, side, side, colours)
             In -1..1, aligned to the network's frame. Larger ones than the encoder's are reduced.
+        landmarks : array, optional
+            Unused; `AppearanceEncoder.encode` needs them.
 
         Returns
         -------
@@ -235,8 +238,8 @@ def _named_weights(model: keras.Model) -> dict[str, keras.Variable]:
     return {f"{layer.name}/{weight.name}": weight for layer in model.layers for weight in layer.weights}
 
 
-def load_encoder(path: str | Path) -> Encoder:
-    """Load an encoder that `Encoder.save` wrote, without executing code from the file.
+def load_encoder(path: str | Path) -> Encoder | AppearanceEncoder:
+    """Load an encoder that its method `save` wrote, without executing code from the file.
 
     Raises
     ------
@@ -253,8 +256,10 @@ def load_encoder(path: str | Path) -> Encoder:
         raise ValueError(f"{path}: not a complete encoder of this suite ({reason})") from error
 
 
-def _from_arrays(arrays: dict[str, np.ndarray]) -> Encoder:
+def _from_arrays(arrays: dict[str, np.ndarray]) -> Encoder | AppearanceEncoder:
     description = take_description(arrays)
+    if "appearance" in description:
+        return AppearanceEncoder.from_arrays(arrays, description)
     values = dict(description.pop("sizes"))
     sizes = EncoderSizes(**{**values, "widths": tuple(values["widths"])})
     # Before building a model, check that the arrays have the described sizes.

@@ -277,7 +277,7 @@ class Projector:
                 codes = None if start is None else start[chosen]
                 if encoder is not None:
                     try:
-                        codes = self.network.check_codes(encoder.encode(aligned.images))
+                        codes = self.network.check_codes(encoder.encode(aligned.images, aligned.landmarks))
                     except ValueError as error:
                         raise ValueError(f"the encoder does not match this network ({error})") from error
                 codes, trace = self.fit(aligned, codes, bar.update)

@@ -40,10 +40,12 @@ _FEATURED = 2
 # Columns of the sheet of samples.
 _COLUMNS = 12
 
-# The last phase, which sharpens the images with all codes fixed: weight and quantile of the strength of detail, share
-# of mixtures in a batch, and learning rates.
-_SHARP_STRENGTH, _SHARP_QUANTILE, _SHARP_MIXED = 8.0, 0.75, 0.75
-_SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
+#: The last phase, which sharpens the images with all codes fixed: weight and quantile of the strength of detail, and
+#: learning rates.
+SHARP_STRENGTH, SHARP_QUANTILE = 8.0, 0.75
+SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
+# Share of mixtures in a batch of that phase.
+_SHARP_MIXED = 0.75
 
 # Codes of photos that the network was not trained on: steps, learning rate, weight of the features.
 _FIT_STEPS, _FIT_RATE, _FIT_FEATURES, _FIT_BATCH = 40, 0.05, 0.2, 16
@@ -168,7 +170,7 @@ class AutoDecoder(TrainingLoop):
 
     def rates(self) -> dict[str, float]:
         """Learning rate of each group."""
-        return _SHARP_RATES if self.phase()[1] else super().rates()
+        return SHARP_RATES if self.phase()[1] else super().rates()
 
     def random_rows(self, random: np.random.Generator, mixed: int) -> np.ndarray:
         """Draw the rows of a batch: photos of different people first, then mixtures."""
@@ -202,7 +204,7 @@ class AutoDecoder(TrainingLoop):
         codes = tf.where(single[:, None, None], tf.reduce_mean(codes, axis=1, keepdims=True), codes)
         drawn = self.synthesis(codes + noise, self.synthesis.stored_noise())
         loss = pyramid_loss(drawn - pictures, self.weights)
-        weight, quantile = (_SHARP_STRENGTH, _SHARP_QUANTILE) if sharpened else (s.strength, s.quantile)
+        weight, quantile = (SHARP_STRENGTH, SHARP_QUANTILE) if sharpened else (s.strength, s.quantile)
         total = loss + weight * strength_loss(strengths(drawn), strengths(pictures), self.weights, quantile)
         if featured:
             found = features.describe((drawn[: wanted.shape[0]] + 1) * 127.5, transforms)

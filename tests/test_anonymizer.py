@@ -839,7 +839,7 @@ def test_photos_without_a_face_do_not_stop_the_others(faces, name):
         pytest.skip(f"{name} draws only the people whom its network was trained on")
     model = anonymizer.load(name, odd)
     image = model.surrogate([0, 4]) if model.k_anonymous else model.apply(4)
-    assert image.shape == (112, 92, 3) and image.dtype == np.uint8
+    assert image.shape[2] == 3 and image.dtype == np.uint8
 
 
 @pytest.mark.parametrize("name", SURROGATES)

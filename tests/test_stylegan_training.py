@@ -78,11 +78,11 @@ def test_prepare_shrinks_photos_that_are_too_large(photos):
     assert (photos.landmarks < [left + width, top + height]).all()
 
 
-def test_on_square_continues_the_border():
+def test_to_square_continues_the_border():
     flat = np.full((4, 2, 1), 77, dtype=np.uint8)
-    np.testing.assert_array_equal(augmentation._on_square(flat, (2, 3, 4, 2), 8), np.full((8, 8, 1), 77))
+    np.testing.assert_array_equal(augmentation.to_square(flat, (2, 3, 4, 2), 8), np.full((8, 8, 1), 77))
     with pytest.raises(ValueError, match="4 x 2"):
-        augmentation._on_square(flat[:3], (2, 3, 4, 2), 8)
+        augmentation.to_square(flat[:3], (2, 3, 4, 2), 8)
 
 
 def test_weights_are_highest_on_the_face_and_lowest_in_the_padding(photos):

@@ -142,7 +142,8 @@ class TrainingLoop(ABC):
     @cached_property
     def weights(self) -> tf.Tensor:
         """Weight of each pixel in a loss: (1, h, w, 1)."""
-        return tf.constant(self.photos.pixel_weights()[None])
+        with tf.init_scope():  # a step that is compiled later must be able to use it
+            return tf.constant(self.photos.pixel_weights()[None])
 
     @property
     def total_images(self) -> int:
