@@ -29,6 +29,9 @@ _RECORD = "projection.json"
 # The settings that are options of the command.
 _OPTIONS = {
     "n_steps": ("--steps", "number of search steps"),
+    "step": ("--step", "length of a step, in units of the spread of w"),
+    "noise": ("--noise", "initial noise on the code, in the same units"),
+    "one_code": ("--one-code", "weight of the pull towards one w for all layers"),
     "pixels": ("--pixels", "weight of the pixel loss"),
     "descriptors": ("--descriptors", "weight of the face descriptor loss, 0 for none"),
     "pull": ("--pull", "weight of the penalty on the distance from the average"),
