@@ -274,7 +274,7 @@ FAULTS = {
     "encoder raises": (patched(replacing, "encode_png", fails(MemoryError())), (), "MemoryError"),
     "disk is full": (patched(replacing.utils, "save_atomic", fails(FULL)), (), "No space left"),
     "disk is full at the journal": (patched(journal.Journal, "_write", fails(FULL)), (), "No space left"),
-    "release cannot be written": (patched(writing.Path, "write_bytes", fails(FULL)), (), "No space left"),
+    "release cannot be written": (patched(writing.shutil, "copyfile", fails(FULL)), (), "No space left"),
     "release cannot be renamed": (patched(writing.Path, "rename", fails(FULL)), (), "No space left"),
     "audit raises": (patched(folder, "audit_release", fails(RuntimeError("oops"))), (), "Do not share"),
     "attack raises": (patched(leaks, "measure", fails(RuntimeError("oops"))), (), "The attack on the release failed"),
@@ -431,7 +431,7 @@ def assert_complete(out):
 
 STEPS = {
     "photos": (replacing, "_make_photo"),
-    "writing": (writing.Path, "write_bytes"),
+    "writing": (writing.shutil, "copyfile"),
     "ledger": (writing.Path, "rename"),
     "audit": (folder, "audit_release"),
     "attack": (leaks, "measure"),

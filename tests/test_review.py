@@ -525,7 +525,7 @@ def test_chains_of_people_come_first(orl):
     assert spread == pytest.approx({"person 1": 0.8, "person 2": 0.0, "person 3": 0.1})
     faces = replace(orl.select(np.arange(6)), identities=names)
     found = FoundFaces(faces, np.arange(6), np.zeros(6, dtype=int))
-    plan = Plan([], found, kept=np.array([False] * 5 + [True]), spread=spread)
+    plan = Plan([], found=found, kept=np.array([False] * 5 + [True]), spread=spread)
     entries = report.show_people(plan, 0.5)
     assert [entry["name"] for entry in entries] == ["person 1", "person 3", "person 2"]
     assert [entry["chained"] for entry in entries] == [True, False, False]
@@ -646,4 +646,4 @@ def test_alike_runs(source, tmp_path, capsys):
 def test_references_must_be_photos(tmp_path):
     (tmp_path / "notes.txt").write_text("no photo")
     with pytest.raises((ValueError, ParameterError), match="no photos"):
-        references.read_references(tmp_path)
+        references.read_references(tmp_path, "--keep")

@@ -1441,6 +1441,7 @@ def test_failed_computation_caches_nothing(cache):
 
 def test_progress_writes_to_standard_error(monkeypatch, capsys):
     monkeypatch.delenv("ANONFACES_QUIET", raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     assert list(utils.progress(range(200), "faces")) == list(range(200))
     output = capsys.readouterr()
     assert "faces" in output.err and "200/200" in output.err and output.out == ""
