@@ -87,10 +87,14 @@ RECOGNISERS = ("dlib", "fisherfaces", "lbp", "faceres")
 RECOMMENDED = {"dlib": PAPER_THRESHOLD}
 
 
-def _anonymized_gallery(scene: AttackScene, seed: int) -> list[AttackResult]:
+def _anonymized(scene: AttackScene) -> DescribedRelease:
     if scene.anonymized is None:
         raise checks.NotApplicableError("needs a gallery that the attacker anonymized; pass anonymized=")
-    results = identification(scene.release, Gallery.anonymized(scene.anonymized), random_state=seed)
+    return scene.anonymized
+
+
+def _anonymized_gallery(scene: AttackScene, seed: int) -> list[AttackResult]:
+    results = identification(scene.release, Gallery.anonymized(_anonymized(scene)), random_state=seed)
     return [replace(result, attack=f"{result.attack} (anonymized gallery)") for result in results]
 
 
@@ -132,12 +136,6 @@ def _insiders(scene: AttackScene, seed: int) -> list[AttackResult]:
     return [result for n_known in numbers for result in attack(n_known)]
 
 
-def _minimality(scene: AttackScene, seed: int) -> list[AttackResult]:
-    if scene.anonymized is None:
-        raise checks.NotApplicableError("needs a gallery that the attacker anonymized; pass anonymized=")
-    return minimality(scene.release, scene.anonymized, random_state=seed)
-
-
 def _part(scene: AttackScene) -> DescribedRelease:
     """A release that leaves out people of the gallery."""
     return scene.release if scene.part is None else scene.part
@@ -159,7 +157,7 @@ ATTACKS: dict[str, Attack] = {
     "composition": lambda s, seed: composition(
         [s.release, *(other for _, other in s.further)], s.gallery, random_state=seed
     ),
-    "minimality": _minimality,
+    "minimality": lambda s, seed: minimality(s.release, _anonymized(s), random_state=seed),
     "membership": lambda s, seed: membership(_part(s), s.gallery, random_state=seed),
     "control": lambda s, seed: control(_part(s), s.gallery, s.threshold.value, random_state=seed),
     "open set": lambda s, seed: open_set(_part(s), s.gallery, s.distractors, random_state=seed),

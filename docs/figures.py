@@ -48,16 +48,16 @@ def orl_people() -> datasets.Faces:
     return datasets.load_faces("orl", per_identity=1, random_state=0)
 
 
-def ward_labels(faces: datasets.Faces, k: int) -> np.ndarray:
-    """Return Ward clusters of dlib descriptors, as in the notebooks: int (n,)."""
-    ward = partitioning.PARTITIONERS["ward"]
-    return ward(embedding.embed(faces, "dlib"), k, identities=faces.identities, random_state=0)
+def dlib_clusters(faces: datasets.Faces, k: int, partitioner: str = "ward") -> np.ndarray:
+    """Return clusters of dlib descriptors, as in the notebooks: int (n,)."""
+    partition = partitioning.PARTITIONERS[partitioner]
+    return partition(embedding.embed(faces, "dlib"), k, identities=faces.identities, random_state=0)
 
 
 def mixing() -> Figure:
     """Draw four clusters of five, and the surrogate that each generator mixes from their members."""
     faces = orl_people()
-    labels = ward_labels(faces, 5)
+    labels = dlib_clusters(faces, 5)
     models = [anonymizer.load(name, faces) for name in GENERATORS]
     return draw_mixing(faces, models, [np.flatnonzero(labels == cluster) for cluster in range(4)])
 
@@ -112,7 +112,7 @@ def draw_mixing(
 def people_and_surrogates() -> Figure:
     """Draw twelve people, and the surrogate of each at k = 2, 5 and 10."""
     faces = orl_people()
-    labels = {k: ward_labels(faces, k) for k in (2, 5, 10)}
+    labels = {k: dlib_clusters(faces, k) for k in (2, 5, 10)}
     return pictures.people_and_surrogates(faces, anonymizer.load("aam", faces), labels, range(12))
 
 
@@ -177,9 +177,7 @@ def surrogates_in_colour(folder: str) -> Figure:
     faces = datasets.load_faces(folder, people="photos")
     model, rows = anonymizer.load("aam", faces), []
     for k in (5, 10):
-        labels = partitioning.PARTITIONERS["balanced"](
-            embedding.embed(faces, "dlib"), k, identities=faces.identities, random_state=0
-        )
+        labels = dlib_clusters(faces, k, "balanced")
         # Show clusters that are spread over the whole set, in a fixed order.
         chosen = np.linspace(0, labels.max(), 12).astype(int)
         rows.append([model.surrogate(np.flatnonzero(labels == cluster)) for cluster in chosen])
