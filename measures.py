@@ -469,7 +469,7 @@ def reconstruction_scores(clear: ClearPhotos, model: Anonymizer, random_state=0)
     rows = np.arange(len(faces))
     if len(rows) > _N_RECONSTRUCTIONS:
         rows = np.sort(utils.check_random_state(random_state).choice(rows, _N_RECONSTRUCTIONS, replace=False))
-    images = [model.reconstruct(i) for i in rows]
+    images = model.reconstructions(rows)
     drawn, found = clear.describe(images), detection.detect(images).found
     nearest = gallery.identities[distances(drawn, gallery.descriptors).argmin(axis=1)]
     own = np.linalg.norm(drawn - clear.descriptors[rows], axis=1)

@@ -156,9 +156,14 @@ class Gallery:
 
     def person_distances(self, to_photos: np.ndarray) -> np.ndarray:
         """Reduce distances to photos to each person's nearest photo: (c, g) -> (c, p), ordered as `people`."""
-        order = np.argsort(self.identities, kind="stable")
-        first = np.unique(self.identities[order], return_index=True)[1]
+        order, first = self._by_person
         return np.minimum.reduceat(to_photos[:, order], first, axis=1)
+
+    @cached_property
+    def _by_person(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the photos, sorted by person, and the place of each person's first one: (g,), (p,)."""
+        order = np.argsort(self.identities, kind="stable")
+        return order, np.unique(self.identities[order], return_index=True)[1]
 
     def distances_from(self, descriptors: np.ndarray) -> np.ndarray:
         """Distances to the nearest photo of each of `people`: (c, d) -> (c, p)."""
@@ -177,6 +182,12 @@ def gallery_faces(faces: Faces) -> tuple[Faces, str]:
     if not lonely.any():
         return faces.others, "other photos"
     return faces.others.joined(faces.select(lonely)), "mixed"
+
+
+def are_behind(members: Sequence[frozenset[str]], names: np.ndarray) -> np.ndarray:
+    """Return which names (g,) are among the people behind each of m images: bool (m, g)."""
+    names = names.tolist()
+    return np.array([[name in group for name in names] for group in members], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
