@@ -57,19 +57,19 @@ class GraphBuilder:
         self._nodes.append(self._helper.make_node(operation, inputs, [name], **attributes))
         return name
 
-    def session(self, name: str, shape: Sequence[int | str], output: str):
-        """Open a session of the float32 input `name`, whose sides may be numbers or names, and one output."""
+    def session(self, name: str, shape: Sequence[int | str], *outputs: str):
+        """Open a session of one float32 input, whose sides may be numbers or names, and float32 outputs."""
         from onnx import TensorProto
 
-        # Leave out what the output does not need.
-        needed, nodes = {output}, []
+        # Leave out what the outputs do not need.
+        needed, nodes = set(outputs), []
         for node in reversed(self._nodes):
             if node.output[0] in needed:
                 needed.update(node.input)
                 nodes.insert(0, node)
         value, kind = self._helper.make_tensor_value_info, TensorProto.FLOAT
-        inputs, outputs = [value(name, kind, shape)], [value(output, kind, None)]
-        graph = self._helper.make_graph(nodes, "network", inputs, outputs, self._weights)
+        inputs, results = [value(name, kind, shape)], [value(output, kind, None) for output in outputs]
+        graph = self._helper.make_graph(nodes, "network", inputs, results, self._weights)
         opset = self._helper.make_opsetid("", _OPSET)
         model = self._helper.make_model(graph, opset_imports=[opset], ir_version=_FILE_VERSION)
         return open_session(model.SerializeToString())
