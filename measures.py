@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 import checks
 import detection
@@ -324,8 +323,9 @@ def _assert_person_bound(scores: dict, labels: np.ndarray, identities: np.ndarra
 
 
 def _people_per_cluster(labels: np.ndarray, identities: np.ndarray) -> np.ndarray:
-    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
-    return np.bincount(pairs["label"])
+    people, person = np.unique(identities, return_inverse=True)
+    pairs = np.unique(np.asarray(labels) * len(people) + person)
+    return np.bincount(pairs // len(people))
 
 
 def partitioner(name: str) -> Callable:

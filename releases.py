@@ -40,7 +40,7 @@ from measures import (
 NOT_APPLICABLE = "-"
 
 #: CPU seconds of a row of the sweep, of each image in it, and of a fit of the network of ``cnn`` to a photo.
-_SECONDS_PER_ROW, _SECONDS_PER_IMAGE, _SECONDS_PER_FIT = 0.1, 0.06, 1.2
+_SECONDS_PER_ROW, _SECONDS_PER_IMAGE, _SECONDS_PER_FIT = 0.05, 0.05, 0.7
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -392,8 +392,8 @@ def _measure_distances(
 
 #: Name -> table.
 TABLES: dict[str, Table] = {
-    "attacks": Table(_attack, 30, ("utility",)),
-    "utility": Table(_utility, 8),
+    "attacks": Table(_attack, 20, ("utility",)),
+    "utility": Table(_utility, 4),
     "fairness": Table(_compare_groups, 2),
     "distances": Table(_measure_distances, 1, ("utility",)),
 }

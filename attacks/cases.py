@@ -97,9 +97,11 @@ class DescribedRelease:
 def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndarray:
     """Return which names are people behind each image: `DescribedRelease.cases`, (g,) -> bool (n_images, g)."""
     people, place = np.unique(np.asarray(names, dtype=str), return_inverse=True)
-    known = cases[cases["person"].isin(people)]
+    person, image = (cases[name].to_numpy() for name in ("person", "image"))
+    number = {name: i for i, name in enumerate(people.tolist())}
+    column = np.array([number.get(name, -1) for name in person.tolist()], dtype=int)
     behind = np.zeros((n_images, len(people)), dtype=bool)
-    behind[known["image"], np.searchsorted(people, known["person"].to_numpy(dtype=str))] = True
+    behind[image[column >= 0], column[column >= 0]] = True
     return behind[:, place]
 
 
