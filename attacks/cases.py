@@ -286,7 +286,10 @@ class AttackResult:
     def worst_cluster(self) -> float:
         """Mean success against the people of the worst protected image."""
         shown = self._shown
-        return float(shown.groupby("image")["success"].mean().max()) if len(shown) else float("nan")
+        if not len(shown):
+            return float("nan")
+        _, image = np.unique(shown["image"], return_inverse=True)
+        return float((np.bincount(image, shown["success"]) / np.bincount(image)).max())
 
     @property
     def _shown(self) -> pd.DataFrame:

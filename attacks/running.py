@@ -45,8 +45,13 @@ class Published:
 
     def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> DescribedRelease:
         """Describe the images with a recogniser, see `recognisers.prepare`."""
-        found = detection.detect(self.images).found
-        return DescribedRelease(describe(self.images), found, np.asarray(self.labels), self.identities)
+        found = detection.detect(self._faces).found
+        return DescribedRelease(describe(self._faces), found, np.asarray(self.labels), self.identities)
+
+    @cached_property
+    def _faces(self) -> Faces:
+        """The images, whose keys are computed once for all recognisers."""
+        return detection.as_faces(self.images)
 
 
 def hide_regions(release: Published) -> dict[str, Published]:
