@@ -40,7 +40,7 @@ from measures import (
 NOT_APPLICABLE = "-"
 
 #: CPU seconds of a row of the sweep, of each image in it, and of a fit of the network of ``cnn`` to a photo.
-_SECONDS_PER_ROW, _SECONDS_PER_IMAGE, _SECONDS_PER_FIT = 0.05, 0.05, 0.7
+_SECONDS_PER_ROW, _SECONDS_PER_IMAGE, _SECONDS_PER_FIT = 0.05, 0.05, 0.8
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 
 import checks
+import detection
 import utils
 from attacks.cases import (
     AttackResult,
@@ -266,9 +267,10 @@ def attack_release(
     labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
     release, n_first = Published(images, labels, faces.identities), min(len(faces), _N_MASKED)
     first = Published(faces.images[:n_first], np.arange(n_first), faces.identities[:n_first])
+    made, members = practise(model, labels, random_state=random_state) if model is not None else ([], ())
     evidence = Evidence(
         release, anonymized, further, part, distractors,
-        practice=practise(model, labels, random_state=random_state) if model is not None else ([], ()),
+        practice=(detection.as_faces(made) if made else (), members),
         rests=rest_pictures(model, images, labels) if model is not None and "insider's picture" in attacks else {},
         masked=hide_regions(release) if "region" in attacks else {},
         masked_photos=hide_regions(first) if "region" in attacks else {},

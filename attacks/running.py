@@ -117,7 +117,7 @@ class Evidence:
     distractors : Faces or None
         One photo of each of some people who are neither in a release nor in the gallery.
     practice : tuple
-        The result of `practise`.
+        The result of `practise`, with the images as Faces.
     rests : dict
         The result of `attacks.insiders.rest_pictures`.
     masked, masked_photos : dict of Published
@@ -129,7 +129,7 @@ class Evidence:
     further: Sequence[Published] = ()
     part: Published | None = None
     distractors: Faces | None = None
-    practice: tuple[list[np.ndarray], tuple[frozenset[str], ...]] = ([], ())
+    practice: tuple[Faces | tuple[()], tuple[frozenset[str], ...]] = ((), ())
     rests: Mapping[str, list[np.ndarray]] = field(default_factory=dict)
     masked: Mapping[str, Published] = field(default_factory=dict)
     masked_photos: Mapping[str, Published] = field(default_factory=dict)
