@@ -410,9 +410,16 @@ def _check_made_for(faces: Faces, model: Anonymizer) -> None:
 
 
 def measure_row(
-    faces: Faces, model: Anonymizer, descriptors: np.ndarray | None, combination: dict, how: dict
+    faces: Faces,
+    model: Anonymizer,
+    descriptors: np.ndarray | None,
+    combination: dict,
+    how: dict,
+    model_key: str,
 ) -> dict[str, float | int | str]:
     """Compute the row of `evaluation.sweep` for a combination.
+
+    Combinations with the same clusters share their measures, which are kept in the cache.
 
     Parameters
     ----------
@@ -424,6 +431,8 @@ def measure_row(
         ``partitioner``, ``k`` and ``seed``: as for `partition_people`.
     how : dict
         ``recogniser`` and ``threshold``: as for `evaluate`.
+    model_key : str
+        Cache key of what the model makes of these faces.
 
     Returns
     -------
@@ -440,10 +449,17 @@ def measure_row(
     if key not in _CLEAR_PHOTOS:
         _CLEAR_PHOTOS.clear()
         _CLEAR_PHOTOS[key] = clear_photos(faces, how["recogniser"])
-    return {
-        "n_clusters": n_clusters, **how, **_evaluate(_CLEAR_PHOTOS[key], model, labels, how["threshold"])
-    }  # fmt: skip
+    clear, code = _CLEAR_PHOTOS[key], utils.source_key(__name__, without=["anonymizer"])[:16]
+    scores = utils.cached_json(
+        f"{_STORE}-{code}",
+        utils.content_key(model_key, clear.descriptors, clear.gallery.descriptors, labels, how),
+        lambda: _evaluate(clear, model, labels, how["threshold"]),
+    )
+    return {"n_clusters": n_clusters, **how, **scores}
 
+
+#: Name of the store of measures, before the version of their code.
+_STORE = "measures"
 
 #: The photos that this process measured last: (fingerprint, recogniser) -> photos.
 _CLEAR_PHOTOS: dict[tuple[str, str], ClearPhotos] = {}

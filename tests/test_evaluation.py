@@ -78,6 +78,7 @@ def forget(monkeypatch):
     def start_anew():
         name = f"test-{next(fresh)}"
         monkeypatch.setattr(releases, "_code_key", lambda: name)
+        monkeypatch.setattr(measures, "_STORE", f"measures-{name}-{os.getpid()}")
 
     monkeypatch.setattr(releases, "_code_key", lambda: "test")
     evaluation.utils.CacheStore("sweep-test").path.unlink()
@@ -749,6 +750,18 @@ def test_other_code_and_words_keep_the_key_of_a_row(change):
         "measures.py", "labels and descriptors must have one row per photo", "one row per photo"
     )
     assert change("measures.py", "_N_RECONSTRUCTIONS = 200", "_N_RECONSTRUCTIONS = 201")
+
+
+def test_combinations_with_the_same_clusters_are_measured_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))
+    ward = partitioning.PARTITIONERS["ward"]
+    monkeypatch.setitem(partitioning.PARTITIONERS, "again", lambda *rest, **options: ward(*rest, **options))
+    compute, measured = measures._evaluate, []
+    monkeypatch.setattr(measures, "_evaluate", lambda *rest: measured.append(rest) or compute(*rest))
+    table = evaluation.sweep(tiny, ["dlib"], ["ward", "again"], ["pixel"], [3], n_jobs=1)
+    assert len(measured) == len(table) - 1
+    rows = table.set_index("partitioner")
+    pd.testing.assert_series_equal(rows.loc["ward"], rows.loc["again"], check_names=False)
 
 
 def test_processes_find_the_same(tiny, forget, monkeypatch):
