@@ -51,6 +51,25 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def eagerly():
+    """Run the steps of trainings without compiling them, which takes longer than a few steps."""
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def compiled():
+    """Compile the steps of trainings in one test of a module that runs `eagerly`."""
+    tf = pytest.importorskip("tensorflow")
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
+@pytest.fixture(scope="module")
 def module_cache(tmp_path_factory):
     """Give one module an empty cache, and no progress bars."""
     with pytest.MonkeyPatch.context() as patch:
