@@ -1,5 +1,7 @@
 """Fixtures and strategies that several test modules share."""
 
+import contextlib
+
 import pytest
 from hypothesis import strategies as st
 
@@ -50,23 +52,35 @@ def own_cache(tmp_path, monkeypatch):
     return folder
 
 
+@contextlib.contextmanager
+def _steps(eager):
+    """Run the steps of trainings eagerly, or compile them, which takes longer than a few steps."""
+    tf = pytest.importorskip("tensorflow")
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eager)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
 @pytest.fixture(scope="module")
 def eagerly():
-    """Run the steps of trainings without compiling them, which takes longer than a few steps."""
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    """Compile no steps in a module."""
+    with _steps(eager=True):
+        yield
+
+
+@pytest.fixture
+def eager():
+    """Compile no steps in one test."""
+    with _steps(eager=True):
+        yield
 
 
 @pytest.fixture
 def compiled():
-    """Compile the steps of trainings in one test of a module that runs `eagerly`."""
-    tf = pytest.importorskip("tensorflow")
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(False)
-    yield
-    tf.config.run_functions_eagerly(before)
+    """Compile steps in one test of a module that runs `eagerly`."""
+    with _steps(eager=False):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -837,7 +837,6 @@ def test_wrong_commands_are_refused(weights, tmp_path, capsys, options, message)
 # Commands
 
 
-@pytest.mark.usefixtures("compiled")
 def test_train_and_generate_from_the_command_line(faces, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "people"
     for image, person, name in zip(faces.images[2:6], faces.identities[2:6], faces.names[2:6], strict=True):

@@ -509,8 +509,9 @@ def test_files_of_another_kind_are_named(tmp_path, name, content, what):
         lambda text: "",
     ],
 )
-def test_a_description_that_cannot_be_used_is_refused(tmp_path, spoil):
-    arrays = utils.load_arrays(stylegan.BUNDLED)
+def test_a_description_that_cannot_be_used_is_refused(tmp_path, small, spoil):
+    small.save(tmp_path / "n.npz")
+    arrays = utils.load_arrays(tmp_path / "n.npz")
     text = spoil(str(arrays["description"][0]))
     utils.save_arrays(tmp_path / "n.npz", {**arrays, "description": np.array([text])})
     with pytest.raises(ValueError, match="n.npz: not a complete StyleGAN network"):
