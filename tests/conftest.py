@@ -1,11 +1,14 @@
 """Fixtures and strategies that several test modules share."""
 
 import contextlib
+import gc
 
 import pytest
 from hypothesis import strategies as st
 
 import datasets
+
+gc.disable()  # until everything is imported
 
 #: What takes longest is begun first, so that no process is left with it alone at the end.
 LONGEST = ("test_notebooks.py", "test_evaluation.py", "test_stylegan_training.py", "test_stylegan.py")
@@ -30,6 +33,12 @@ plain = st.recursive(
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish():
+    """Collect no garbage among what was imported, which is much and stays."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
