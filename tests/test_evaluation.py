@@ -1374,7 +1374,7 @@ def test_command_resumes_after_an_interruption(folder, tmp_path, monkeypatch, ca
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, "run_grid", interrupt)
+    monkeypatch.setattr(experiments, "run_jobs", interrupt)
     assert experiments.main([str(folder), "--output", str(tmp_path)]) == 130
     assert "to resume" in capsys.readouterr().err
 
