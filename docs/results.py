@@ -54,7 +54,7 @@ _SHARES = ["re_identification", "stranger_share", "rank1_cluster", "rank1_person
 _MAIN = [
     "k", "information_loss", "information_loss_low", "information_loss_high",
     *(f"{name}{end}" for name in _SHARES for end in ("", "_low", "_high") if name != "stranger_share" or not end),
-    "chance_cluster", "chance_person",
+    "chance_cluster", "chance_person", "detection_rate",
 ]  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def simulated(X: np.ndarray, names: np.ndarray, partitioner: str, k: int) -> dic
 def _small_main(table: pd.DataFrame) -> pd.DataFrame:
     rows = evaluation.compare(table, "anonymizer", **evaluation.reference(table))
     singles = table[(table["k"] == 1) & (table["anonymizer"] != "none")]
-    return pd.concat([rows, singles])[["anonymizer", *_MAIN, "detection_rate"]].reset_index(drop=True)
+    return pd.concat([rows, singles])[["anonymizer", *_MAIN]].reset_index(drop=True)
 
 
 def _small_attacks(table: pd.DataFrame) -> pd.DataFrame:
@@ -198,10 +198,9 @@ def _small_utility(table: pd.DataFrame) -> pd.DataFrame:
 
 def _shown_main(table: pd.DataFrame) -> pd.DataFrame:
     by = table.columns[0]
-    rows = table[table["k"].isin((1, *_SHOWN_K))].sort_values(
-        by, kind="stable", key=lambda names: names == "random"
-    )
-    return cells_with_intervals(rows[[by, *(name for name in _MAIN if name in rows), *rows.columns[-1:]]])
+    rows = table[table["k"].isin((1, *_SHOWN_K))]
+    rows = rows.sort_values(by, kind="stable", key=lambda names: names == "random")
+    return cells_with_intervals(rows[[by, *(name for name in _MAIN if name in rows)]])
 
 
 def _wide(table: pd.DataFrame, index: list[str], value: str) -> pd.DataFrame:
