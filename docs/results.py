@@ -286,6 +286,7 @@ def _beside_paper() -> pd.DataFrame:
     for name, one in SETS.items():
         if one.theirs and _path(name).is_file():
             ours = evaluation.load_table(_path(name)).rename(columns={one.by: "name"})
+            ours = ours[ours["k"].isin(_SHOWN_K)]
             paired = ours.merge(
                 theirs[theirs["figure"] == one.theirs], on=["name", "k"], suffixes=("", "_paper")
             )
