@@ -30,7 +30,7 @@ import vizualization
 from commands import make_parser, run_command
 from distances import mean_of_groups
 from docs.figures import save_figure
-from docs.tables import ATTACKS, ROOT, cells_with_intervals, markdown, origin, page_with_results
+from docs.tables import ATTACKS, ROOT, K, cells_with_intervals, markdown, origin, page_with_results
 from labels import label
 from sentences import Measured
 
@@ -50,6 +50,7 @@ _METRICS = [
     "age_error", "sex_kappa", "expression_kappa", "pose_error", "landmark_error", "similarity", "fid", "sharpness",
     "seconds",
 ]  # fmt: skip
+_TELLING = ["expression_kappa", "landmark_error", "similarity", "fid", "sharpness"]
 _SHARES = ["re_identification", "stranger_share", "rank1_cluster", "rank1_person"]
 _MAIN = [
     "k", "information_loss", "information_loss_low", "information_loss_high",
@@ -92,7 +93,7 @@ class Photos:
         # Random clusters are shown with one generator alone.
         rows = [row for row in rows if row["partitioner"] != "random" or row["anonymizer"] == "aam"]
         main = evaluation.measure_combinations(faces, rows)
-        released = [c for c in plan.released(faces) if c.k > 1]
+        released = [c for c in plan.released(faces) if (c.partitioner, c.k) == (plan.partitioners[0], K)]
         found = evaluation.attack_table(
             faces, released, recognisers=plan.recognisers, random_state=seed, attacks=_RUN
         )
@@ -182,18 +183,17 @@ def _small_main(table: pd.DataFrame) -> pd.DataFrame:
 
 def _small_attacks(table: pd.DataFrame) -> pd.DataFrame:
     parts = [
-        attacks.worst_case(part).assign(release=f"{name}, k = {k}")
-        for (name, k), part in table.groupby(["anonymizer", "k"], sort=False)
+        attacks.worst_case(part).assign(anonymizer=name)
+        for name, part in table.groupby("anonymizer", sort=False)
     ]
     rows = pd.concat(parts)
-    rows = rows[rows["attack"].isin(_SHOWN_ATTACKS) | rows["attack"].str.startswith("insider knows")]
-    return rows[["release", "attack", "level", "recogniser", "rate", "low", "high", "chance", "clear"]]
+    rows = rows[rows["attack"].isin(_SHOWN_ATTACKS)]
+    return rows[["anonymizer", "attack", "level", "recogniser", "rate", "low", "high", "chance", "clear"]]
 
 
 def _small_utility(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["metric"].isin(_METRICS)]
-    rows = rows.assign(release=[f"{row.anonymizer}, k = {row.k}" for row in rows.itertuples()])
-    return rows[["release", "metric", "better", "value", "low", "high", "baseline", "chance"]]
+    return rows[["anonymizer", "metric", "better", "value", "low", "high", "baseline", "chance"]]
 
 
 def _shown_main(table: pd.DataFrame) -> pd.DataFrame:
@@ -204,29 +204,23 @@ def _shown_main(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _wide(table: pd.DataFrame, index: list[str], value: str) -> pd.DataFrame:
-    """A row for each attack or metric, a column for each release, with what it is compared with at the first one."""
+    """A row for each attack or metric, a column for each anonymizer, then what the first of them is compared with."""
     named = table.rename(columns={"low": f"{value}_low", "high": f"{value}_high"})
-    cells = cells_with_intervals(named)[value]
-    wide = named.assign(cell=cells).pivot(index=index, columns="release", values="cell")
-    keys = pd.MultiIndex.from_frame(table[index]) if len(index) > 1 else table[index[0]]
+    cells = named.assign(cell=cells_with_intervals(named)[value])
+    wide = cells.pivot_table(index=index, columns="anonymizer", values="cell", aggfunc="first", sort=False)
     compared = [name for name in ("baseline", "chance", "clear") if name in table]
-    first = table.drop_duplicates(index).set_index(index)[compared]
-    return (
-        wide.reindex(index=keys.drop_duplicates(), columns=table["release"].unique())
-        .join(first)
-        .reset_index()
-    )
+    return wide.join(table.drop_duplicates(index).set_index(index)[compared]).reset_index()
 
 
 def _say_main(table: pd.DataFrame) -> str:
     by = table.columns[0]
-    rows = table[(table["k"] == 5) & (table[by] != "random")].sort_values("information_loss")
+    rows = table[(table["k"] == K) & (table[by] != "random")].sort_values("information_loss")
     losses = "; ".join(
         f"{label(row[by])} {Measured.in_sweep(row, 'information_loss')}" for _, row in rows.iterrows()
     )
     best = rows.iloc[0]
     return (
-        f"Information loss at *k* = 5: {losses}. With {label(best[by])}, re-identification is "
+        f"Information loss at *k* = {K}: {losses}. With {label(best[by])}, re-identification is "
         f"{Measured.in_sweep(best, 're_identification')}, and the nearest face in the gallery is a member of the "
         f"cluster for {Measured.in_sweep(best, 'rank1_cluster')}."
     )
@@ -235,22 +229,20 @@ def _say_main(table: pd.DataFrame) -> str:
 def _say_attacks(table: pd.DataFrame) -> str:
     people = table[table["attack"].eq("rank-1") & table["level"].eq("person")]
     worst = people.loc[people["rate"].idxmax()]
-    above = (table["low"] > table["chance"]).groupby(table["release"], sort=False).agg(["sum", "size"])
-    counts = ", ".join(f"{release}: {n} of {of}" for release, n, of in above.itertuples())
+    above = (table["low"] > table["chance"]).groupby(table["anonymizer"], sort=False).agg(["sum", "size"])
+    counts = ", ".join(f"{label(name)} {n} of {of}" for name, n, of in above.itertuples())
     return (
-        f"Attacks that beat a blind guess by their whole interval: {counts}. A search finds the person most often "
-        f"behind {worst['release']}: {Measured.in_attacks(worst)}."
+        f"Attacks at *k* = {K} that beat a blind guess by their whole interval: {counts}. A search finds the person most "
+        f"often behind {label(worst['anonymizer'])}: {Measured.in_attacks(worst)}."
     )
 
 
 def _say_utility(table: pd.DataFrame) -> str:
-    values = table[table["release"].str.endswith("k = 5")].pivot(
-        index="metric", columns="release", values="value"
-    )
+    values = table.pivot(index="metric", columns="anonymizer", values="value")
     natural, sharp = values.loc["fid"].idxmin(), values.loc["sharpness"].idxmax()
     return (
-        f"At *k* = 5, the lowest FID has {natural} ({values.loc['fid', natural]:.3f}), the sharpest images are those "
-        f"of {sharp} ({values.loc['sharpness', sharp]:.0f})."
+        f"At *k* = {K}, {label(natural)} has the lowest FID ({values.loc['fid', natural]:.3f}), and {label(sharp)} the "
+        f"sharpest images ({values.loc['sharpness', sharp]:.0f})."
     )
 
 
@@ -271,10 +263,12 @@ def _path(name: str, part: str = "") -> Path:
 
 
 def block(name: str) -> str:
-    """Write a small table of a set with its answer as Markdown; ``"paper"``: ours beside the authors' numbers."""
-    if name == "paper":
-        return markdown(_beside_paper())
+    """Write a small table of a set with its answer as Markdown, or one that joins several sets."""
+    if name in _JOINED:
+        return markdown(_JOINED[name]())
     name, part = next((n, p) for n in SETS for p in _PARTS if name == f"{n}{'_' if p else ''}{p}")
+    if not _path(name, part).is_file():
+        return "*Not measured yet.*"
     table, record = (read(_path(name, part)) for read in (evaluation.load_table, evaluation.load_record))
     show, answer = _PARTS[part]
     return f"**Answer.** {answer(table)}\n\n{markdown(show(table))}\n\n*{origin(record, SETS[name].title)}*"
@@ -295,6 +289,26 @@ def _beside_paper() -> pd.DataFrame:
         f"{name}{end}" for name in ("information_loss", "re_identification") for end in ("", "_paper")
     ]
     return pd.concat(rows)[["set", "name", "k", *measured, "theirs"]]
+
+
+def _summary() -> pd.DataFrame:
+    """What the generators cost and protect at k = 5, for each set of photos."""
+    rows = []
+    for name, one in SETS.items():
+        if _path(name, "utility").is_file():
+            main, found, useful = (evaluation.load_table(_path(name, part)) for part in _PARTS)
+            losses = main[main["k"] == K].set_index("anonymizer")["information_loss"]
+            first = found[found["attack"] == "rank-1"].pivot(
+                index="anonymizer", columns="level", values="rate"
+            )
+            values = useful.pivot(index="anonymizer", columns="metric", values="value")[_TELLING]
+            joined = first.add_suffix("_found").join([losses, values], how="inner").reset_index()
+            rows.append(joined.assign(set=one.title).set_index("set").reset_index())
+    return pd.concat(rows) if rows else pd.DataFrame()
+
+
+#: Tables that join several sets.
+_JOINED = {"paper": _beside_paper, "summary": _summary}
 
 
 def _figure(name: str, table: pd.DataFrame) -> Figure:
