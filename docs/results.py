@@ -1,6 +1,7 @@
 """The results on four sets of faces: ``python -m docs.results [DATA]``, or ``make results``.
 
-Each set is measured by `experiments/results.toml` or, if it holds descriptors only, with simulated surrogates. Small
+The built-in set is read from the tables of `make experiments`. Other photos are measured by `experiments/results.toml`,
+descriptors without photos with simulated surrogates. Small
 tables are kept in docs/tables/results with their records, figures as docs/results_*.png. docs/results.md shows them,
 beside the authors' published numbers.
 """
@@ -30,7 +31,7 @@ import vizualization
 from commands import make_parser, run_command
 from distances import mean_of_groups
 from docs.figures import save_figure
-from docs.tables import ATTACKS, ROOT, K, cells_with_intervals, markdown, origin, page_with_results
+from docs.tables import ATTACKS, ROOT, STEM, K, cells_with_intervals, markdown, origin, page_with_results
 from labels import label
 from sentences import Measured
 
@@ -93,17 +94,27 @@ class Photos:
         # Random clusters are shown with one generator alone.
         rows = [row for row in rows if row["partitioner"] != "random" or row["anonymizer"] == "aam"]
         main = evaluation.measure_combinations(faces, rows)
-        released = [c for c in plan.released(faces) if (c.partitioner, c.k) == (plan.partitioners[0], K)]
+        released = [c for c in plan.released(faces) if (c.partitioner, c.k) == ("ward", K)]
         found = evaluation.attack_table(
             faces, released, recognisers=plan.recognisers, random_state=seed, attacks=_RUN
         )
         useful = evaluation.utility_table(faces, released, random_state=seed)
-        about = plan.tables(faces, ROOT / "outputs").about
-        return {
-            "": _small_main(main),
-            "attacks": _small_attacks(found),
-            "utility": _small_utility(useful),
-        }, about
+        return _small_tables(main, found, useful), plan.tables(faces, ROOT / "outputs").about
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The built-in set, as `make experiments` measured it; attributes as of `Photos`."""
+
+    title: str
+    theirs: str
+    by: str = "anonymizer"
+
+    def tables(self, data: str) -> tuple[dict[str, pd.DataFrame], dict]:
+        """Read what `make experiments` wrote, and return the same as `Photos.tables`."""
+        tables = evaluation.Tables(ROOT / "outputs", STEM, {})
+        parts = (tables.load(part) for part in ("main", "attacks", "utility"))
+        return _small_tables(*parts), evaluation.load_record(tables.path())
 
 
 @dataclass(frozen=True)
@@ -128,8 +139,8 @@ class Descriptors:
 
 
 #: Sets by the name of their folder or file.
-SETS: dict[str, Photos | Descriptors] = {
-    "orl": Photos("ORL, 40 people", theirs="anonymizer"),
+SETS: dict[str, Experiment | Photos | Descriptors] = {
+    "orl": Experiment("ORL, 40 people", theirs="anonymizer"),
     "celeba": Photos("CelebA, 500 people, one photo each", people="photos", theirs="version"),
     "people": Photos("25 people, several photos each"),
     "dlib_celeba_979": Descriptors("descriptors of 979 CelebA people", "partitioner", "partitioner"),
@@ -173,6 +184,14 @@ def simulated(X: np.ndarray, names: np.ndarray, partitioner: str, k: int) -> dic
 # ----------------------------------------------------------------------------------------------------------
 # Small tables, and their answers
 # ----------------------------------------------------------------------------------------------------------
+
+
+def _small_tables(main: pd.DataFrame, found: pd.DataFrame, useful: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The small tables by their part, from those of the sweep, of attacks and of utility."""
+    released, measured = (
+        part[(part["partitioner"] == "ward") & (part["k"] == K)] for part in (found, useful)
+    )
+    return {"": _small_main(main), "attacks": _small_attacks(released), "utility": _small_utility(measured)}
 
 
 def _small_main(table: pd.DataFrame) -> pd.DataFrame:
@@ -232,8 +251,8 @@ def _say_attacks(table: pd.DataFrame) -> str:
     above = (table["low"] > table["chance"]).groupby(table["anonymizer"], sort=False).agg(["sum", "size"])
     counts = ", ".join(f"{label(name)} {n} of {of}" for name, n, of in above.itertuples())
     return (
-        f"Attacks at *k* = {K} that beat a blind guess by their whole interval: {counts}. A search finds the person most "
-        f"often behind {label(worst['anonymizer'])}: {Measured.in_attacks(worst)}."
+        f"Attacks at *k* = {K} that beat a blind guess by their whole interval: {counts}. A search finds the person "
+        f"most often behind {label(worst['anonymizer'])}: {Measured.in_attacks(worst)}."
     )
 
 
