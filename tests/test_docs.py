@@ -577,6 +577,23 @@ def test_cells_hold_their_intervals():
     assert list(table) == ["k", "rate", "rate_low", "rate_high"]
 
 
+def test_attacks_are_shown_by_anonymizer():
+    table = pd.DataFrame(
+        [("aam", "rank-1", "person", 0.2, 0.1, 0.3, 0.05, 1.0), ("pixel", "rank-1", "person", 0.1, 0.0, 0.2, 0.05, 1.0)],
+        columns=["anonymizer", "attack", "level", "rate", "low", "high", "chance", "clear"],
+    )  # fmt: skip
+    wide = results._wide(table, ["attack", "level"], "rate")
+    assert wide.to_dict("records") == [
+        {"attack": "rank-1", "level": "person", "aam": "0.200 [0.100, 0.300]", "pixel": "0.100 [0.000, 0.200]",
+         "chance": 0.05, "clear": 1.0}
+    ]  # fmt: skip
+    answer = results._say_attacks(table)
+    assert (
+        "(AAM) 1 of 1, k-Same (pixel) 0 of 1" in answer
+        and "behind k-Same-M (AAM): 20% [10%, 30%], above" in answer
+    )
+
+
 def test_a_set_without_a_name_is_refused(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     assert results.main([str(tmp_path / "photos")]) == 2
