@@ -579,9 +579,8 @@ def test_cells_hold_their_intervals():
 
 def test_attacks_are_shown_by_anonymizer():
     table = pd.DataFrame(
-        [("aam", "rank-1", "person", 0.2, 0.1, 0.3, 0.05, 1.0), ("pixel", "rank-1", "person", 0.1, 0.0, 0.2, 0.05, 1.0)],
-        columns=["anonymizer", "attack", "level", "rate", "low", "high", "chance", "clear"],
-    )  # fmt: skip
+        [("aam", 0.2, 0.1, 0.3), ("pixel", 0.1, 0.0, 0.2)], columns=["anonymizer", "rate", "low", "high"]
+    ).assign(attack="rank-1", level="person", chance=0.05, clear=1.0)
     wide = results._wide(table, ["attack", "level"], "rate")
     assert wide.to_dict("records") == [
         {"attack": "rank-1", "level": "person", "aam": "0.200 [0.100, 0.300]", "pixel": "0.100 [0.000, 0.200]",
