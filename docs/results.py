@@ -283,8 +283,11 @@ def _path(name: str, part: str = "") -> Path:
 
 def block(name: str) -> str:
     """Write a small table of a set with its answer as Markdown, or one that joins several sets."""
-    if name in _JOINED:
-        return markdown(_JOINED[name]())
+    if name == "paper":
+        return markdown(_beside_paper())
+    if name == "summary":
+        table = _summary()
+        return f"**Answer.** {_say_summary(table)}\n\n{markdown(table)}"
     name, part = next((n, p) for n in SETS for p in _PARTS if name == f"{n}{'_' if p else ''}{p}")
     if not _path(name, part).is_file():
         return "*Not measured yet.*"
@@ -326,8 +329,26 @@ def _summary() -> pd.DataFrame:
     return pd.concat(rows) if rows else pd.DataFrame()
 
 
-#: Tables that join several sets.
-_JOINED = {"paper": _beside_paper, "summary": _summary}
+def _say_summary(table: pd.DataFrame) -> str:
+    """Which generator is best at what, for each set."""
+    best = {
+        "the least loss": ("information_loss", "idxmin"),
+        "the lowest FID": ("fid", "idxmin"),
+        "the sharpest images": ("sharpness", "idxmax"),
+        "the expression most often": ("expression_kappa", "idxmax"),
+    }
+    said = []
+    for title, rows in table.groupby("set", sort=False):
+        own = rows.set_index("anonymizer")
+        wins = ", ".join(
+            f"{what} {label(getattr(own[column], which)())}" for what, (column, which) in best.items()
+        )
+        said.append(f"{title}: {wins}")
+    found = table["person_found"]
+    return (
+        f"At *k* = {K}, a search finds the person behind {found.min():.0%} to {found.max():.0%} of shared images, "
+        f"whatever the generator; 1/*k* is the most it can. {'; '.join(said)}."
+    )
 
 
 def _figure(name: str, table: pd.DataFrame) -> Figure:
