@@ -151,21 +151,23 @@ class AppearanceEncoder:
         """Make an encoder from what `save` wrote; raise ValueError, KeyError or TypeError if it is damaged."""
         sizes, rest = description["appearance"], {n: v for n, v in description.items() if n != "appearance"}
         top, left, height, width = (int(side) for side in sizes["frame"])
-        reference = check_array("reference", arrays["reference"], (68, 2), np.float64)
+        reference = check_array("reference", sizes["reference"], (68, 2), np.float64)
         n_features = reference.size + 3 * (height // _SHRINK) * (width // _SHRINK)
         mean = check_array("mean", arrays["mean"], (n_features,))
         basis = check_array("basis", arrays["basis"], (None, n_features))
         num_layers = check_number("num_layers", sizes["num_layers"], int, at_least=1)
         shape_weight = float(check_number("shape_weight", sizes["shape_weight"], above=0))
-        outside = float(check_number("outside", sizes.get("outside", 0.35), at_least=0, at_most=1))
+        outside = float(check_number("outside", sizes["outside"], at_least=0, at_most=1))
         return cls(
             reference, (top, left, height, width), shape_weight, outside, mean, basis, num_layers, rest
         )
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write an ``.npz`` file; see `stylegan.encoder.Encoder.save`."""
-        arrays = {"reference": self.reference, "mean": self.mean, "basis": self.basis}
+        arrays = {"mean": self.mean, "basis": self.basis}
+        # The reference keeps its precision: its rounded hull decides which pixels count.
         sizes = {
+            "reference": self.reference.tolist(),
             "frame": list(self.frame),
             "shape_weight": self.shape_weight,
             "outside": self.outside,

@@ -163,9 +163,9 @@ def test_a_saved_encoder_is_the_same(encoder, mixed, tmp_path):
 def test_damaged_encoders_are_refused(encoder, tmp_path, damage):
     encoder.save(tmp_path / "a.npz")
     arrays = utils.load_arrays(tmp_path / "a.npz")
-    if damage == "frame":
+    if damage in ("frame", "reference"):
         text = json.loads(str(arrays["description"][0]))
-        text["appearance"]["frame"] = [0, 0, 10]
+        text["appearance"][damage] = text["appearance"][damage][:-1]
         arrays["description"] = np.array([json.dumps(text)])
     else:
         arrays[damage] = arrays[damage][:-1] if damage != "basis" else arrays[damage][:, :-1]
@@ -207,7 +207,7 @@ def test_a_longer_code_starts_by_drawing_the_same(mixed, teacher, start):
     codes = encoder.encode(to_signed(mixed.pictures[:38:2]), mixed.shapes[:38:2])
     ours = trainer._draw(np.arange(0, 38, 2))
     wanted = network.synthesis(codes)
-    np.testing.assert_allclose(ours, wanted, atol=0.2)  # the files are in float16
+    np.testing.assert_allclose(ours, wanted, atol=0.1 * np.abs(wanted).max())  # the files are in float16
     assert np.abs(ours - wanted).mean() < 0.02 * wanted.std()
 
 
