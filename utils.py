@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import numbers
 import os
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from storage.arrays import load_array, load_arrays, save_arrays
@@ -37,7 +39,9 @@ __all__ = [
 
 
 def check_random_state(seed):
-    """See `sklearn.utils.check_random_state`; scikit-learn takes a second to import, so nothing imports it at once."""
+    """Turn a seed, a generator or None into a `numpy.random.RandomState`, as `sklearn.utils.check_random_state`."""
+    if isinstance(seed, numbers.Integral):  # the usual case; scikit-learn takes a second to import
+        return np.random.RandomState(seed)
     from sklearn.utils import check_random_state
 
     return check_random_state(seed)
