@@ -336,8 +336,8 @@ def _fit_ridge(
         share = 1 / (values + strength)
         share[intercept] = 0  # is not regularised
         duals.append(axes @ (share[:, None] * along))  # (n, n)
-        left_out = duals[-1] / ((axes**2) @ share)[:, None]
-        errors.append((left_out**2).sum())
+        inverse = np.maximum((axes**2) @ share, 1e-300)  # 0 for a single row
+        errors.append(((duals[-1] / inverse[:, None]) ** 2).sum())
     weights = rows.T @ duals[int(np.argmin(errors))] @ space.T  # (d, e)
     return lambda a: mean_output + (a - mean_input) @ weights
 

@@ -807,6 +807,8 @@ def test_ridge_regression_agrees_with_scikit_learn(shape):
     strengths = np.logspace(-2, 3, 11)
     expected = RidgeCV(alphas=strengths).fit(inputs, outputs).predict(new)
     np.testing.assert_allclose(_fit_ridge(inputs, outputs, strengths)(new), expected, rtol=1e-9)
+    alone = _fit_ridge(inputs[:1], outputs[:1], strengths[:1])(new)  # of one row, the row itself
+    np.testing.assert_allclose(alone, outputs[:1].repeat(len(new), axis=0))
 
 
 def test_a_linear_method_is_undone_by_a_linear_reversal():
