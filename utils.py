@@ -103,7 +103,8 @@ def import_quietly(*names: str) -> None:
 
     They bypass Python's streams, so the file descriptor itself is redirected. If an import fails, the output is shown
     and the error is raised. TensorFlow's later notes on its optimisations are also suppressed; it uses oneDNN on every
-    CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set. Keras runs on TensorFlow
+    CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set, and as many threads as
+    ``OMP_NUM_THREADS`` says. Keras runs on TensorFlow
     with its own defaults, whatever the user's ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
 
     Raises
@@ -114,6 +115,9 @@ def import_quietly(*names: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    if limit := os.environ.get("OMP_NUM_THREADS"):  # set in workers; TensorFlow does not read it
+        for kind in ("INTRAOP", "INTEROP"):
+            os.environ.setdefault(f"TF_NUM_{kind}_THREADS", limit)
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
         kept = os.dup(2)

@@ -1,9 +1,14 @@
 """Fixtures and strategies that several test modules share."""
 
+import contextlib
+import gc
+
 import pytest
 from hypothesis import strategies as st
 
 import datasets
+
+gc.disable()  # until everything is imported
 
 #: What takes longest is begun first, so that no process is left with it alone at the end.
 LONGEST = ("test_notebooks.py", "test_evaluation.py", "test_stylegan_training.py", "test_stylegan.py")
@@ -30,6 +35,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
+def pytest_collection_finish():
+    """Collect no garbage among what was imported, which is much and stays."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session")
 def orl():
     """All 400 ORL photos."""
@@ -48,6 +59,37 @@ def own_cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("ANONFACES_CACHE", str(folder))
     return folder
+
+
+@contextlib.contextmanager
+def _steps(eager):
+    """Run the steps of trainings eagerly, or compile them, which takes longer than a few steps."""
+    tf = pytest.importorskip("tensorflow")
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eager)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """Compile no steps in a module."""
+    with _steps(eager=True):
+        yield
+
+
+@pytest.fixture
+def eager():
+    """Compile no steps in one test."""
+    with _steps(eager=True):
+        yield
+
+
+@pytest.fixture
+def compiled():
+    """Compile steps in one test of a module that runs `eagerly`."""
+    with _steps(eager=False):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The up-convolutional network: its files, its training, what it draws, and the surrogates made with it."""
 
+import functools
 import json
 import os
 import subprocess
@@ -37,6 +38,8 @@ from training.training_set import mirror_landmarks, prepare
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "cnn" / "FaceGen.RaFD.model.d5.adam.h5"
 SETTINGS = UpConvolutionSettings(images=24, batch=4, nuisance=3, evaluate_every=12)
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,6 +84,7 @@ def weights(model, tmp_path_factory):
     return path
 
 
+@functools.cache
 def released_network(n_blocks=2, inputs=(("identity", 5), ("orientation", 2), ("emotion", 8)), seed=0):
     """A small network as the released files have them, with random weights and statistics."""
     architecture = Architecture(
@@ -531,6 +535,7 @@ def test_held_out_photos_change_nothing(aligned, model):
     np.testing.assert_array_equal(other.generate(np.eye(3)), model.generate(np.eye(3)))
 
 
+@pytest.mark.usefixtures("compiled")
 def test_training_learns(aligned):
     options = replace(SETTINGS, images=480, learning_rate=5e-3)
     trainer = UpConvolutionTrainer(aligned, options, 0.1)
@@ -555,6 +560,7 @@ def test_a_resumed_training_is_the_same(aligned, model, tmp_path):
         other.load_checkpoint(tmp_path / "c.npz")
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_held_out_loss_falls_as_codes_are_fitted(trainer):
     before = trainer.held_out_loss()
     for _ in range(5):
@@ -641,6 +647,7 @@ def test_the_loss_looks_where_weights_are():
     assert weighted_mean(difference, weights) == 0
 
 
+@pytest.mark.usefixtures("compiled")
 def test_fitting_finds_a_code(model):
     """What the network itself draws with a code is drawn again with the fitted one."""
     identity = np.eye(3, dtype=np.float32)[[1]]
@@ -948,6 +955,7 @@ def test_a_surrogate_can_follow_a_photo(anonymizer, model, faces):
     np.testing.assert_array_equal(anonymizer.reconstruct(like)[..., 0], np.rint(own[..., 0] * 255))
 
 
+@pytest.mark.usefixtures("compiled")
 def test_a_held_out_photo_gets_a_fitted_code(anonymizer, model, faces):
     row = int(np.flatnonzero(np.isin(faces.names, model.held_out))[0])
     code = anonymizer.nuisance(row)

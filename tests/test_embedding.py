@@ -45,6 +45,41 @@ def leave_no_models_in_the_usual_cache(module_cache, monkeypatch):
     monkeypatch.setenv("ANONFACES_CACHE", str(module_cache))
 
 
+class InThisProcess:
+    """A recogniser that runs here: a process for each test would load everything again."""
+
+    is_running = True
+
+    def __init__(self, path):
+        try:
+            self._run, side = recogniser_files._OPENERS.get(path.suffix, recogniser_files._open_onnx)(path)
+        except Exception as error:
+            raise ValueError(f"{path}: {error}") from None
+        self.side = side or None
+
+    def run(self, pixels):
+        try:
+            rows = np.asarray(self._run(pixels), dtype=np.float32)
+            return recogniser_files._checked_rows(rows, len(pixels))
+        except Exception as error:
+            raise ValueError(recogniser_files._first_line(error)) from None
+
+
+@pytest.fixture(autouse=True)
+def where_recognisers_run(request, monkeypatch):
+    """Recognisers run here, except in tests marked with `own_process`."""
+    if "own_process" not in request.fixturenames:
+        monkeypatch.setattr(recogniser_files, "Recogniser", InThisProcess)
+    recogniser_files._opened.cache_clear()
+    yield
+    recogniser_files._opened.cache_clear()
+
+
+@pytest.fixture
+def own_process():
+    """Recognisers run in a process of their own, as users run them."""
+
+
 def distances(X):
     squares = (X.astype(float) ** 2).sum(axis=1)
     return np.sqrt(np.maximum(squares[:, None] + squares - 2 * X.astype(float) @ X.T.astype(float), 0))
@@ -248,6 +283,7 @@ def colour_faces(few):
 OPTIONS = {"mean": 100.0, "scale": 0.02, "channels": "BGR", "zoom": 0.7, "normalise": False}
 
 
+@pytest.mark.usefixtures("own_process")
 def test_options_say_how_pixels_are_prepared(few, tmp_path):
     path = save_onnx(tmp_path / "model.onnx", ["n", SIDE, SIDE, 3])
     faces = colour_faces(few)
@@ -282,6 +318,7 @@ def test_a_model_of_open_size_takes_what_is_asked_for(few, tmp_path, shape, aske
     assert embed(few, f"onnx:{path}", input_size=asked).shape == (4, 3 * side * side)
 
 
+@pytest.mark.usefixtures("own_process")
 def test_more_photos_than_one_batch(orl_people, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "_BATCH", 7)
     path = save_onnx(tmp_path / "model.onnx", ["n", SIDE, SIDE, 3])
@@ -289,6 +326,7 @@ def test_more_photos_than_one_batch(orl_people, tmp_path, monkeypatch):
     np.testing.assert_allclose(X, expected_pixels(orl_people).reshape(40, -1), atol=1e-5)
 
 
+@pytest.mark.usefixtures("own_process")
 def test_another_model_under_the_same_name_is_not_taken_from_the_cache(few, tmp_path):
     path = save_onnx(tmp_path / "model.onnx", ["n", SIDE, SIDE, 3])
     first = embed(few, f"onnx:{path}", normalise=False)
@@ -316,12 +354,14 @@ def test_a_model_that_takes_something_else_is_refused(few, tmp_path, shape, mess
     assert str(path) in str(error.value)
 
 
+@pytest.mark.usefixtures("own_process")
 def test_a_model_that_takes_another_type_is_refused(few, tmp_path):
     path = save_onnx(tmp_path / "model.onnx", ["n", 3, SIDE, SIDE], kind=TensorProto.INT64)
     with pytest.raises(ValueError, match="cannot run"):
         embed(few, f"onnx:{path}")
 
 
+@pytest.mark.usefixtures("own_process")
 def test_a_model_that_gives_no_rows_is_refused(few, tmp_path):
     path = save_onnx(tmp_path / "model.onnx", ["n", 3, SIDE, SIDE], ("Identity",))
     with pytest.raises(ValueError, match=r"must return one row per photo, got shape \(4, 3, 32, 32\)"):
@@ -344,6 +384,7 @@ def test_a_model_cut_short_is_refused(few, tmp_path, share):
         embed(few, f"onnx:{path}")
 
 
+@pytest.mark.usefixtures("own_process")
 def test_a_text_is_no_model(few, tmp_path):
     (tmp_path / "model.onnx").write_text("weights")
     with pytest.raises(ValueError, match="is not a complete ONNX model"):
@@ -510,6 +551,7 @@ def kernels():
     return {name: random.normal(size=(1, 1, 3, 5)).astype(np.float32) for name in ("a", "b")}
 
 
+@pytest.mark.usefixtures("own_process")
 def test_the_scaling_layers_of_facenet_are_rebuilt_and_their_code_is_not_run(few, models, tmp_path):
     marker, weights = tmp_path / "marker", kernels()
     write_keras2_file(models / "facenet_keras.h5", scaled_blocks(marker, {"scale": 0.17}), weights)
@@ -708,6 +750,7 @@ def write_nodes(path, nodes):
     return path
 
 
+@pytest.mark.usefixtures("own_process")
 def test_a_model_that_never_ends_is_stopped(few, tmp_path, monkeypatch):
     path = loop_forever(tmp_path / "model.onnx")
     monkeypatch.setattr(recogniser_files, "FIRST_PHOTO_SECONDS", 2)
@@ -719,6 +762,7 @@ def test_a_model_that_never_ends_is_stopped(few, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(4, 10**10), (4, 2 * 10**9), (4, 10**6)])
+@pytest.mark.usefixtures("own_process")
 def test_a_model_that_takes_gigabytes_is_refused(few, tmp_path, shape):
     path = expand(tmp_path / "model.onnx", *shape)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -728,6 +772,7 @@ def test_a_model_that_takes_gigabytes_is_refused(few, tmp_path, shape):
 
 
 @pytest.mark.parametrize("ending", ["h5", "keras"])
+@pytest.mark.usefixtures("own_process")
 def test_a_description_of_huge_layers_is_refused(few, models, ending):
     network, path = keras_network(True), models / f"facenet.{ending}"
     network.save(path)
@@ -746,6 +791,7 @@ def test_a_description_of_huge_layers_is_refused(few, models, ending):
         embed(few, "facenet")
 
 
+@pytest.mark.usefixtures("own_process")
 def test_arrays_without_bytes_are_refused(few, models):
     keras_network(True).save(models / "facenet.h5")
     with h5py.File(models / "facenet.h5", "a") as file:

@@ -11,6 +11,8 @@ from stylegan.self_training import SelfTrainer, SelfTrainingSettings
 
 SETTINGS = SelfTrainingSettings(images=16, batch=4, evaluate_every=8)
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -25,6 +27,7 @@ def file(network, tmp_path):
     return tmp_path / "faces.npz"
 
 
+@pytest.mark.usefixtures("compiled")
 def test_pairs_are_codes_and_their_images(network):
     trainer = SelfTrainer(network, SETTINGS)
     codes, pictures = trainer.batch(np.random.default_rng(0))
@@ -45,6 +48,7 @@ def test_mixing_and_noise_are_as_set(network):
     np.testing.assert_array_equal(changes, 1)  # one change of style in each image
 
 
+@pytest.mark.usefixtures("compiled")
 def test_training_beats_the_average_code(network):
     trainer = SelfTrainer(
         network, SelfTrainingSettings(images=1200, batch=16, ema=0.9, mixed=0, noise=0, learning_rate=3e-3)

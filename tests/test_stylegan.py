@@ -25,6 +25,8 @@ from stylegan.__main__ import main
 from stylegan.architecture import Architecture, Mapping, Synthesis, _blur, he_factor
 from stylegan.network import StyleNetwork, mix_styles, to_uint8
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "stylegan"
 Z, W = 6, 5
 #: Deliberately uneven, so that no width can be taken for another.
@@ -251,6 +253,7 @@ def assert_alike(found, expected, tolerance=2e-5):
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference networks are not on this machine")
 @pytest.mark.parametrize("side", [64, 256])
+@pytest.mark.usefixtures("compiled")
 def test_reference_outputs(side):
     network = stylegan.load_network(REFERENCE / f"{side}.pkl")
     expected = np.load(REFERENCE / f"{side}.npz")
@@ -506,8 +509,9 @@ def test_files_of_another_kind_are_named(tmp_path, name, content, what):
         lambda text: "",
     ],
 )
-def test_a_description_that_cannot_be_used_is_refused(tmp_path, spoil):
-    arrays = utils.load_arrays(stylegan.BUNDLED)
+def test_a_description_that_cannot_be_used_is_refused(tmp_path, small, spoil):
+    small.save(tmp_path / "n.npz")
+    arrays = utils.load_arrays(tmp_path / "n.npz")
     text = spoil(str(arrays["description"][0]))
     utils.save_arrays(tmp_path / "n.npz", {**arrays, "description": np.array([text])})
     with pytest.raises(ValueError, match="n.npz: not a complete StyleGAN network"):
@@ -752,6 +756,7 @@ def test_style_mixing():
             mix_styles(coarse, fine, layers)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_noise(small, codes):
     stored, none = small.synthesis(codes), small.synthesis(codes, "none")
     assert np.abs(stored - none).max() > 0.01
@@ -852,6 +857,7 @@ def test_he_factor():
     assert he_factor((3, 3, 2, 50), np.sqrt(2)) == pytest.approx(1 / 3)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_layers_draw_what_the_network_draws(small, codes):
     layer = small.synthesis_layer
     expected = small.synthesis(codes)
@@ -913,6 +919,7 @@ def test_gradient_of_w_by_differences(small, codes):
     assert slope == pytest.approx((gradient * direction).sum(), rel=0.02)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_changed_weights_are_noticed(codes):
     network = StyleNetwork.from_arrays(random_arrays(16))
     before = network.synthesis(codes)
@@ -925,6 +932,7 @@ def test_changed_weights_are_noticed(codes):
     np.testing.assert_array_equal(network.synthesis(codes), before)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_nothing_is_traced_anew(small, codes, monkeypatch):
     traced = []
     original = networks.draw

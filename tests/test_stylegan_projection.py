@@ -277,6 +277,7 @@ def test_pictures_of_known_codes_are_found_again(network, landmarks):
     assert (last < first).all()
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_right_code_is_kept(network, landmarks):
     start = some_codes(network, 2)
     target = drawn_by(network, start, landmarks)
@@ -297,6 +298,7 @@ def test_more_steps_never_leave_a_worse_code(network, landmarks):
     assert (distance(codes) <= distance(start) + 1e-6).all()
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_search_that_diverges_is_reported(network, landmarks):
     """Else the code it started from would come back as if it had been found."""
     target = drawn_by(network, some_codes(network, 1), landmarks)
@@ -322,6 +324,7 @@ def test_a_strong_pull_stays_at_the_average(network, landmarks):
     assert near < 0.3 * far
 
 
+@pytest.mark.usefixtures("eager")
 def test_photos_do_not_touch_each_other(network, landmarks):
     target = drawn_by(network, some_codes(network, 2), landmarks)
     projector = projection.Projector(network, 2, n_steps=8, descriptors=0.0, noise=0.0)
@@ -332,6 +335,7 @@ def test_photos_do_not_touch_each_other(network, landmarks):
         np.testing.assert_allclose(projector.fit(alone)[0], both[rows], atol=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_what_a_photo_does_not_show_hardly_counts(network, landmarks):
     target = drawn_by(network, some_codes(network, 1), landmarks)
     hidden = target.visible.copy()
@@ -462,6 +466,7 @@ def faces(orl_people):
 QUICK = {"n_steps": 4, "descriptors": 0.0}
 
 
+@pytest.mark.usefixtures("eager")
 def test_photos_without_a_face_have_no_code(network, faces):
     with pytest.warns(UserWarning, match=r"no face was found in 1 of 4 photos.*" + faces.names[2]):
         result = projection.project(network, faces, batch=2, **QUICK)
@@ -483,6 +488,7 @@ class FixedEncoder:
         return np.stack([self.code] * len(pictures))
 
 
+@pytest.mark.usefixtures("eager")
 def test_start_from_an_encoder_or_given_codes(network, faces):
     code = some_codes(network, 1)[0]
     photos = [faces.images[0], faces.images[1]]
@@ -503,6 +509,7 @@ def test_start_from_an_encoder_or_given_codes(network, faces):
 # Files
 
 
+@pytest.mark.usefixtures("eager")
 def test_codes_are_written_kept_and_read(network, faces, tmp_path, monkeypatch):
     out = tmp_path / "codes"
     report = code_folder._project_to_folder(network, faces, out, batch=2, **QUICK)
@@ -530,6 +537,7 @@ def test_codes_are_written_kept_and_read(network, faces, tmp_path, monkeypatch):
     assert report.written == [] and len(report.kept) == 3 and len(report.trace) == 0
 
 
+@pytest.mark.usefixtures("eager")
 def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp_path):
     faces = faces.select([0])
     path = code_folder._code_paths(faces.names, tmp_path)[0]
@@ -551,6 +559,7 @@ def test_codes_of_other_settings_or_networks_are_not_touched(network, faces, tmp
         code_folder._project_to_folder(network, faces, path, **QUICK)
 
 
+@pytest.mark.usefixtures("eager")
 def test_codes_of_other_photos_with_the_same_names_are_refused(network, faces, tmp_path, monkeypatch):
     monkeypatch.setattr(code_folder, "CODES", tmp_path)
     network.save(tmp_path / "network.npz")

@@ -7,6 +7,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,8 @@ from stylegan.augmentation import prepare_squares
 from stylegan.network import to_uint8
 from training.loop import _LOG_COLUMNS, different_people
 from training.training_set import prepare
+
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 SMALL = training.AutoencoderSettings(
     images=32, grow_at=8, mix_at=12, features_at=10**6, batch=4, variants=1, evaluate_every=8, decay_at=24
@@ -45,10 +48,13 @@ def make_trainer(photos, chosen=SMALL):
 
 
 @pytest.fixture(scope="module")
-def trained(photos):
-    """A trainer that went through all phases but the last."""
+def trained(photos, eagerly):
+    """A trainer that went through all phases but the last; its last step is compiled."""
     trainer = make_trainer(photos)
-    losses = [trainer.step() for _ in range(8)]
+    losses = [trainer.step() for _ in range(7)]
+    tf.config.run_functions_eagerly(False)
+    losses.append(trainer.step())
+    tf.config.run_functions_eagerly(True)
     return trainer, losses
 
 
@@ -272,13 +278,13 @@ def test_training_passes_through_its_phases(trained):
 def test_resumed_training_is_the_same(photos, tmp_path):
     chosen = replace(SMALL, grow_at=0, mix_at=10**6)
     straight = make_trainer(photos, chosen)
-    for _ in range(3):
+    for _ in range(2):
         straight.step()
     straight.save_checkpoint(tmp_path / "state.npz")
     again = make_trainer(photos, chosen)
     again.load_checkpoint(tmp_path / "state.npz")
-    assert (again.seen, again.steps) == (12, 3)
-    losses = [[trainer.step() for _ in range(3)] for trainer in (straight, again)]
+    assert (again.seen, again.steps) == (8, 2)
+    losses = [[trainer.step() for _ in range(2)] for trainer in (straight, again)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     for ours, theirs in zip(straight.average_encoder.weights, again.average_encoder.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
@@ -288,6 +294,7 @@ def test_resumed_training_is_the_same(photos, tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("compiled")
 def test_training_learns_and_writes_network_encoder_log_and_sheet(photos, tmp_path):
     chosen = replace(SMALL, images=320, grow_at=10**6, decay_at=320, variants=0, evaluate_every=80)
     trainer = make_trainer(photos, chosen)
@@ -339,6 +346,7 @@ def test_settings_are_checked(wrong):
         training.AutoencoderSettings(**wrong)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_fitted_mapping_comes_near_the_moments_of_the_codes(monkeypatch):
     architecture = stylegan.Architecture(32, (4, 4, 4, 4), 8, 8, (32, 32, 8), 1)
     rng = np.random.default_rng(0)
@@ -481,10 +489,13 @@ def test_free_codes_learn_and_a_resumed_training_is_the_same(photos, mixtures, t
     assert decoder.sheet().shape == (5 * 32, 12 * 32)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_codes_stay_fixed_while_pictures_are_sharpened(photos, mixtures):
+    tf.config.run_functions_eagerly(True)
     decoder = make_decoder(photos, mixtures, replace(FREE, images=6, sharpen=12))
     decoder.step()
     codes, weights = decoder.codes.numpy(), decoder.synthesis.get_weights()
+    tf.config.run_functions_eagerly(False)
     decoder.step()
     assert list(decoder._compiled) == [(False, False), (False, True)]
     assert decoder.total_images == 18 and decoder.rates()["codes"] == 0
@@ -493,6 +504,7 @@ def test_codes_stay_fixed_while_pictures_are_sharpened(photos, mixtures):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("compiled")
 def test_free_codes_come_near_their_photos_and_are_written(photos, mixtures, tmp_path, monkeypatch):
     monkeypatch.setattr(refining, "_FIT_STEPS", 3)
     monkeypatch.setattr(refining, "_ENCODER_STEPS", 3)
@@ -548,6 +560,7 @@ def folder(few, tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("compiled")
 def test_one_command_trains_and_refines(folder, tmp_path, monkeypatch, capsys):
     for module, name in (
         (refining, "_FIT_STEPS"),
