@@ -80,7 +80,7 @@ if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython())
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG (300 dpi) and as PDF, readable by you alone; the same figure gives the same bytes.
 
-    Files whose PDF is the same already stay as they are, which saves half of the time.
+    Files stay as they are if their PDF says that it shows the same drawing, which saves two thirds of the time.
 
     Parameters
     ----------
@@ -95,13 +95,22 @@ def save(figure: Figure, path: str | Path) -> None:
     png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
     _lay_out(figure)
     with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
-        drawn, resolution = io.BytesIO(), f"{STYLE['savefig.dpi']} dpi"
-        figure.savefig(drawn, format="pdf", metadata={"CreationDate": None, "Subject": resolution})
-        if png.is_file() and pdf.is_file() and pdf.read_bytes() == drawn.getvalue():
+        drawing = f"{STYLE['savefig.dpi']} dpi, drawing {_digest(figure)}"
+        if png.is_file() and pdf.is_file() and drawing.encode() in pdf.read_bytes():
             return
         fast = {"compress_level": 1}  # half of the time, a sixth more bytes
         utils.save_atomic(png, lambda file: figure.savefig(file, format="png", pil_kwargs=fast))
-        utils.save_atomic(pdf, lambda file: file.write(drawn.getvalue()))
+        words = {"CreationDate": None, "Subject": drawing}
+        utils.save_atomic(pdf, lambda file: figure.savefig(file, format="pdf", metadata=words))
+
+
+def _digest(figure: Figure) -> str:
+    """Digest of all that a figure draws: of a PDF that takes half of the time, without compression and font files."""
+    settings = [str(STYLE[name]) for name in _READ_ON_SAVING]
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"pdf.fonttype": 3, "pdf.compression": 0}):
+        figure.savefig(drawn, format="pdf", metadata={"CreationDate": None})
+    return utils.content_key(drawn.getvalue(), settings)[:32]
 
 
 # ----------------------------------------------------------------------------------------------------------
