@@ -1,8 +1,8 @@
 """The pictures of README and docs: ``python -m docs.figures [PICTURE ...]``, or ``make docs`` for all.
 
 They show the ORL faces (AT&T Laboratories Cambridge). The same code and weights give the same bytes. The curves take
-minutes, unless `make experiments` has already measured them. The picture in colour needs photos that are not part of
-this repository, ``python -m docs.figures --photos FOLDER``; it shows surrogates only.
+minutes, unless `make experiments` has already measured them. The pictures in colour need photos that are not part of
+this repository, ``python -m docs.figures --photos FOLDER``; they show surrogates only.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Dots per inch: readable in print at the width of a page, and small in the repository.
 RESOLUTION = 150
 
-# The picture that is drawn from given photos.
-_IN_COLOUR = "docs/surrogates_in_colour.png"
+# Pictures that are drawn from given photos, and their generators.
+_IN_COLOUR = {
+    "docs/surrogates_in_colour.png": ("aam",),
+    "docs/results_surrogates.png": ("aam", "stylegan"),
+}
 
 GENERATORS = ("pixel", "eigen", "aam", "cnn", "stylegan")
 
@@ -172,16 +175,19 @@ def pasted() -> Figure:
     return figure
 
 
-def surrogates_in_colour(folder: str) -> Figure:
+def surrogates_in_colour(folder: str, generators: Sequence[str]) -> Figure:
     """Draw surrogates of clusters of 5 and of 10 people, one photo of each in a folder: nobody's own face."""
     faces = datasets.load_faces(folder, people="photos")
-    model, rows = anonymizer.load("aam", faces), []
+    models, rows, names = [anonymizer.load(name, faces) for name in generators], [], []
     for k in (5, 10):
         labels = dlib_clusters(faces, k, "balanced")
         # Show clusters that are spread over the whole set, in a fixed order.
         chosen = np.linspace(0, labels.max(), 12).astype(int)
-        rows.append([model.surrogate(np.flatnonzero(labels == cluster)) for cluster in chosen])
-    return pictures.image_grid(rows, row_labels=["k = 5", "k = 10"])
+        clusters = [np.flatnonzero(labels == cluster) for cluster in chosen]
+        for model in models:
+            rows.append([model.surrogate(cluster) for cluster in clusters])
+            names.append(f"k = {k}" if len(models) == 1 else f"{model.name}, k = {k}")
+    return pictures.image_grid(rows, row_labels=names)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -205,11 +211,13 @@ def main() -> None:
         "pictures", nargs="*", metavar="PICTURE", choices=[*FIGURES, []], help=", ".join(FIGURES)
     )
     parser.add_argument(
-        "--photos", help=f"draw {_IN_COLOUR} from the photos in this folder, and no other picture"
+        "--photos",
+        help=f"draw {' and '.join(_IN_COLOUR)} from the photos in this folder, and no other picture",
     )
     options = parser.parse_args()
     if options.photos:
-        save_figure(surrogates_in_colour(options.photos), _IN_COLOUR)
+        for name, generators in _IN_COLOUR.items():
+            save_figure(surrogates_in_colour(options.photos, generators), name)
         return
     for name in options.pictures or FIGURES:
         save_figure(FIGURES[name](), name)

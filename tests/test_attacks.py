@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_curve
 
 import anonymizer
@@ -21,7 +22,7 @@ import intervals
 import recognisers
 from attacks import AttackResult, DescribedRelease, Gallery, Practice, Published
 from attacks.insiders import _known_sets
-from attacks.learning import _blended
+from attacks.learning import _blended, _fit_ridge
 from attacks.linking import _among_first
 from attacks.search import Ranking
 from checks import NotApplicableError
@@ -795,6 +796,19 @@ def turned(photos, names, seed=0):
     )
     practice = Practice(photos @ turn, tuple(frozenset([name]) for name in names))
     return released, practice, Gallery(photos, names)
+
+
+@pytest.mark.parametrize("shape", [(30, 50, 40), (3, 8, 9), (60, 7, 5)])
+def test_ridge_regression_agrees_with_scikit_learn(shape):
+    n, d, e = shape
+    random = np.random.RandomState(n)
+    inputs, new = random.normal(2, 1, (n, d)), random.normal(2, 1, (4, d))
+    outputs = inputs @ random.normal(0, 0.2, (d, e)) + random.normal(3, 1, (n, e))
+    strengths = np.logspace(-2, 3, 11)
+    expected = RidgeCV(alphas=strengths).fit(inputs, outputs).predict(new)
+    np.testing.assert_allclose(_fit_ridge(inputs, outputs, strengths)(new), expected, rtol=1e-9)
+    alone = _fit_ridge(inputs[:1], outputs[:1], strengths[:1])(new)  # of one row, the row itself
+    np.testing.assert_allclose(alone, outputs[:1].repeat(len(new), axis=0))
 
 
 def test_a_linear_method_is_undone_by_a_linear_reversal():

@@ -963,6 +963,14 @@ def test_a_held_out_photo_gets_a_fitted_code(anonymizer, model, faces):
     np.testing.assert_array_equal(code, anonymizer.nuisance(row))
 
 
+def test_photos_are_reconstructed_together_as_alone(anonymizer, faces, weights, tmp_path, monkeypatch):
+    rows = [0, 5, *np.flatnonzero(np.isin(faces.names, anonymizer.model.held_out))[:3]]
+    alone = [anonymizer.reconstruct(i) for i in rows]
+    monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))  # so that the codes are fitted again
+    together = UpConvolution(faces, weights=weights).reconstructions(rows)
+    np.testing.assert_allclose(together, alone, atol=10)
+
+
 def test_what_surrogates_show_can_be_set(faces, weights, model):
     name = next(n for n in model.photos if model.nuisance_of(n).any())
     shown = UpConvolution(faces, weights=weights, show={"nu": name})

@@ -209,6 +209,22 @@ def test_operations_of_iris_and_gear_by_hand():
     np.testing.assert_allclose(graph.run(x, "out"), [[5, 5]])
 
 
+def test_limits_of_a_graph():
+    """A lower limit after an upper one, alone and with arrays in place of numbers."""
+    nodes = [
+        X,
+        ("least", "Minimum", ["x", "high"], {}),
+        ("out", "Maximum", ["least", "low"], {}),
+        ("each", "Maximum", ["least", "lows"], {}),
+    ]
+    numbers = {"high": np.array(6.0, np.float32), "low": np.array(-1.0, np.float32)}
+    graph = recognisers.read_graph(*graph_model(nodes, {**numbers, "lows": np.array([0, 5], np.float32)}))
+    x = np.array([[-3, -1], [4, 9]], np.float32)
+    np.testing.assert_array_equal(graph.run(x, "out"), np.clip(x, -1, 6))
+    np.testing.assert_array_equal(graph.run(x, "each"), [[0, 5], [4, 6]])
+    np.testing.assert_array_equal(graph.run(x, "least"), np.minimum(x, 6))
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
