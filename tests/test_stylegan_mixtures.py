@@ -192,7 +192,6 @@ def test_training_lowers_the_loss_and_resumes_exactly(mixed, teacher, tmp_path):
     assert [part.shape for part in whole.samples()] == [(12, SIDE, SIDE, 3)] * 4
 
 
-@pytest.mark.usefixtures("eager")
 def test_the_command_trains_a_network_for_others(people, orl, tmp_path):
     """Train from a folder of photos of different people, then anonymize other people."""
     folder = tmp_path / "photos"
