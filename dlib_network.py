@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
+from onnx_graph import GraphBuilder
 
 #: Side of the network's input, a square crop of a face ("chip"), and length of its output.
 CHIP_SIZE, N_VALUES = 150, 128
@@ -249,9 +250,6 @@ _READERS = {
 # The network
 # ----------------------------------------------------------------------------------------------------------
 
-#: Versions of the operations and of the file format that every supported ONNX Runtime reads.
-_OPSET, _FILE_VERSION = 17, 8
-
 
 def describe_chips(chips: np.ndarray) -> np.ndarray:
     """Describe faces on chips as `dlib.face_recognition_model_v1` does.
@@ -274,41 +272,11 @@ def describe_chips(chips: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _network():
-    """The weights, and a session with one thread, as faces are described by several processes."""
-    import onnxruntime  # slow to import, and only needed here
-
-    weights = read_weights(utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat"))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    graph = _build_graph(weights).SerializeToString()
-    return weights, onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-class _Graph:
-    """Collects a network's operations and their weights; each method returns the name of its output."""
-
-    def __init__(self):
-        from onnx import helper, numpy_helper
-
-        self.helper, self.to_tensor = helper, numpy_helper.from_array
-        self.nodes, self.weights = [], []
-
-    def constant(self, values: np.ndarray) -> str:
-        name = f"weights{len(self.weights)}"
-        self.weights.append(self.to_tensor(np.ascontiguousarray(values), name))
-        return name
-
-    def add(self, operation: str, *inputs: str, **attributes) -> str:
-        name = f"layer{len(self.nodes)}"
-        self.nodes.append(self.helper.make_node(operation, inputs, [name], **attributes))
-        return name
-
-
-def _build_graph(weights: Weights):
-    """Make an ONNX model: ``chips`` (n, 3, 150, 150), centred and divided by 256 -> descriptors (n, 128)."""
-    import onnx
-
-    graph = _Graph()
+    """The weights, and a session: ``chips`` (n, 3, 150, 150), centred and divided by 256 -> descriptors (n, 128)."""
+    weights, graph = (
+        read_weights(utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat")),
+        GraphBuilder(),
+    )
     convolutions = zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True)
 
     def convolve(x: str, stride: int, padding: int) -> str:
@@ -342,15 +310,4 @@ def _build_graph(weights: Weights):
     # Average each channel and multiply. (n, 256), (n, 128)
     x = graph.add("Flatten", graph.add("GlobalAveragePool", x))
     output = graph.add("MatMul", x, graph.constant(weights.last))
-    value = onnx.helper.make_tensor_value_info
-    kind = onnx.TensorProto.FLOAT
-    complete = onnx.helper.make_graph(
-        graph.nodes,
-        "descriptor",
-        [value("chips", kind, ["n", 3, CHIP_SIZE, CHIP_SIZE])],
-        [value(output, kind, ["n", N_VALUES])],
-        graph.weights,
-    )
-    model = onnx.helper.make_model(complete, opset_imports=[onnx.helper.make_opsetid("", _OPSET)])
-    model.ir_version = _FILE_VERSION
-    return model
+    return weights, graph.session("chips", ["n", 3, CHIP_SIZE, CHIP_SIZE], output)

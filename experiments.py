@@ -10,7 +10,7 @@ import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,9 @@ from releases import TABLES, Table, partition_for, release_jobs, sweep_jobs
 
 #: Where tables are written, and where experiments lie, by default.
 _OUTPUTS, _FILES = Path(__file__).resolve().parent / "outputs", Path(__file__).resolve().with_suffix("")
+
+#: More people than this are many: an experiment may name fewer combinations for them.
+_MANY_PEOPLE = 100
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -340,6 +343,8 @@ class Experiment:
         Of the attacks; see `recognisers.prepare`.
     n_attacked : int, or None for all
         Number of named releases that are attacked, the most informative first.
+    many : dict
+        Values of the above for more than 100 people; see `fitted_to`.
     """
 
     name: str
@@ -353,6 +358,7 @@ class Experiment:
     seeds: list[int]
     recognisers: list[str]
     n_attacked: int | None
+    many: dict = field(default_factory=dict)
 
     @property
     def chosen(self) -> dict[str, list[str] | None]:
@@ -361,8 +367,13 @@ class Experiment:
 
     @property
     def settings(self) -> dict:
-        """Everything except the name and the photos."""
-        return {key: value for key, value in vars(self).items() if key not in ("name", "data", "people")}
+        """Everything except the name, the photos and what is kept for many people."""
+        apart = ("name", "data", "people", "many")
+        return {key: value for key, value in vars(self).items() if key not in apart}
+
+    def fitted_to(self, faces: Faces) -> Experiment:
+        """Return the experiment with the values for many people, if there are more than 100."""
+        return replace(self, many={}, **(self.many if faces.n_people > _MANY_PEOPLE else {}))
 
     def load_faces(self) -> Faces:
         """Load one photo of each person; the others are the adversary's gallery."""
@@ -393,9 +404,10 @@ def load_experiment(file: str | Path = "quick", **changes) -> Experiment:
     file : str or Path, default "quick"
         The name of a file in the folder ``experiments``, such as ``"quick"`` or ``"full"``, or the path of one that
         ends in ``.toml``. Its keys are the attributes of `Experiment` except ``name``, and all are optional. A
-        value may be a list or text such as ``"2:20"`` or ``"dlib,pca"``; ``"all"`` selects all.
+        value may be a list or text such as ``"2:20"`` or ``"dlib,pca"``; ``"all"`` selects all. A table ``[many]``
+        holds values for more than 100 people.
     **changes
-        Values that replace those of the file; None replaces nothing.
+        Values that replace those of the file, also for many people; None replaces nothing.
 
     Raises
     ------
@@ -425,9 +437,12 @@ def load_experiment(file: str | Path = "quick", **changes) -> Experiment:
     except (ValueError, RecursionError) as error:
         raise ParameterError(f"{path}: is no TOML ({error})") from None
     changes = {key: value for key, value in changes.items() if value is not None}
-    defaults = dict.fromkeys(_KEYS) | _DEFAULTS
+    defaults, many = dict.fromkeys(_KEYS) | _DEFAULTS, values.pop("many", {})
+    if not isinstance(many, dict):
+        raise ParameterError(f"{path}: many: must be a table [many] of keys and values, got {many!r}")
     plain = Experiment(path.stem, **_read_values(defaults | values, f"{path}: "))
-    changed = replace(plain, **_read_values(changes))
+    many = _read_values({key: many[key] for key in many if key not in changes}, f"{path}: many: ")
+    changed = replace(plain, many=many, **_read_values(changes))
     if changed.settings == plain.settings:
         return changed
     return replace(changed, name=f"{path.stem}-{evaluation.short_key(changed.settings)}")
@@ -458,12 +473,15 @@ def _read_values(values: dict, place: str = "") -> dict:
 
 #: The ways of mixing codes that `versions_table` compares, and the cluster sizes that tables show.
 _VERSIONS = ("stylegan", *(name for name in anonymizer.VARIANTS if name.startswith("stylegan")))
-_SHOWN_SIZES = (2, 5, 10, 19)
+_SHOWN_SIZES = (2, 5, 10, 19, 50)
+#: What takes many images for each cluster is shown for at most this many clusters.
+_MANY_CLUSTERS = 60
 
 
-def shown_sizes(k_values: Sequence[int]) -> list[int]:
-    """Return the cluster sizes to show of those that are measured, at most four."""
-    return [k for k in _SHOWN_SIZES if k in k_values] or list(k_values)[:4]
+def shown_sizes(k_values: Sequence[int], n_people: int) -> list[int]:
+    """Return the cluster sizes to show of those that are measured, at most four, that make few clusters."""
+    few = [k for k in k_values if n_people // k <= _MANY_CLUSTERS] or [max(k_values)]
+    return [k for k in _SHOWN_SIZES if k in few] or few[:4]
 
 
 def versions_table(
@@ -529,7 +547,7 @@ def all_jobs(faces: Faces, experiment: Experiment) -> list[Job]:
     drawers = dict.fromkeys([own.anonymizer, *({"stylegan"} & drawn)])
     jobs += tables(TABLES["distances"], [own._replace(anonymizer=name) for name in drawers])
     if "stylegan" in drawn:
-        shown = sizes if grid == "full" else shown_sizes(sizes)
+        shown = sizes if grid == "full" else shown_sizes(sizes, faces.n_people)
         versions, tuned = _versions(shown, own.embedding, own.partitioner, seeds)
         jobs += sweep_jobs(faces, versions) + tables(tuning.TUNED, tuned, checks=())
     return jobs
@@ -576,6 +594,11 @@ def _run(options: argparse.Namespace) -> None:
     how = {"random_state": experiment.seeds[0], "n_jobs": options.jobs}  # of what is attacked
     faces = experiment.load_faces()
     print(faces)
+    named, experiment = experiment.many, experiment.fitted_to(faces)
+    if named and faces.n_people > _MANY_PEOPLE:
+        print(
+            f"More than {_MANY_PEOPLE} people, so {', '.join(named)} are those of [many] in the experiment's file."
+        )
     tables = experiment.tables(faces, options.output)
     # Run everything together, with one progress bar; the tables are then read from the cache.
     jobs = all_jobs(faces, experiment)

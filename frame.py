@@ -142,7 +142,8 @@ def sample(image: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.nda
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     x, y = ((positions + 0.5) * scale - 0.5).astype(np.float32).transpose(2, 0, 1)
     texture = cv2.remap(image.astype(np.float32), x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    inside = (positions >= -0.5).all(axis=2) & (positions <= [width - 0.5, height - 0.5]).all(axis=2)
+    left, top = positions[..., 0], positions[..., 1]
+    inside = (left >= -0.5) & (left <= width - 0.5) & (top >= -0.5) & (top <= height - 0.5)
     return np.clip(texture, 0, 255).reshape(*x.shape, -1), inside
 
 
@@ -299,10 +300,13 @@ class Mesh:
         fixed_point = np.rint(corners * 16).astype(np.int32)
         for number, triangle in enumerate(self.triangles):
             cv2.fillConvexPoly(owner, fixed_point[triangle], number, lineType=cv2.LINE_8, shift=4)
-        # Apply each pixel's affine map. (h, w, 2, 3), (h, w, 2)
-        affine = _affine_maps(corners[self.triangles], source[self.triangles])[owner]
-        columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-        return affine[..., 0] * columns[..., None] + affine[..., 1] * rows[..., None] + affine[..., 2]
+        # Apply each pixel's affine map, coordinate by coordinate. (2, 3, t), (h, w, 2)
+        affine = _affine_maps(corners[self.triangles], source[self.triangles]).transpose(1, 2, 0).copy()
+        columns, rows, owner = np.arange(width), np.arange(height)[:, None], owner.astype(np.intp)
+        positions = np.empty((height, width, 2))
+        for place, (along, down, shift) in enumerate(affine):
+            positions[..., place] = along.take(owner) * columns + down.take(owner) * rows + shift.take(owner)
+        return positions
 
 
 def _border(height: int, width: int) -> np.ndarray:

@@ -6,6 +6,7 @@ bounds are percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap"
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +17,9 @@ _CONFIDENCE = 0.95
 
 #: Bootstrap resamples of a mean or another statistic.
 N_RESAMPLES = 1000
+
+#: Resamples of at most this many units are remembered, because hundreds of measures of one release draw the same ones.
+_REMEMBERED_UNITS = 1000
 
 
 def mean(values) -> float:
@@ -51,7 +55,23 @@ def upper_bound(successes: float, n: float, confidence: float = _CONFIDENCE) -> 
 
 
 def resampling_weights(n_units: int, n_resamples: int = N_RESAMPLES, random_state=None) -> np.ndarray:
-    """Count how often each bootstrap resample draws each unit: float (n_resamples, n_units), rows sum to n_units."""
+    """Count how often each bootstrap resample draws each unit: float (n_resamples, n_units), rows sum to n_units.
+
+    With a seed, and at most 1000 units, the same array is returned again; it is read-only.
+    """
+    if isinstance(random_state, int) and n_units <= _REMEMBERED_UNITS:
+        return _remembered_weights(n_units, n_resamples, random_state)
+    return _draw_weights(n_units, n_resamples, random_state)
+
+
+@functools.lru_cache(maxsize=16)
+def _remembered_weights(n_units: int, n_resamples: int, seed: int) -> np.ndarray:
+    weights = _draw_weights(n_units, n_resamples, seed)
+    weights.flags.writeable = False
+    return weights
+
+
+def _draw_weights(n_units: int, n_resamples: int, random_state) -> np.ndarray:
     from sklearn.utils import check_random_state  # slow to import
 
     random = check_random_state(random_state)

@@ -15,6 +15,10 @@ import utils
 #: Fewer jobs than this run in this process: starting others would take longer.
 _PARALLEL_JOBS = 4
 
+#: joblib replaces a worker that grows by more than this. Its own limit, 300 MB, is less than the models of a job take,
+#: so nearly every job of many people would fit them anew.
+_WORKER_BYTES = 4 << 30
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -96,6 +100,9 @@ def _registries() -> tuple[dict, ...]:
 
 def _run(entries: list[dict], number: int, function: Callable, arguments: tuple) -> tuple[int, object]:
     """Call a function after registering the caller's entries, which a new process does not have."""
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = _WORKER_BYTES
     for registry, known in zip(_registries(), entries, strict=True):
         registry.update(known)
     with utils.no_bars():

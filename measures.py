@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 import checks
 import detection
@@ -324,8 +323,9 @@ def _assert_person_bound(scores: dict, labels: np.ndarray, identities: np.ndarra
 
 
 def _people_per_cluster(labels: np.ndarray, identities: np.ndarray) -> np.ndarray:
-    pairs = pd.DataFrame({"label": labels, "identity": identities}).drop_duplicates()
-    return np.bincount(pairs["label"])
+    people, person = np.unique(identities, return_inverse=True)
+    pairs = np.unique(np.asarray(labels) * len(people) + person)
+    return np.bincount(pairs // len(people))
 
 
 def partitioner(name: str) -> Callable:
@@ -410,9 +410,16 @@ def _check_made_for(faces: Faces, model: Anonymizer) -> None:
 
 
 def measure_row(
-    faces: Faces, model: Anonymizer, descriptors: np.ndarray | None, combination: dict, how: dict
+    faces: Faces,
+    model: Anonymizer,
+    descriptors: np.ndarray | None,
+    combination: dict,
+    how: dict,
+    model_key: str,
 ) -> dict[str, float | int | str]:
     """Compute the row of `evaluation.sweep` for a combination.
+
+    Combinations with the same clusters share their measures, which are kept in the cache.
 
     Parameters
     ----------
@@ -424,6 +431,8 @@ def measure_row(
         ``partitioner``, ``k`` and ``seed``: as for `partition_people`.
     how : dict
         ``recogniser`` and ``threshold``: as for `evaluate`.
+    model_key : str
+        Cache key of what the model makes of these faces.
 
     Returns
     -------
@@ -440,10 +449,17 @@ def measure_row(
     if key not in _CLEAR_PHOTOS:
         _CLEAR_PHOTOS.clear()
         _CLEAR_PHOTOS[key] = clear_photos(faces, how["recogniser"])
-    return {
-        "n_clusters": n_clusters, **how, **_evaluate(_CLEAR_PHOTOS[key], model, labels, how["threshold"])
-    }  # fmt: skip
+    clear, code = _CLEAR_PHOTOS[key], utils.source_key(__name__, without=["anonymizer"])[:16]
+    scores = utils.cached_json(
+        f"{_STORE}-{code}",
+        utils.content_key(model_key, clear.descriptors, clear.gallery.descriptors, labels, how),
+        lambda: _evaluate(clear, model, labels, how["threshold"]),
+    )
+    return {"n_clusters": n_clusters, **how, **scores}
 
+
+#: Name of the store of measures, before the version of their code.
+_STORE = "measures"
 
 #: The photos that this process measured last: (fingerprint, recogniser) -> photos.
 _CLEAR_PHOTOS: dict[tuple[str, str], ClearPhotos] = {}
@@ -469,7 +485,7 @@ def reconstruction_scores(clear: ClearPhotos, model: Anonymizer, random_state=0)
     rows = np.arange(len(faces))
     if len(rows) > _N_RECONSTRUCTIONS:
         rows = np.sort(utils.check_random_state(random_state).choice(rows, _N_RECONSTRUCTIONS, replace=False))
-    images = [model.reconstruct(i) for i in rows]
+    images = model.reconstructions(rows)
     drawn, found = clear.describe(images), detection.detect(images).found
     nearest = gallery.identities[distances(drawn, gallery.descriptors).argmin(axis=1)]
     own = np.linalg.norm(drawn - clear.descriptors[rows], axis=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import numbers
 import os
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from storage.arrays import load_array, load_arrays, save_arrays
@@ -37,7 +39,9 @@ __all__ = [
 
 
 def check_random_state(seed):
-    """See `sklearn.utils.check_random_state`; scikit-learn takes a second to import, so nothing imports it at once."""
+    """Turn a seed, a generator or None into a `numpy.random.RandomState`, as `sklearn.utils.check_random_state`."""
+    if isinstance(seed, numbers.Integral):  # the usual case; scikit-learn takes a second to import
+        return np.random.RandomState(seed)
     from sklearn.utils import check_random_state
 
     return check_random_state(seed)
@@ -94,7 +98,8 @@ def import_quietly(*names: str) -> None:
 
     They bypass Python's streams, so the file descriptor itself is redirected. If an import fails, the output is shown
     and the error is raised. TensorFlow's later notes on its optimisations are also suppressed; it uses oneDNN on every
-    CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set. Keras runs on TensorFlow
+    CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set, and as many threads as
+    ``OMP_NUM_THREADS`` says. Keras runs on TensorFlow
     with its own defaults, whatever the user's ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
 
     Raises
@@ -105,6 +110,9 @@ def import_quietly(*names: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    if limit := os.environ.get("OMP_NUM_THREADS"):  # set in workers; TensorFlow does not read it
+        for kind in ("INTRAOP", "INTEROP"):
+            os.environ.setdefault(f"TF_NUM_{kind}_THREADS", limit)
     sys.stderr.flush()
     with tempfile.TemporaryFile() as aside:
         kept = os.dup(2)

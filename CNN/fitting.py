@@ -121,6 +121,7 @@ def fit_nuisance(
     pictures = check_array("pictures", pictures, (n, a.height, a.width, a.channels))
     visible = check_array("visible", visible, (n, a.height, a.width))
     weights = face_weights(model.landmarks, a.height, a.width)[None] * visible[..., None]
+    weights /= np.maximum(weights.mean(axis=(1, 2, 3), keepdims=True), 1e-12)  # every photo counts equally
     weights = tf.constant(weights, tf.float32)  # (n, h, w, 1)
     pictures = tf.constant(pictures, tf.float32)
     nearest = [_nearest(model, identity[i], pictures[i : i + 1], weights[i : i + 1]) for i in range(n)]
@@ -130,7 +131,10 @@ def fit_nuisance(
     def loss() -> tf.Tensor:
         inputs = {"identity": tf.constant(identity), "nuisance": tf.convert_to_tensor(codes)}
         drawn = model.network(inputs, training=False)
-        return pyramid_loss(drawn - pictures, weights) + prior * tf.reduce_mean(tf.square(codes - start))
+        apart = prior * tf.reduce_mean(tf.square(codes - start))
+        return n * (
+            pyramid_loss(drawn - pictures, weights) + apart
+        )  # each photo's gradient is that of its own loss
 
     minimise(loss, [codes], _FIRST_STEP * half_cosine(np.arange(steps) / steps))
     return codes.numpy()

@@ -137,6 +137,10 @@ class Surrogates(Anonymizer):
         """Reconstruct one photo, to show what the anonymizer can represent: uint8 (h, w, 3)."""
         return self.surrogate([i])
 
+    def reconstructions(self, rows: Sequence[int]) -> list[np.ndarray]:
+        """Reconstruct several photos, as `reconstruct` does."""
+        return [self.reconstruct(i) for i in rows]
+
     def _checked_members(
         self, members: Sequence[int], weights: Sequence[float] | None
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,9 @@ from anonymizer.base import Surrogates
 from checks import ParameterError, check_number
 from datasets import Faces
 
+#: Photos to which nuisance codes are fitted at once.
+_FITTED_AT_ONCE = 16
+
 _BUNDLED = Path(__file__).resolve().parents[1] / "CNN" / "output" / "ORL.keras"
 
 
@@ -186,6 +189,12 @@ class UpConvolution(Surrogates):
         known = {"expression", "pose"} <= set(self.faces.attributes) or self._has_nuisance
         return self._draw(self.identity_codes[i], **(self._codes_of(i) if known else {}))
 
+    def reconstructions(self, rows: Sequence[int]) -> list[np.ndarray]:
+        """Reconstruct several photos, as `reconstruct` does."""
+        if self._has_nuisance:
+            self._nuisances([self._row(i) for i in rows])  # fitting them together takes a tenth of the time
+        return super().reconstructions(rows)
+
     # Pose and expression of a photo
 
     def _codes_of(self, i: int) -> dict[str, np.ndarray]:
@@ -206,19 +215,31 @@ class UpConvolution(Surrogates):
 
     def nuisance(self, i: int) -> np.ndarray:
         """Return the nuisance code of photo `i`, learnt in training or fitted to the photo: float32 (m,)."""
-        i = self._row(i)
-        name = self._known_names[i]
-        if self.proxy == 0 and name is not None:
-            known = self.model.nuisance_of(name)
-            if known is not None:
-                return known
-        code = utils.source_key(__name__)
-        key = utils.content_key(self.faces.image_keys[i], self.identity_codes[i], self._options(), code)
-        return utils.cached_batches("cnn-nuisance", [key], lambda rows: self._fit(i), "fitting codes", 1)[0]
+        return self._nuisances([self._row(i)])[0]
 
-    def _fit(self, i: int) -> np.ndarray:
-        """Fit a nuisance code to photo `i`: float32 (1, m)."""
+    def _nuisances(self, rows: Sequence[int]) -> list[np.ndarray]:
+        """The nuisance codes of some photos, of which unknown ones are fitted together: float32 (m,) each."""
+        codes = {i: self._learnt_nuisance(i) for i in rows}
+        others = [i for i, code in codes.items() if code is None]
+        how = self._options(), utils.source_key(__name__)
+        keys = [utils.content_key(self.faces.image_keys[i], self.identity_codes[i], *how) for i in others]
+
+        def fit(places: Sequence[int]) -> np.ndarray:
+            return self._fit([others[place] for place in places])
+
+        fitted = utils.cached_batches("cnn-nuisance", keys, fit, "fitting codes", _FITTED_AT_ONCE)
+        codes.update(zip(others, fitted, strict=True))
+        return list(codes.values())
+
+    def _learnt_nuisance(self, i: int) -> np.ndarray | None:
+        """The nuisance code that photo `i` got in training, if any."""
+        name = self._known_names[i]
+        return self.model.nuisance_of(name) if self.proxy == 0 and name is not None else None
+
+    def _fit(self, rows: Sequence[int]) -> np.ndarray:
+        """Fit nuisance codes to photos: float32 (n, m)."""
         from CNN import fitting
 
-        pictures, visible = fitting.align([self.faces.images[i]], self.landmarks[[i]], self.model)
-        return fitting.fit_nuisance(self.model, self.identity_codes[[i]], pictures, visible)
+        images = [self.faces.images[i] for i in rows]
+        pictures, visible = fitting.align(images, self.landmarks[rows], self.model)
+        return fitting.fit_nuisance(self.model, self.identity_codes[rows], pictures, visible)

@@ -182,7 +182,7 @@ class EigenMean(TextureSurrogates):
         self.model = LinearModel.fit(textures.reshape(len(textures), -1), self.keep)
 
     def _mix(self, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        coordinates = np.stack([self.model.encode(self.texture(i).ravel()) for i in members])  # (k, m)
+        coordinates = self.model.encode(np.stack([self.texture(i).ravel() for i in members]))  # (k, m)
         mean = (
             weights @ coordinates if self.epsilon is None else self._noisy_mean(coordinates, members, weights)
         )

@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 
 import checks
+import detection
 import utils
 from attacks.cases import (
     AttackResult,
@@ -56,7 +57,16 @@ from attacks.membership import control, membership
 from attacks.network import reversal_network
 from attacks.open_set import open_set, rank1_over_gallery
 from attacks.regions import mask_regions, region
-from attacks.running import Attack, AttackScene, Evidence, Published, clear_threshold, practise, scene_rows
+from attacks.running import (
+    Attack,
+    AttackScene,
+    Evidence,
+    Published,
+    clear_threshold,
+    hide_regions,
+    practise,
+    scene_rows,
+)
 from attacks.search import blind_chance, closed_set, identification, posterior
 from attacks.thresholds import (
     Curve,
@@ -177,6 +187,9 @@ PIXEL_ATTACKS: dict[str, Attack] = {
 #: The attack that takes minutes and runs only if requested by name.
 _NETWORK_ATTACK = "reversal network"
 
+#: Regions are hidden on at most this many photos, to compare with images.
+_N_MASKED = 20
+
 #: The columns of `attack_release`.
 COLUMNS = [
     "attack", "recogniser", "gallery", "level", "rate", "low", "high", "rate_all", "rate_worst", "chance", "clear",
@@ -252,14 +265,18 @@ def attack_release(
     checks.check_all_known("attack", attacks, [*ATTACKS, *PIXEL_ATTACKS, _NETWORK_ATTACK])
     checks.check_number("random_state", random_state, int)
     labels = checks.check_labels(labels, len(faces), n_clusters=len(images))
+    release, n_first = Published(images, labels, faces.identities), min(len(faces), _N_MASKED)
+    first = Published(faces.images[:n_first], np.arange(n_first), faces.identities[:n_first])
+    made, members = practise(model, labels, random_state=random_state) if model is not None else ([], ())
     evidence = Evidence(
-        Published(images, labels, faces.identities), anonymized, further, part, distractors,
-        practice=practise(model, labels, random_state=random_state) if model is not None else ([], ()),
+        release, anonymized, further, part, distractors,
+        practice=(detection.as_faces(made) if made else (), members),
         rests=rest_pictures(model, images, labels) if model is not None and "insider's picture" in attacks else {},
-        masks_regions="region" in attacks,
+        masked=hide_regions(release) if "region" in attacks else {},
+        masked_photos=hide_regions(first) if "region" in attacks else {},
     )  # fmt: skip
     scene_by = partial(AttackScene.of, faces, evidence)
-    learning = replace(evidence, part=None, distractors=None, rests={}, masks_regions=False)
+    learning = replace(evidence, part=None, distractors=None, rests={}, masked={}, masked_photos={})
     crops_by = partial(AttackScene.of, faces, learning)
     rows = []
     for name in dict.fromkeys(recognisers):

@@ -97,9 +97,11 @@ class DescribedRelease:
 def members_of(cases: pd.DataFrame, names: np.ndarray, n_images: int) -> np.ndarray:
     """Return which names are people behind each image: `DescribedRelease.cases`, (g,) -> bool (n_images, g)."""
     people, place = np.unique(np.asarray(names, dtype=str), return_inverse=True)
-    known = cases[cases["person"].isin(people)]
+    person, image = (cases[name].to_numpy() for name in ("person", "image"))
+    number = {name: i for i, name in enumerate(people.tolist())}
+    column = np.array([number.get(name, -1) for name in person.tolist()], dtype=int)
     behind = np.zeros((n_images, len(people)), dtype=bool)
-    behind[known["image"], np.searchsorted(people, known["person"].to_numpy(dtype=str))] = True
+    behind[image[column >= 0], column[column >= 0]] = True
     return behind[:, place]
 
 
@@ -156,9 +158,14 @@ class Gallery:
 
     def person_distances(self, to_photos: np.ndarray) -> np.ndarray:
         """Reduce distances to photos to each person's nearest photo: (c, g) -> (c, p), ordered as `people`."""
-        order = np.argsort(self.identities, kind="stable")
-        first = np.unique(self.identities[order], return_index=True)[1]
+        order, first = self._by_person
         return np.minimum.reduceat(to_photos[:, order], first, axis=1)
+
+    @cached_property
+    def _by_person(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the photos, sorted by person, and the place of each person's first one: (g,), (p,)."""
+        order = np.argsort(self.identities, kind="stable")
+        return order, np.unique(self.identities[order], return_index=True)[1]
 
     def distances_from(self, descriptors: np.ndarray) -> np.ndarray:
         """Distances to the nearest photo of each of `people`: (c, d) -> (c, p)."""
@@ -177,6 +184,12 @@ def gallery_faces(faces: Faces) -> tuple[Faces, str]:
     if not lonely.any():
         return faces.others, "other photos"
     return faces.others.joined(faces.select(lonely)), "mixed"
+
+
+def are_behind(members: Sequence[frozenset[str]], names: np.ndarray) -> np.ndarray:
+    """Return which names (g,) are among the people behind each of m images: bool (m, g)."""
+    names = names.tolist()
+    return np.array([[name in group for name in names] for group in members], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +286,10 @@ class AttackResult:
     def worst_cluster(self) -> float:
         """Mean success against the people of the worst protected image."""
         shown = self._shown
-        return float(shown.groupby("image")["success"].mean().max()) if len(shown) else float("nan")
+        if not len(shown):
+            return float("nan")
+        _, image = np.unique(shown["image"], return_inverse=True)
+        return float((np.bincount(image, shown["success"]) / np.bincount(image)).max())
 
     @property
     def _shown(self) -> pd.DataFrame:

@@ -32,20 +32,22 @@ def mask_regions(images: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
     A region is replaced by a strong blur of the image, so that the face can still be found and aligned.
     """
     places = detection.detect(images).landmarks
-    return {
-        name: [_mask(image, points, name) for image, points in zip(images, places, strict=True)]
-        for name in _LANDMARKS
-    }
+    masked = [_mask_each(image, points) for image, points in zip(images, places, strict=True)]
+    return {name: [one[name] for one in masked] for name in _LANDMARKS}
 
 
-def _mask(image: np.ndarray, landmarks: np.ndarray, region: str) -> np.ndarray:
+def _mask_each(image: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
     eyes = max(float(np.linalg.norm(landmarks[45] - landmarks[36])), 1.0)
-    outline = cv2.convexHull(np.rint(landmarks[_LANDMARKS[region]]).astype(np.int32))
-    inside = cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), outline, 1)
+    blurred = cv2.GaussianBlur(image, (0, 0), _BLUR * eyes)
     margin = max(1, round(_MARGIN * eyes))
-    inside = cv2.dilate(inside, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
-    hidden = (inside == 0) if region == "outline" else (inside > 0)
-    return np.where(hidden[..., None], cv2.GaussianBlur(image, (0, 0), _BLUR * eyes), image)
+    masked = {}
+    for name, places in _LANDMARKS.items():
+        outline = cv2.convexHull(np.rint(landmarks[places]).astype(np.int32))
+        inside = cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), outline, 1)
+        inside = cv2.dilate(inside, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+        hidden = (inside == 0) if name == "outline" else (inside > 0)
+        masked[name] = np.where(hidden[..., None], blurred, image)
+    return masked
 
 
 def region(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -21,10 +22,6 @@ _CALIBRATED_RATE = 1e-2
 
 #: Number of images of known people that an attacker makes to learn from.
 _N_PRACTICE = 168
-
-
-#: Regions are hidden on at most this many photos, to compare with images.
-_N_MASKED = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +45,18 @@ class Published:
 
     def described(self, describe: Callable[[Sequence[np.ndarray]], np.ndarray]) -> DescribedRelease:
         """Describe the images with a recogniser, see `recognisers.prepare`."""
-        found = detection.detect(self.images).found
-        return DescribedRelease(describe(self.images), found, np.asarray(self.labels), self.identities)
+        found = detection.detect(self._faces).found
+        return DescribedRelease(describe(self._faces), found, np.asarray(self.labels), self.identities)
+
+    @cached_property
+    def _faces(self) -> Faces:
+        """The images, whose keys are computed once for all recognisers."""
+        return detection.as_faces(self.images)
+
+
+def hide_regions(release: Published) -> dict[str, Published]:
+    """The release with each region hidden in turn, by name, see `attacks.regions.mask_regions`."""
+    return {name: replace(release, images=images) for name, images in mask_regions(release.images).items()}
 
 
 def practise(
@@ -110,11 +117,11 @@ class Evidence:
     distractors : Faces or None
         One photo of each of some people who are neither in a release nor in the gallery.
     practice : tuple
-        The result of `practise`.
+        The result of `practise`, with the images as Faces.
     rests : dict
         The result of `attacks.insiders.rest_pictures`.
-    masks_regions : bool
-        Whether to hide regions of the images and the photos in turn.
+    masked, masked_photos : dict of Published
+        The release, and the first photos, with each region hidden in turn: the result of `hide_regions`.
     """
 
     release: Published
@@ -122,9 +129,10 @@ class Evidence:
     further: Sequence[Published] = ()
     part: Published | None = None
     distractors: Faces | None = None
-    practice: tuple[list[np.ndarray], tuple[frozenset[str], ...]] = ([], ())
+    practice: tuple[Faces | tuple[()], tuple[frozenset[str], ...]] = ((), ())
     rests: Mapping[str, list[np.ndarray]] = field(default_factory=dict)
-    masks_regions: bool = False
+    masked: Mapping[str, Published] = field(default_factory=dict)
+    masked_photos: Mapping[str, Published] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,21 +188,15 @@ class AttackScene:
         if gallery.kind != "same photos":
             clear, people = np.concatenate([own, clear]), np.concatenate([faces.identities, people])
         images, members = evidence.practice
-        release, n_masked = evidence.release, min(len(faces), _N_MASKED)
 
         def described(published: Published | None) -> DescribedRelease | None:
             return None if published is None else published.described(describe)
 
-        def masked(published: Published) -> tuple[tuple[str, DescribedRelease], ...]:
-            if not evidence.masks_regions:
-                return ()
-            hidden = mask_regions(published.images).items()
-            return tuple(
-                (name, replace(published, images=images).described(describe)) for name, images in hidden
-            )
+        def all_described(several: Mapping[str, Published]) -> tuple[tuple[str, DescribedRelease], ...]:
+            return tuple((name, one.described(describe)) for name, one in several.items())
 
         return cls(
-            release.described(describe),
+            evidence.release.described(describe),
             own,
             gallery,
             clear_threshold(clear, people),
@@ -204,12 +206,15 @@ class AttackScene:
             recommended,
             described(evidence.part),
             None if evidence.distractors is None else describe(evidence.distractors),
-            tuple(
-                (space, _pictures(pictures).described(describe)) for space, pictures in evidence.rests.items()
-            ),
-            masked(release),
-            masked(Published(faces.images[:n_masked], np.arange(n_masked), faces.identities[:n_masked])),
+            all_described({space: _pictures(drawn) for space, drawn in evidence.rests.items()}),
+            all_described(evidence.masked),
+            all_described(evidence.masked_photos),
         )
+
+    @cached_property
+    def key(self) -> str:
+        """The cache key of all inputs."""
+        return utils.content_key(_content(self))
 
     def without_anonymization(self) -> AttackScene:
         """Release every photo as it is.
@@ -300,7 +305,7 @@ def _attack_rows(name: str, attack: Attack, recogniser: str, scene: AttackScene,
         except checks.NotApplicableError as error:
             return [{"attack": name, "level": "-", "note": str(error)}]
 
-    key = utils.content_key(name, recogniser, _content(scene), seed)
+    key = utils.content_key(name, recogniser, scene.key, seed)
     return utils.cached_json(f"attacks-{utils.source_key('attacks')[:16]}", key, compute)
 
 

@@ -209,13 +209,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.photos:
-        _save(surrogates_in_colour(options.photos), _IN_COLOUR)
+        save_figure(surrogates_in_colour(options.photos), _IN_COLOUR)
         return
     for name in options.pictures or FIGURES:
-        _save(FIGURES[name](), name)
+        save_figure(FIGURES[name](), name)
 
 
-def _save(figure: Figure, name: str) -> None:
+def save_figure(figure: Figure, name: str) -> None:
+    """Write a picture of the docs, and print its name."""
     figure.savefig(ROOT / name, dpi=RESOLUTION, metadata={"Software": None})
     print(name)
 

@@ -301,19 +301,38 @@ def block(name: str) -> str:
         return f"| in figures | in tables |\n| --- | --- |\n{words}"
     path = KEPT / f"{name}.csv"
     table, record = evaluation.load_table(path), evaluation.load_record(path)
+    made = origin(record, f"{record['data']['n_people']} ORL people, `make experiments`")
+    return (
+        f"**Answer.** {RESULTS[name].answer(table)}\n\n{markdown(table)}\n\n*{made} The columns are explained in "
+        "[measures](../measures.md).*"
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a table as Markdown."""
     head = "| " + " | ".join(f"`{column}`" for column in table.columns) + " |"
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join([head, "|" + " --- |" * len(table.columns), *lines])
+
+
+def origin(record: dict, measured: str) -> str:
+    """Say what was measured, and by which version."""
     commit = (record["commit"] or "unknown")[:8]
-    origin = (
-        f"*{record['data']['n_people']} ORL people, `make experiments`; AnonFACES {record['version']} (commit "
-        f"{commit}, {record['date'][:10]}). The columns are explained in [measures](../measures.md).*"
-    )
-    return "\n".join(
-        [
-            f"**Answer.** {RESULTS[name].answer(table)}", "", head, "|" + " --- |" * len(table.columns), *lines, "",
-            origin,
-        ]
-    )  # fmt: skip
+    return f"{measured}; AnonFACES {record['version']} (commit {commit}, {record['date'][:10]})."
+
+
+def cells_with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Move the columns ``..._low`` and ``..._high`` into the cells of the column that they belong to."""
+    whole = table.copy()
+    for name in table.columns:
+        low, high = f"{name}_low", f"{name}_high"
+        if {low, high} <= set(table.columns):
+            ends = whole.pop(low), whole.pop(high)
+            whole[name] = [
+                _cell(value) if pd.isna(start) else f"{value:.3f} [{start:.3f}, {end:.3f}]"
+                for value, start, end in zip(table[name], *ends, strict=True)
+            ]
+    return whole
 
 
 def _cell(value) -> str:
@@ -324,8 +343,8 @@ def _cell(value) -> str:
     return str(value)
 
 
-def page_with_results(text: str) -> str:
-    """Return a page with all its results written anew."""
+def page_with_results(text: str, block: Callable[[str], str] = block) -> str:
+    """Return a page with all its results written anew, each by `block`."""
     pattern = r"(<!-- result (\w+)[^>]*-->\n).*?(<!-- end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{block(match[2])}\n{match[3]}", text, flags=re.DOTALL)
 

@@ -138,6 +138,15 @@ class Cluster:
     image: np.ndarray | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """The axes of a map: mean (d,), directions (2, d), and their shares of the variance (2,)."""
+
+    mean: np.ndarray
+    directions: np.ndarray
+    shares: np.ndarray
+
+
 class Exploration:
     """Computes views of releases of one set of faces.
 
@@ -182,7 +191,7 @@ class Exploration:
         self._models: dict[str, anonymizer.Surrogates] = {}
         self._drawn: OrderedDict[tuple, Drawn] = OrderedDict()
         self._crops: dict[tuple[int, float], np.ndarray] = {}
-        self._projections: dict[str, tuple] = {}
+        self._kept_axes: dict[str, _Axes] = {}
 
     # -- options of a selection ------------------------------------------------------------------------------
 
@@ -424,28 +433,28 @@ class Exploration:
         shares : ndarray, shape (2,)
             Share of the descriptors' variance along each axis.
         """
-        projection, positions = self._projection(name)
-        return positions, projection.explained_variance_ratio_
+        axes = self._axes(name)
+        return (self.descriptors(name) - axes.mean) @ axes.directions.T, axes.shares
 
-    def _projection(self, name: str) -> tuple:
-        if name not in self._projections:
+    def _axes(self, name: str) -> _Axes:
+        if name not in self._kept_axes:
             X = self.descriptors(name).astype(np.float64)
-            if X.shape[1] == 1:
-                X = np.column_stack([X, np.zeros(len(X))])
-            from sklearn.decomposition import PCA  # slow to import
-
-            projection = PCA(2, svd_solver="full").fit(X)
-            self._projections[name] = projection, projection.transform(X)
-        return self._projections[name]
+            mean = X.mean(axis=0)
+            _, values, directions = np.linalg.svd(X - mean, full_matrices=False)
+            if len(values) == 1:  # descriptors of one value
+                values, directions = np.append(values, 0), np.pad(directions, [(0, 1), (0, 0)])
+            self._kept_axes[name] = _Axes(mean, directions[:2], (values**2 / (values**2).sum())[:2])
+        return self._kept_axes[name]
 
     def surrogate_positions(self, view: View, label: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the position of a surrogate on the map: simulated (2,), and drawn (2,).
 
         The latter is None if the surrogate is not drawn, if it shows no face, or if the map does not use `RECOGNISER`.
         """
-        projection, positions = self._projection(view.selection.embedding)
+        positions, _ = self.plane(view.selection.embedding)
         rows, weights = self.mixture(view.labels, label, view.selection.shrinkage)
         simulated, drawn = weights @ positions[rows], self.known(view, label)
         if drawn is None or not drawn.found or view.selection.embedding != RECOGNISER:
             return simulated, None
-        return simulated, projection.transform(drawn.descriptor[None].astype(np.float64))[0]
+        axes = self._axes(RECOGNISER)
+        return simulated, axes.directions @ (drawn.descriptor - axes.mean)

@@ -20,8 +20,8 @@ _MAP_SIZE, _MAP_MARGIN = np.array([460.0, 350.0]), 16
 #: With more photos than this, the map shows only the cluster centres and the photos of the selected cluster.
 _MAP_PHOTOS = 5000
 
-#: At most this many photos of the selected cluster are shown.
-_SHOWN_PHOTOS = 24
+#: At most this many photos of the selected cluster are shown, in at most so many pixels: twice the width on the page.
+_SHOWN_PHOTOS, _PHOTO_SIDE = 24, 192
 
 _CHOSEN_COLOUR, _CLUSTER_COLOURS = COLOURS[1], [COLOURS[i] for i in (0, 2, 3, 4, 5, 7)]
 
@@ -80,7 +80,7 @@ _TEMPLATES = _load_templates()
 
 def render(name: str, *arguments) -> str:
     """Fill in a macro of ``panel.html`` and return it as one line; text arguments are escaped."""
-    return " ".join(getattr(_TEMPLATES, name)(*arguments).split())
+    return " ".join(str(getattr(_TEMPLATES, name)(*arguments)).split())
 
 
 def alert_html(error: Exception, doing: str) -> str:
@@ -183,7 +183,7 @@ def members_html(exploration: Exploration, view: View, chosen: int) -> str:
     shown = _shown_members(exploration, cluster)
     photos = [
         {
-            "source": _data_uri(exploration.portrait(row)),
+            "source": _data_uri(exploration.portrait(row), side=_PHOTO_SIDE),
             "name": faces.names[row],
             "person": faces.identities[row],
             "distance": cluster.distance[i],
@@ -206,10 +206,10 @@ def _shown_members(exploration: Exploration, cluster: Cluster) -> np.ndarray:
     return np.sort(np.concatenate([np.sort(first), rest])[:_SHOWN_PHOTOS])
 
 
-def _data_uri(image: np.ndarray, kind: str = "jpeg") -> str:
-    """Return an image (h, w, 3) as the data URI of a ``"jpeg"`` or ``"png"``, with no side above 256 pixels."""
+def _data_uri(image: np.ndarray, kind: str = "jpeg", side: int = 256) -> str:
+    """Return an image (h, w, 3) as the data URI of a ``"jpeg"`` or ``"png"``, reduced to at most `side` pixels."""
     longest = max(image.shape[:2])
-    if longest > 256:
-        image = detection.resize(image, 256 / longest)
+    if longest > side:
+        image = detection.resize(image, side / longest)
     _, data = cv2.imencode(f".{kind}", image[..., ::-1])
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()

@@ -53,11 +53,20 @@ def _lbp_features(faces: Images) -> np.ndarray:
     return local_binary_patterns(grey_crops(faces).reshape(-1, 64, 64))
 
 
+#: Spaces of this process, the last ones used at the end, so that several attacks fit each once: (features, gallery).
+_SPACES: dict[tuple[_Describe, str], DiscriminantSpace] = {}
+_MOST_SPACES = 8
+
+
 def _fisher(features: _Describe) -> Callable[[Faces], _Describe]:
     """Discriminants of some features, fitted to a gallery."""
 
     def prepare_for(gallery: Faces) -> _Describe:
-        space = DiscriminantSpace.fit(features(gallery), gallery.identities)
+        key = (features, gallery.fingerprint)
+        space = _SPACES.pop(key, None) or DiscriminantSpace.fit(features(gallery), gallery.identities)
+        _SPACES[key] = space
+        if len(_SPACES) > _MOST_SPACES:
+            del _SPACES[next(iter(_SPACES))]
         return lambda images: space.transform(features(images)).astype(np.float32)
 
     return prepare_for

@@ -28,6 +28,19 @@ def _scatter_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[kept], axes
 
 
+def _shrinkage(centred: np.ndarray, squares: np.ndarray) -> float:
+    """Ledoit and Wolf's weight of a multiple of the identity, for rows (n, d) and what `_scatter_axes` gives for them.
+
+    As `sklearn.covariance.ledoit_wolf_shrinkage`, without its matrix products.
+    """
+    n, d = centred.shape
+    lengths = np.einsum("nd,nd->n", centred, centred)
+    even, square = lengths.sum() / (n * d), (squares**2).sum() / n**2
+    apart = square / d - even**2
+    noise = min(((lengths**2).sum() / n - square) / (d * n), apart)
+    return float(noise / apart) if noise > 0 else 0.0
+
+
 def principal_axes(features: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (d,) and first principal axes (d, r) of features (n, d): at most `most` and n - 1, of arbitrary signs."""
     mean = features.mean(axis=0, dtype=float)
@@ -129,10 +142,8 @@ class WithinSpace:
         if photos.max() < 2:
             raise UnfitGalleryError("scatter within people needs a second photo of at least one person")
         rest = features - means[person]
-        from sklearn.covariance import ledoit_wolf_shrinkage  # slow to import
-
-        shrinkage = max(float(ledoit_wolf_shrinkage(rest, assume_centered=True)), 1e-3)
         squares, axes = _scatter_axes(rest)
+        shrinkage = max(_shrinkage(rest, squares), 1e-3)
         even = shrinkage * squares.sum() / features.shape[1]
         return cls(axes, np.sqrt(even / ((1 - shrinkage) * squares + even)))
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from functools import cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 import embedding
+from datasets import Faces
 from detection import Images
 
 #: Neighbours of a pixel (row, column), clockwise.
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
 
+#: Crops of Faces of at most so many photos, which fisherfaces, LBP and attackers on pixels read in turn.
+_CROPS: WeakKeyDictionary[Faces, dict[tuple[int, float], np.ndarray]] = WeakKeyDictionary()
+_MOST_PHOTOS = 1000
+
+
 def grey_crops(faces: Images, size: int = 64, zoom: float = 0.85) -> np.ndarray:
-    """Crop faces upright, in grey: float32 (n, size * size), values 0 to 1."""
-    pixels = embedding.crops(faces, size=size, zoom=zoom).mean(axis=3, dtype=np.float32)
-    return pixels.reshape(len(pixels), -1) / 255.0
+    """Crop faces upright, in grey: float32 (n, size * size), values 0 to 1, read-only."""
+    known = _CROPS.setdefault(faces, {}) if isinstance(faces, Faces) and len(faces) <= _MOST_PHOTOS else {}
+    if (size, zoom) not in known:
+        pixels = embedding.crops(faces, size=size, zoom=zoom).mean(axis=3, dtype=np.float32)
+        known[size, zoom] = pixels.reshape(len(pixels), -1) / 255.0
+        known[size, zoom].flags.writeable = False
+    return known[size, zoom]
 
 
 @cache

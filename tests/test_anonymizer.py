@@ -532,6 +532,16 @@ def test_majority_is_what_more_than_half_agree_on(values, data):
     assert aam._majority(-values, weights) == -aam._majority(values, weights)
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    values=arrays.arrays(np.float64, st.integers(2, 9), elements=st.integers(-4, 4).map(float)),
+    n_left_out=st.integers(0, 1),
+)
+def test_majority_of_equal_weights_ignores_those_without_weight(values, n_left_out):
+    weights = np.where(np.arange(len(values)) < n_left_out, 0, 1 / (len(values) - n_left_out))
+    assert aam._majority(values, weights) == majority_by_definition(values, weights)
+
+
 def test_majority_worked_out_by_hand():
     thirds = np.full(3, 1 / 3)
     values = np.array([[5.0, 5.0, 5.0, -2.0], [3.0, -3.0, 0.0, -9.0], [1.0, 4.0, 0.0, 1.0]])

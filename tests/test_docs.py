@@ -36,7 +36,7 @@ import tuning
 import utility
 import utils
 from commands import VERSION
-from docs import architecture, figures, tables
+from docs import architecture, figures, results, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -532,6 +532,71 @@ def test_each_result_is_on_its_page_and_has_a_record():
         record = evaluation.load_record(tables.KEPT / f"{name}.csv")
         assert record["experiment"]["name"] == "quick" and record["data"]["name"] == "orl"
         assert record["version"] and record["date"]
+
+
+def test_results_of_the_sets_are_those_of_the_kept_tables():
+    page = text_of(results.PAGE)
+    assert tables.page_with_results(page, results.block) == page, "run python -m docs.results"
+    for path in results.KEPT.glob("*.csv"):
+        record = evaluation.load_record(path)
+        assert record["version"] and record["date"]
+        if path.stem != "published":
+            assert f"<!-- result {path.stem}:" in page and set(record["data"]) == {
+                "name",
+                "key",
+                "n_photos",
+                "n_people",
+            }
+
+
+@pytest.mark.parametrize("name", results.SETS)
+def test_figures_of_the_sets_are_there(name):
+    if not (results.KEPT / f"{name}.csv").is_file():
+        pytest.skip("not measured yet")
+    with Image.open(ROOT / "docs" / f"results_{name}.png") as image:
+        assert image.width >= 1000
+    assert f"results_{name}.png" in text_of(results.PAGE)
+
+
+def test_simulated_surrogates_by_hand():
+    points = np.array([[0.0], [0.2], [10.0], [10.4], [20.0], [22.0]])
+    names = np.array(list("abcdef"))
+    row = results.simulated(points, names, "ward", 2)
+    assert row["information_loss"] == pytest.approx((0.1 + 0.2 + 1.0) / 3)
+    assert row["re_identification"] == pytest.approx(4 / 6)
+    assert row["rank1_cluster"] == 1 and row["rank1_person"] == pytest.approx(0.5)
+    assert row["information_loss_low"] < row["information_loss"] < row["information_loss_high"]
+
+
+def test_cells_hold_their_intervals():
+    table = pd.DataFrame(
+        {"k": [2, 5], "rate": [0.5, 0.25], "rate_low": [0.4, np.nan], "rate_high": [0.6, np.nan]}
+    )
+    shown = tables.cells_with_intervals(table)
+    assert shown.to_dict("list") == {"k": [2, 5], "rate": ["0.500 [0.400, 0.600]", "0.250"]}
+    assert list(table) == ["k", "rate", "rate_low", "rate_high"]
+
+
+def test_attacks_are_shown_by_anonymizer():
+    table = pd.DataFrame(
+        [("aam", 0.2, 0.1, 0.3), ("pixel", 0.1, 0.0, 0.2)], columns=["anonymizer", "rate", "low", "high"]
+    ).assign(attack="rank-1", level="person", chance=0.05, clear=1.0)
+    wide = results._wide(table, ["attack", "level"], "rate")
+    assert wide.to_dict("records") == [
+        {"attack": "rank-1", "level": "person", "aam": "0.200 [0.100, 0.300]", "pixel": "0.100 [0.000, 0.200]",
+         "chance": 0.05, "clear": 1.0}
+    ]  # fmt: skip
+    answer = results._say_attacks(table)
+    assert (
+        "(AAM) 1 of 1, k-Same (pixel) 0 of 1" in answer
+        and "behind k-Same-M (AAM): 20% [10%, 30%], above" in answer
+    )
+
+
+def test_a_set_without_a_name_is_refused(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    assert results.main([str(tmp_path / "photos")]) == 2
+    assert "is none of the sets orl, celeba" in capsys.readouterr().err
 
 
 def test_small_tables_by_hand():

