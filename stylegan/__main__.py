@@ -37,6 +37,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     text = "train on mixed faces of at least three people instead, in colour; for other people than those in the photos"
     parser.add_argument("--mixtures", action="store_true", dest="only_mixtures", help=text)
     add_settings(parser, MixtureSettings, "mixtures_", skip=("precision", "seed"))
+    text = "network of mixed faces to start from, NAME.npz, with its encoder in the same folder"
+    parser.add_argument("--mixtures-start", type=Path, help=text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -69,13 +71,17 @@ def _train(options: argparse.Namespace) -> None:
 
 def _train_on_mixtures(faces, settings, out: Path, options: argparse.Namespace) -> None:
     import anonymizer
+    from stylegan.encoder import encoder_path, load_encoder
     from stylegan.mixtures import MixtureTrainer, draw_mixtures, people_apart
+    from stylegan.network import load_npz
     from training.command import run_training
 
+    path = options.mixtures_start
+    start = None if path is None else (load_npz(path), load_encoder(encoder_path(path)))
     apart = people_apart(faces, settings.people_apart, settings.seed)
     teacher = anonymizer.load("aam", faces.select(~np.isin(faces.identities, apart)))
     photos = draw_mixtures(teacher, settings.faces, options.resolution, settings.seed)
-    trainer = MixtureTrainer(photos, teacher, settings, tuple(options.channels), options.w_dim)
+    trainer = MixtureTrainer(photos, teacher, settings, tuple(options.channels), options.w_dim, start)
     run_training(trainer, out, options)
 
 

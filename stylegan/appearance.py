@@ -8,7 +8,7 @@ Cootes, Edwards and Taylor, "Active appearance models", PAMI 23(6), 2001.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,8 @@ _SHRINK = 2
 # Share of the total variance by which variances are raised before components are scaled to variance 1, so that the
 # weakest components, which are mostly noise in other people's photos, count less.
 _DAMPING = 2e-4
+# Weight of hair and background, relative to the face: they vary most, but say least about a person.
+_OUTSIDE = 0.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +41,8 @@ class AppearanceEncoder:
         Top, left, height and width of the faces in the pictures.
     shape_weight : float
         What one pixel of shape is worth in units of the pictures.
+    outside : float
+        Weight of pixels outside the face.
     mean : ndarray of float32, shape (p,)
     basis : ndarray of float32, shape (w_dim, p)
         Scaled components.
@@ -50,6 +54,7 @@ class AppearanceEncoder:
     reference: np.ndarray
     frame: tuple[int, int, int, int]
     shape_weight: float
+    outside: float
     mean: np.ndarray
     basis: np.ndarray
     num_layers: int
@@ -67,7 +72,7 @@ class AppearanceEncoder:
     ) -> AppearanceEncoder:
         """Learn `w_dim` components from pictures (n, r, r, 3) in -1..1 with landmarks (n, 68, 2); n > w_dim."""
         blank = np.zeros((0, 0), dtype=np.float32)
-        encoder = cls(reference, frame, 1.0, blank, blank, num_layers, {})
+        encoder = cls(reference, frame, 1.0, _OUTSIDE, blank, blank, num_layers, {})
         rows = np.stack([encoder.features(*pair) for pair in zip(pictures, shapes, strict=True)])  # (n, p)
         # Weigh shape so that it varies as much as texture.
         mean = rows.mean(axis=0)
@@ -83,7 +88,7 @@ class AppearanceEncoder:
         basis = vectors.T @ rows / np.sqrt(strengths)[:, None]
         scales = np.sqrt(len(rows) / (strengths + _DAMPING * 2 * spread[1]))
         basis = (basis * scales[:, None]).astype(np.float32)
-        return cls(reference, frame, shape_weight, mean.astype(np.float32), basis, num_layers, {})
+        return replace(encoder, shape_weight=shape_weight, mean=mean.astype(np.float32), basis=basis)
 
     @cached_property
     def _mesh(self) -> tuple[Mesh, np.ndarray]:
@@ -101,7 +106,7 @@ class AppearanceEncoder:
     def _pixel_weights(self) -> np.ndarray:
         """Root of the weight of each reduced pixel: (h, w, 1)."""
         _, _, height, width = self.frame
-        return np.sqrt(_reduce(face_weights(self.reference - self._corner, height, width)))
+        return np.sqrt(_reduce(face_weights(self.reference - self._corner, height, width, self.outside)))
 
     def features(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """Weighted shape and texture of one picture (r, r, 3) in -1..1 with landmarks (68, 2): float32 (p,)."""
@@ -146,18 +151,28 @@ class AppearanceEncoder:
         """Make an encoder from what `save` wrote; raise ValueError, KeyError or TypeError if it is damaged."""
         sizes, rest = description["appearance"], {n: v for n, v in description.items() if n != "appearance"}
         top, left, height, width = (int(side) for side in sizes["frame"])
-        reference = check_array("reference", arrays["reference"], (68, 2), np.float64)
+        reference = check_array("reference", sizes["reference"], (68, 2), np.float64)
         n_features = reference.size + 3 * (height // _SHRINK) * (width // _SHRINK)
         mean = check_array("mean", arrays["mean"], (n_features,))
         basis = check_array("basis", arrays["basis"], (None, n_features))
         num_layers = check_number("num_layers", sizes["num_layers"], int, at_least=1)
         shape_weight = float(check_number("shape_weight", sizes["shape_weight"], above=0))
-        return cls(reference, (top, left, height, width), shape_weight, mean, basis, num_layers, rest)
+        outside = float(check_number("outside", sizes["outside"], at_least=0, at_most=1))
+        return cls(
+            reference, (top, left, height, width), shape_weight, outside, mean, basis, num_layers, rest
+        )
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write an ``.npz`` file; see `stylegan.encoder.Encoder.save`."""
-        arrays = {"reference": self.reference, "mean": self.mean, "basis": self.basis}
-        sizes = {"frame": list(self.frame), "shape_weight": self.shape_weight, "num_layers": self.num_layers}
+        arrays = {"mean": self.mean, "basis": self.basis}
+        # The reference keeps its precision: its rounded hull decides which pixels count.
+        sizes = {
+            "reference": self.reference.tolist(),
+            "frame": list(self.frame),
+            "shape_weight": self.shape_weight,
+            "outside": self.outside,
+            "num_layers": self.num_layers,
+        }
         save_weights(path, arrays, {"appearance": sizes, **self.description}, dtype)
 
 

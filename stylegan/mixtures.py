@@ -20,14 +20,21 @@ import utils
 from checks import Number, ParameterError
 from datasets import Faces
 from stylegan.appearance import AppearanceEncoder
-from stylegan.architecture import Architecture, Synthesis
+from stylegan.architecture import Architecture, Synthesis, he_factor
 from stylegan.augmentation import to_signed, to_square
 from stylegan.encoder import encoder_path
 from stylegan.network import StyleNetwork, to_uint8
-from stylegan.refining import SHARP_QUANTILE, SHARP_RATES, SHARP_STRENGTH
-from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
+from stylegan.training import (
+    SHARP_DETAIL,
+    SharpenedTraining,
+    describe_training,
+    fit_mapping,
+    strength_loss,
+    strengths,
+    weight_groups,
+)
 from training.backend import keras, tf
-from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight
+from training.loop import Natural, Positive, Share, TrainingSettings, Weight
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -47,6 +54,8 @@ _EXAGGERATION, _COARSE = (0.9, 1.25), 0.04
 _GAIN, _WARMTH, _SLOPE = 0.08, 0.04, 7.0
 # Share of the mixtures for the held-out loss, and the number that the encoder is fitted to.
 _APART, _FITTED = 0.04, 3000
+# Layers of the mapping network.
+_MAPPING_LAYERS = 4
 # Mean codes are drawn up to the distance from the average of this share of the mixtures.
 _REACH = 0.98
 # Columns of the sheet of samples.
@@ -199,8 +208,8 @@ def _varied(
     return shape, np.clip(texture, 0, 255).astype(np.float32)
 
 
-class MixtureTrainer(TrainingLoop):
-    """Trains a synthesis network to draw mixed faces from their codes; see `TrainingLoop`.
+class MixtureTrainer(SharpenedTraining):
+    """Trains a synthesis network to draw mixed faces from their codes; see `SharpenedTraining`.
 
     Parameters
     ----------
@@ -212,6 +221,8 @@ class MixtureTrainer(TrainingLoop):
     channels : sequence of int
         Feature maps at 4, 8, ... pixels.
     w_dim : int
+    start : tuple of StyleNetwork and AppearanceEncoder, optional
+        A network and its encoder to start from.
 
     Attributes
     ----------
@@ -220,7 +231,7 @@ class MixtureTrainer(TrainingLoop):
         The w of each mixture.
     """
 
-    open_settings = (*TrainingLoop.open_settings, "sharpen", "terms")
+    open_settings = (*SharpenedTraining.open_settings, "terms")
 
     def __init__(
         self,
@@ -229,25 +240,21 @@ class MixtureTrainer(TrainingLoop):
         settings: MixtureSettings,
         channels: tuple[int, ...],
         w_dim: int,
+        start: tuple[StyleNetwork, AppearanceEncoder] | None = None,
     ):
         keras.utils.set_random_seed(settings.seed)
         side = photos.pictures.shape[1]
-        self.architecture = Architecture(side, tuple(channels), w_dim, w_dim, (w_dim,) * 8, 3)
-        few = slice(0, min(_FITTED, int((~photos.held_out).sum())))
+        self.architecture = Architecture(side, tuple(channels), w_dim, w_dim, (w_dim,) * _MAPPING_LAYERS, 3)
+        few = np.flatnonzero(~photos.held_out)[::_VARIANTS][:_FITTED]
         reference = _placed(teacher.reference, teacher, photos.frame)
         self.encoder = AppearanceEncoder.fit(
             to_signed(photos.pictures[few]), photos.shapes[few], reference, photos.frame, w_dim,
             self.architecture.num_layers,
         )  # fmt: skip
-        parts = (slice(i, i + 500) for i in range(0, len(photos), 500))
-        self.codes = np.concatenate(
-            [
-                self.encoder.encode(to_signed(photos.pictures[part]), photos.shapes[part])[:, 0]
-                for part in parts
-            ]
-        )
+        self.codes = _encode(self.encoder, photos)
         self.spread = self.codes.std(axis=0)
-        self.synthesis = Synthesis(self.architecture, dtype=settings.precision)
+        arrays = None if start is None else self._adapted(photos, *start)
+        self.synthesis = Synthesis(self.architecture, arrays, dtype=settings.precision)
         self.average_synthesis = Synthesis(self.architecture, self.synthesis.arrays())
         groups = weight_groups(self.synthesis, settings.scaled_rate, settings.learning_rate)
         pairs = zip(
@@ -256,26 +263,39 @@ class MixtureTrainer(TrainingLoop):
         super().__init__(photos, settings, groups, pairs, settings.constant * settings.images)
         self.training_rows = np.flatnonzero(~photos.held_out)
 
+    def _adapted(
+        self, photos: TrainingSet, network: StyleNetwork, encoder: AppearanceEncoder
+    ) -> dict[str, np.ndarray]:
+        """Weights with which the new codes draw what the old codes drew; both are linear in a picture."""
+        found, wanted = network.architecture, self.architecture
+        for name in ("resolution", "channels", "colours"):
+            if getattr(found, name) != getattr(wanted, name):
+                raise ParameterError(
+                    f"the network to start from must have {name} {getattr(wanted, name)}, got {getattr(found, name)}"
+                )
+        if not isinstance(encoder, AppearanceEncoder):
+            raise ParameterError("the network to start from must have been trained on mixed faces")
+        # Predict the old codes. (w_dim + 1, old w_dim)
+        known = np.hstack([self.codes, np.ones((len(self.codes), 1))])
+        predicted = np.linalg.lstsq(known, _encode(encoder, photos), rcond=None)[0]
+        arrays, shapes = network.synthesis_layer.arrays(), self.architecture.synthesis_shapes()
+        for name in [name for name in shapes if name.endswith("StyleMod/weight")]:
+            style = arrays[name] * he_factor(arrays[name].shape, 1)  # (old w_dim, 2 * channels)
+            arrays[name] = predicted[:-1] @ style / he_factor(shapes[name], 1)
+            bias = name.replace("weight", "bias")
+            arrays[bias] = arrays[bias] + predicted[-1] @ style
+        return arrays
+
     def summary(self) -> str:
         """What it is trained on, in a line."""
         return f"{len(self.training_rows)} mixed faces, {self.photos.held_out.sum()} more held out"
 
-    @property
-    def total_images(self) -> int:
-        """Number of images to train on, including the sharpening phase."""
-        return self.settings.images + self.settings.sharpen
-
     def phase(self) -> tuple[float, float]:
         """Weight and target quantile of the strength of detail."""
         s = self.settings
-        if self.seen >= s.images:
-            return SHARP_STRENGTH, SHARP_QUANTILE
+        if self.sharpened:
+            return SHARP_DETAIL
         return s.strength if self.seen >= s.strength_from else 0.0, s.quantile
-
-    def rates(self) -> dict[str, float]:
-        """Learning rate of each group."""
-        rates = super().rates()
-        return {name: SHARP_RATES[name] for name in rates} if self.seen >= self.settings.images else rates
 
     def batch(self, random: np.random.Generator, *phase: float) -> tuple:
         """Draw codes, with noise, and pictures."""
@@ -337,6 +357,14 @@ class MixtureTrainer(TrainingLoop):
         return super().state() | {
             "noise": [v for network in networks for v in network.non_trainable_variables]
         }
+
+
+def _encode(encoder: AppearanceEncoder, photos: TrainingSet) -> np.ndarray:
+    """The w of each picture: float32 (n, w_dim)."""
+    parts = (slice(i, i + 500) for i in range(0, len(photos), 500))
+    return np.concatenate(
+        [encoder.encode(to_signed(photos.pictures[part]), photos.shapes[part])[:, 0] for part in parts]
+    )
 
 
 def people_apart(faces: Faces, count: int, seed: int) -> np.ndarray:

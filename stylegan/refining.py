@@ -28,10 +28,18 @@ from stylegan.augmentation import Mixtures, to_signed, vary
 from stylegan.code_folder import read_kept_codes
 from stylegan.encoder import Encoder, build_encoder, encoder_path
 from stylegan.network import StyleNetwork, to_uint8
-from stylegan.training import describe_training, fit_mapping, strength_loss, strengths, weight_groups
+from stylegan.training import (
+    SHARP_DETAIL,
+    SharpenedTraining,
+    describe_training,
+    fit_mapping,
+    strength_loss,
+    strengths,
+    weight_groups,
+)
 from training.backend import keras, tf
 from training.descent import LARGEST_NORM, half_cosine, minimise
-from training.loop import Natural, Positive, Share, TrainingLoop, TrainingSettings, Weight, different_people
+from training.loop import Natural, Positive, Share, TrainingSettings, Weight, different_people
 from training.losses import pyramid_loss
 from training.training_set import TrainingSet, mirror_landmarks
 
@@ -40,11 +48,7 @@ _FEATURED = 2
 # Columns of the sheet of samples.
 _COLUMNS = 12
 
-#: The last phase, which sharpens the images with all codes fixed: weight and quantile of the strength of detail, and
-#: learning rates.
-SHARP_STRENGTH, SHARP_QUANTILE = 8.0, 0.75
-SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
-# Share of mixtures in a batch of that phase.
+# Share of mixtures in a batch of the last phase.
 _SHARP_MIXED = 0.75
 
 # Codes of photos that the network was not trained on: steps, learning rate, weight of the features.
@@ -89,8 +93,8 @@ class AutoDecoderSettings(TrainingSettings):
             )
 
 
-class AutoDecoder(TrainingLoop):
-    """Trains a synthesis network and a code for each photo; see `TrainingLoop`.
+class AutoDecoder(SharpenedTraining):
+    """Trains a synthesis network and a code for each photo; see `SharpenedTraining`.
 
     Parameters
     ----------
@@ -114,7 +118,6 @@ class AutoDecoder(TrainingLoop):
     """
 
     warm_up = 50
-    open_settings = (*TrainingLoop.open_settings, "sharpen")
 
     def __init__(
         self,
@@ -158,19 +161,10 @@ class AutoDecoder(TrainingLoop):
         members = (self.members[rows] + len(codes) // 2 * np.reshape(mirrored, (-1, 1))) % len(codes)
         return np.einsum("nk,nklw->nlw", self.shares[rows], codes[members])
 
-    @property
-    def total_images(self) -> int:
-        """Number of images to train on, including the sharpening phase."""
-        return self.settings.images + self.settings.sharpen
-
     def phase(self) -> tuple[bool, bool]:
         """Whether features count, and whether the codes are fixed and the images sharpened."""
         s = self.settings
-        return self.seen >= s.features_from and s.features > 0, self.seen >= s.images
-
-    def rates(self) -> dict[str, float]:
-        """Learning rate of each group."""
-        return SHARP_RATES if self.phase()[1] else super().rates()
+        return self.seen >= s.features_from and s.features > 0, self.sharpened
 
     def random_rows(self, random: np.random.Generator, mixed: int) -> np.ndarray:
         """Draw the rows of a batch: photos of different people first, then mixtures."""
@@ -204,7 +198,7 @@ class AutoDecoder(TrainingLoop):
         codes = tf.where(single[:, None, None], tf.reduce_mean(codes, axis=1, keepdims=True), codes)
         drawn = self.synthesis(codes + noise, self.synthesis.stored_noise())
         loss = pyramid_loss(drawn - pictures, self.weights)
-        weight, quantile = (SHARP_STRENGTH, SHARP_QUANTILE) if sharpened else (s.strength, s.quantile)
+        weight, quantile = SHARP_DETAIL if sharpened else (s.strength, s.quantile)
         total = loss + weight * strength_loss(strengths(drawn), strengths(pictures), self.weights, quantile)
         if featured:
             found = features.describe((drawn[: wanted.shape[0]] + 1) * 127.5, transforms)

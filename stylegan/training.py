@@ -49,6 +49,11 @@ _COLUMNS = 12
 _MAPPING_STEPS, _MAPPING_BATCH, _DIRECTIONS = 1500, 512, 128
 
 
+#: In the last phase of a `SharpenedTraining`: weight and target quantile of the strength of detail.
+SHARP_DETAIL = (8.0, 0.75)
+_SHARP_RATES = {"scaled": 3e-3, "plain": 6e-4, "codes": 0.0}
+
+
 @dataclass(frozen=True)
 class AutoencoderSettings(TrainingSettings):
     """How to train network and encoder; see `TrainingSettings`."""
@@ -103,6 +108,27 @@ def strength_loss(
         difference = 2 * tf.maximum(quantile * missing, (quantile - 1) * missing)
         loss += weighted_mean(difference, tf.nn.avg_pool2d(weights, side, side, "SAME"))
     return loss
+
+
+class SharpenedTraining(TrainingLoop):
+    """A training with a last phase of ``settings.sharpen`` images that sharpens: codes fixed, small learning rates."""
+
+    open_settings = (*TrainingLoop.open_settings, "sharpen")
+
+    @property
+    def sharpened(self) -> bool:
+        """Whether the last phase has begun."""
+        return self.seen >= self.settings.images
+
+    @property
+    def total_images(self) -> int:
+        """Number of images to train on, including the last phase."""
+        return self.settings.images + self.settings.sharpen
+
+    def rates(self) -> dict[str, float]:
+        """Learning rate of each group."""
+        rates = super().rates()
+        return {name: _SHARP_RATES[name] for name in rates} if self.sharpened else rates
 
 
 def _mixing_weights(batch: int, mixtures: int, random: np.random.Generator) -> np.ndarray:

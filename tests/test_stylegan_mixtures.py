@@ -65,8 +65,8 @@ def encoder(mixed):
     return AppearanceEncoder.fit(pictures, mixed.shapes, mixed.landmarks, mixed.frame, 6, 4)
 
 
-def make_trainer(mixed, teacher, settings=SMALL):
-    return mixtures.MixtureTrainer(mixed, teacher, settings, (8, 8, 8, 8), 6)
+def make_trainer(mixed, teacher, settings=SMALL, w_dim=6, start=None):
+    return mixtures.MixtureTrainer(mixed, teacher, settings, (8, 8, 8, 8), w_dim, start)
 
 
 # Mixed faces
@@ -163,9 +163,9 @@ def test_a_saved_encoder_is_the_same(encoder, mixed, tmp_path):
 def test_damaged_encoders_are_refused(encoder, tmp_path, damage):
     encoder.save(tmp_path / "a.npz")
     arrays = utils.load_arrays(tmp_path / "a.npz")
-    if damage == "frame":
+    if damage in ("frame", "reference"):
         text = json.loads(str(arrays["description"][0]))
-        text["appearance"]["frame"] = [0, 0, 10]
+        text["appearance"][damage] = text["appearance"][damage][:-1]
         arrays["description"] = np.array([json.dumps(text)])
     else:
         arrays[damage] = arrays[damage][:-1] if damage != "basis" else arrays[damage][:, :-1]
@@ -190,6 +190,33 @@ def test_training_lowers_the_loss_and_resumes_exactly(mixed, teacher, tmp_path):
     resumed.load_checkpoint(tmp_path / "half.npz")
     assert [resumed.step() for _ in range(4)] == pytest.approx(losses[4:], rel=1e-4)
     assert [part.shape for part in whole.samples()] == [(12, SIDE, SIDE, 3)] * 4
+
+
+@pytest.fixture(scope="module")
+def start(mixed, teacher, tmp_path_factory):
+    """A network to start from, and its encoder."""
+    out = tmp_path_factory.mktemp("start") / "start.npz"
+    make_trainer(mixed, teacher).save(out)
+    return stylegan.load_network(out), load_encoder(encoder_path(out))
+
+
+def test_a_longer_code_starts_by_drawing_the_same(mixed, teacher, start):
+    """As many components as mixtures predict the old codes exactly."""
+    network, encoder = start
+    trainer = make_trainer(mixed, teacher, w_dim=19, start=start)
+    codes = encoder.encode(to_signed(mixed.pictures[:38:2]), mixed.shapes[:38:2])
+    ours = trainer._draw(np.arange(0, 38, 2))
+    wanted = network.synthesis(codes)
+    np.testing.assert_allclose(ours, wanted, atol=0.1 * np.abs(wanted).max())  # the files are in float16
+    assert np.abs(ours - wanted).mean() < 0.02 * wanted.std()
+
+
+def test_a_network_that_cannot_be_started_from_is_refused(mixed, teacher, start):
+    network, _ = start
+    with pytest.raises(ParameterError, match=r"must have channels \(8, 8, 8, 4\), got \(8, 8, 8, 8\)"):
+        mixtures.MixtureTrainer(mixed, teacher, SMALL, (8, 8, 8, 4), 6, start)
+    with pytest.raises(ParameterError, match="trained on mixed faces"):
+        make_trainer(mixed, teacher, start=(network, load_encoder(encoder_path(stylegan.BUNDLED))))
 
 
 @pytest.mark.usefixtures("eager")

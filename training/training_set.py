@@ -123,13 +123,13 @@ class TrainingSet:
         return weights
 
 
-def face_weights(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Weight of each pixel: 1 in the hull of the landmarks (68, 2) and less outside: float32 (height, width, 1)."""
+def face_weights(landmarks: np.ndarray, height: int, width: int, outside: float = _OUTSIDE) -> np.ndarray:
+    """Weight of each pixel: 1 in the hull of the landmarks (68, 2), `outside` elsewhere: float32 (height, width, 1)."""
     hull = cv2.convexHull(np.rint(detection.add_forehead(landmarks)).astype(np.int32))
     inside = np.zeros((height, width), dtype=np.float32)
     cv2.fillConvexPoly(inside, hull, 1.0)
     inside = cv2.GaussianBlur(inside, (0, 0), 0.04 * width)
-    return (_OUTSIDE + (1 - _OUTSIDE) * inside)[..., None]
+    return (outside + (1 - outside) * inside)[..., None]
 
 
 def mirror_landmarks(landmarks: np.ndarray, width: int) -> np.ndarray:
