@@ -123,7 +123,8 @@ def people_and_surrogates(
     """
     sheet = [[faces.images[i] for i in rows]]
     for labels in labels_by_k.values():
-        sheet.append([model.surrogate(np.flatnonzero(labels == labels[i])) for i in rows])
+        drawn = {label: model.surrogate(np.flatnonzero(labels == label)) for label in set(labels[list(rows)])}
+        sheet.append([drawn[labels[i]] for i in rows])
     return image_grid(sheet, row_labels=["photo", *(f"k = {k}" for k in labels_by_k)])
 
 

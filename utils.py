@@ -40,7 +40,12 @@ __all__ = [
 
 def check_random_state(seed):
     """Turn a seed, a generator or None into a `numpy.random.RandomState`, as `sklearn.utils.check_random_state`."""
-    if isinstance(seed, numbers.Integral):  # the usual case; scikit-learn takes a second to import
+    # The usual cases, as scikit-learn takes a second to import.
+    if seed is None:
+        return np.random.mtrand._rand
+    if isinstance(seed, np.random.RandomState):
+        return seed
+    if isinstance(seed, numbers.Integral):
         return np.random.RandomState(seed)
     from sklearn.utils import check_random_state
 

@@ -49,10 +49,18 @@ _COLUMNS, _TRACED_CLUSTERS = 4, 8
 # ----------------------------------------------------------------------------------------------------------
 
 
+def _lay_out(figure: Figure) -> None:
+    """Lay out a figure now, so that this is not done again each time it is drawn."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+
+
 def _notebook_png(figure: Figure) -> bytes:
     """Return a figure as a small PNG for a notebook: grey if it has no colours, 256 colours if it has no images."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
+    _lay_out(figure)
+    buffer, box = io.BytesIO(), figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
+    figure.savefig(buffer, format="png", bbox_inches=box, facecolor="white")  # "tight" would draw twice
     picture = Image.open(buffer).convert("RGB")
     red, green, blue = picture.split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
@@ -72,7 +80,7 @@ if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython())
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG (300 dpi) and as PDF, readable by you alone; the same figure gives the same bytes.
 
-    Files whose PDF is the same already stay as they are, which saves half of the time.
+    Files stay as they are if their PDF says that it shows the same drawing, which saves two thirds of the time.
 
     Parameters
     ----------
@@ -85,16 +93,24 @@ def save(figure: Figure, path: str | Path) -> None:
         path = path.with_suffix("")
     path.parent.mkdir(parents=True, exist_ok=True)
     png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
-    figure.draw_without_rendering()  # lay it out once, not for each file
-    figure.set_layout_engine("none")
+    _lay_out(figure)
     with matplotlib.rc_context({name: STYLE[name] for name in _READ_ON_SAVING}):
-        drawn, resolution = io.BytesIO(), f"{STYLE['savefig.dpi']} dpi"
-        figure.savefig(drawn, format="pdf", metadata={"CreationDate": None, "Subject": resolution})
-        if png.is_file() and pdf.is_file() and pdf.read_bytes() == drawn.getvalue():
+        drawing = f"{STYLE['savefig.dpi']} dpi, drawing {_digest(figure)}"
+        if png.is_file() and pdf.is_file() and drawing.encode() in pdf.read_bytes():
             return
         fast = {"compress_level": 1}  # half of the time, a sixth more bytes
         utils.save_atomic(png, lambda file: figure.savefig(file, format="png", pil_kwargs=fast))
-        utils.save_atomic(pdf, lambda file: file.write(drawn.getvalue()))
+        words = {"CreationDate": None, "Subject": drawing}
+        utils.save_atomic(pdf, lambda file: figure.savefig(file, format="pdf", metadata=words))
+
+
+def _digest(figure: Figure) -> str:
+    """Digest of all that a figure draws: of a PDF that takes half of the time, without compression and font files."""
+    settings = [str(STYLE[name]) for name in _READ_ON_SAVING]
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"pdf.fonttype": 3, "pdf.compression": 0}):
+        figure.savefig(drawn, format="pdf", metadata={"CreationDate": None})
+    return utils.content_key(drawn.getvalue(), settings)[:32]
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -540,6 +556,7 @@ def attack_matrix(
                 c, r, "–" if unknown else f"{rate:.2f} ({chance:.2f})", ha="center", va="center", fontsize=7,
                 color="black" if unknown or rate - chance > 0.5 else "white",
                 fontweight="bold" if lows[r, c] > chance else "normal",
+                in_layout=False,  # half of the time, as it lies within its cell
             )  # fmt: skip
         figure.colorbar(cells, ax=axis, label="Rate above chance")
     return figure

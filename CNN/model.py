@@ -99,7 +99,9 @@ class FaceNetwork:
     def _draw(self):
         sizes = self.architecture.input_sizes
         signature = {name: tf.TensorSpec((None, size), tf.float32) for name, size in sizes.items()}
-        return tf.function(lambda codes: self.network(codes, training=False), input_signature=[signature])
+        return tf.function(
+            lambda codes: self.network(codes, training=False), input_signature=[signature], autograph=False
+        )
 
     def generate(
         self,

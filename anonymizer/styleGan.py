@@ -38,6 +38,9 @@ _MAX_DRAWS = 6
 #: Layers of at least this resolution count as fine (StyleGAN paper, section 3.1).
 _FINE_FROM = 64
 
+#: Number of photos that are encoded at once.
+_BATCH = 64
+
 _BUNDLED = Path(__file__).resolve().parents[1] / "stylegan" / "cache"
 
 _TARGET_MET = "target met"
@@ -194,11 +197,22 @@ class StyleMixing(Surrogates):
         keys, blank = self.faces.image_keys, np.zeros(shape, dtype=np.float32)
         codes = np.stack([code_of.get(key, blank) for key in keys])
         others = [i for i, key in enumerate(keys) if key not in code_of]
+        path = _beside(self.network_path, "encoder")
+
+        def encode(positions: list[int]) -> np.ndarray:
+            rows = [others[position] for position in positions]
+            aligned = alignment.align(
+                [self.faces.images[i] for i in rows], self.landmarks[rows], self.network
+            )
+            found = encoder.load_encoder(path).encode(aligned.images, aligned.landmarks)
+            return found.reshape(len(rows), -1)
+
         if others:
-            images = [self.faces.images[i] for i in others]
-            aligned = alignment.align(images, self.landmarks[others], self.network)
-            found = encoder.load_encoder(_beside(self.network_path, "encoder"))
-            codes[others] = found.encode(aligned.images, aligned.landmarks)
+            files = [self.network_path.read_bytes(), path.read_bytes()]
+            place = f"codes-{utils.content_key(*files, self.code_key())[:16]}"
+            places = [utils.content_key(keys[i], self.landmarks[i]) for i in others]
+            found = utils.cached_batches(place, places, encode, "encoding faces (stylegan)", _BATCH)
+            codes[others] = np.reshape(found, (-1, *shape))
         return self._checked_codes(codes)
 
     # Drawing

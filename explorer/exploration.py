@@ -233,7 +233,7 @@ class Exploration:
     def descriptors(self, name: str = RECOGNISER) -> np.ndarray:
         """Return descriptors of the photos, float32 (n, d); the first call computes them."""
         if name not in self._descriptors:
-            self._descriptors[name] = embedding.embed(self.faces, name)
+            self._descriptors[name] = utils.one_thread(embedding.embed)(self.faces, name)
         return self._descriptors[name]
 
     def is_described(self, name: str) -> bool:
@@ -329,7 +329,8 @@ class Exploration:
     def model(self, name: str) -> anonymizer.Surrogates:
         """Return the anonymizer for these faces; the first call can be slow."""
         if name not in self._models:
-            self._models[name] = anonymizer.load(name, self.faces)
+            # One thread leaves a core to the controls, and rounds as the workers of an evaluation do.
+            self._models[name] = utils.one_thread(anonymizer.load)(name, self.faces)
         return self._models[name]
 
     def known(self, view: View, label: int) -> Drawn | None:
@@ -440,7 +441,7 @@ class Exploration:
         if name not in self._kept_axes:
             X = self.descriptors(name).astype(np.float64)
             mean = X.mean(axis=0)
-            _, values, directions = np.linalg.svd(X - mean, full_matrices=False)
+            _, values, directions = utils.one_thread(np.linalg.svd)(X - mean, full_matrices=False)
             if len(values) == 1:  # descriptors of one value
                 values, directions = np.append(values, 0), np.pad(directions, [(0, 1), (0, 0)])
             self._kept_axes[name] = _Axes(mean, directions[:2], (values**2 / (values**2).sum())[:2])

@@ -174,7 +174,8 @@ class Encoder:
             base, offsets = self.model(pictures, training=False)
             return base[:, None] + offsets
 
-        return tf.function(encode, input_signature=[tf.TensorSpec((None, side, side, colours), tf.float32)])
+        signature = [tf.TensorSpec((None, side, side, colours), tf.float32)]
+        return tf.function(encode, input_signature=signature, autograph=False)
 
     def encode(self, pictures: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
         """Find the codes of pictures.

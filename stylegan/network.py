@@ -101,12 +101,12 @@ class StyleNetwork:
             f"w {self.num_layers} x {self.w_dim} -> {self.resolution} x {self.resolution} {kind}>"
         )
 
-    # Compiled once for any number of rows, so that no call recompiles
+    # Compiled once for any number of rows, so that no call recompiles, and as they are: AutoGraph takes seconds
 
     @cached_property
     def _map(self):
         signature = [tf.TensorSpec((None, self.z_dim), tf.float32)]
-        return tf.function(self.mapping_layer, input_signature=signature)
+        return tf.function(self.mapping_layer, input_signature=signature, autograph=False)
 
     @cached_property
     def _witness(self):
@@ -116,7 +116,7 @@ class StyleNetwork:
         def witness():
             return tf.concat([tf.reshape(v.value, (-1,))[:_WITNESSES] for v in variables], axis=0)
 
-        return tf.function(witness, input_signature=[])
+        return tf.function(witness, input_signature=[], autograph=False)
 
     def _drawing(self) -> Callable:
         """The compiled function that draws with the current weights; see `_compile`."""
@@ -143,6 +143,7 @@ class StyleNetwork:
             return tf.function(
                 lambda w, seed: draw(weights, w, noises[noise](w, seed)),
                 input_signature=[codes, tf.TensorSpec((2,), tf.int32)],
+                autograph=False,
             )
 
         functions = {(n, noise): compiled(n, noise) for n in (1, None) for noise in _NOISES}

@@ -1081,17 +1081,17 @@ def test_one_long_vector_in_many_rows(tmp_path, monkeypatch):
 #: Programs whose parts are small in the file and large in memory.
 GREEDY = {
     "one list": b"](" + b"](" + b"K\x01" * 20_000 + b"e" + b"2" * 19_999 + b"e",  # 20,000 rows name one list
-    "lists": b"]" * 7_000_000,
-    "dicts": b"}" * 7_000_000,
-    "marks": b"(" * 7_000_000,
-    "tuples": b"])\x94" + b"h\x00" * 5_000_000 + b"\x85" * 4_000_000,
+    "lists": b"]" * 2_000_000,
+    "dicts": b"}" * 2_000_000,
+    "marks": b"(" * 2_000_000,
+    "tuples": b"])\x94" + b"h\x00" * 1_400_000 + b"\x85" * 1_100_000,
 }
 
 
 def test_a_pickle_takes_no_more_memory_than_its_size_explains(tmp_path):
     """Each is read in a process whose memory is limited, one after another."""
     paths = [write(tmp_path, f"{name}.pkl", b"\x80\x04" + program + b".") for name, program in GREEDY.items()]
-    script = "import resource, sys, utils; resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))\n"
+    script = "import resource, sys, utils; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
     script += "for path in sys.argv[1:]:\n"
     script += "    try: utils.load_encodings(path)\n    except ValueError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, timeout=300)

@@ -277,7 +277,6 @@ def test_pictures_of_known_codes_are_found_again(network, landmarks):
     assert (last < first).all()
 
 
-@pytest.mark.usefixtures("eager")
 def test_the_right_code_is_kept(network, landmarks):
     start = some_codes(network, 2)
     target = drawn_by(network, start, landmarks)
@@ -324,7 +323,6 @@ def test_a_strong_pull_stays_at_the_average(network, landmarks):
     assert near < 0.3 * far
 
 
-@pytest.mark.usefixtures("eager")
 def test_photos_do_not_touch_each_other(network, landmarks):
     target = drawn_by(network, some_codes(network, 2), landmarks)
     projector = projection.Projector(network, 2, n_steps=8, descriptors=0.0, noise=0.0)

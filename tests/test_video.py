@@ -321,14 +321,14 @@ def composed(orl):
     def actor(row, place):
         return Actor(orl.images[row], place)
 
-    n = 34
+    n = 44
     crossing = [
         actor(0, line((60, 112), (260, 124), n, 120, 6, 0.85)),
         actor(70, line((262, 118), (58, 118), n, 104, -5)),
     ]
 
     def in_scene(which, place):
-        return lambda i: place(i) if (i >= 14) == which else None
+        return lambda i: place(i) if (i >= 20) == which else None
 
     cut = [
         actor(140, in_scene(False, line((120, 110), (130, 110), n, 130))),
@@ -336,14 +336,14 @@ def composed(orl):
     ]
 
     def passing(i):
-        left = 20 + 14 * (i - 18)
-        return [(left, 40, left + 40, 200)] if i >= 18 else []
+        left = 20 + 14 * (i - 24)
+        return [(left, 40, left + 40, 200)] if i >= 24 else []
 
-    leaving = [actor(310, line((90, 70), (185, 80), 26, 88, 4))]
+    leaving = [actor(310, line((90, 70), (185, 80), 30, 88, 4))]
     return {
         "crossing.mp4": compose(crossing, n),
-        "cut.mkv": compose(cut, n, (220, 240), scene=lambda i: int(i >= 14), covers=passing),
-        "leaving.gif": compose(leaving, 26, (150, 180), light=lambda i: 1 - 0.02 * i),
+        "cut.mkv": compose(cut, n, (220, 240), scene=lambda i: int(i >= 20), covers=passing),
+        "leaving.gif": compose(leaving, 30, (150, 180), light=lambda i: 1 - 0.02 * i),
     }
 
 
@@ -547,7 +547,7 @@ def test_a_killed_run_resumes_without_repeating_segments(source, finished, place
 
     dying(video.searching.detection, "find_upright", (25, 60))
     dying(video.searching, "_save_still", (3,))
-    dying(release.videos, "_hide", (20, 75))
+    dying(release.videos, "_hide", (20, 90))
     dying(release.videos, "join_segments", (2,))
     n_killed = 0
     for _ in range(10):
@@ -561,7 +561,7 @@ def test_a_killed_run_resumes_without_repeating_segments(source, finished, place
         if path.suffix == ".mp4":
             for one, other in zip(read(path), read(files_of(finished)[name]), strict=True):
                 np.testing.assert_array_equal(one.image, other.image)
-    n_frames = 34 + 34 + 26
+    n_frames = 44 + 44 + 30
     assert counts["_hide"] <= n_frames + 2 * 16 + 2
     assert not out.with_name("out-private").joinpath("ledger-search").exists()
 
