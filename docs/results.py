@@ -1,9 +1,8 @@
 """The results on four sets of faces: ``python -m docs.results [DATA]``, or ``make results``.
 
-The built-in set is read from the tables of `make experiments`. Other photos are measured by `experiments/results.toml`,
-descriptors without photos with simulated surrogates. Small
-tables are kept in docs/tables/results with their records, figures as docs/results_*.png. docs/results.md shows them,
-beside the authors' published numbers.
+The built-in set is read from the tables of `make experiments`. Other photos are measured by `experiments/results.toml`;
+descriptors without photos get simulated surrogates. Small tables and their records are kept in docs/tables/results,
+figures as docs/results_*.png. docs/results.md shows them beside the authors' published numbers.
 """
 
 from __future__ import annotations
