@@ -26,7 +26,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (10 minutes)"
+	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (6 minutes)"
 	@echo "                       on your photos: DATA=folder, and PEOPLE=photos if each shows a different person"
 	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
 	@echo "                       an experiment of your own: EXPERIMENT=FILE, see experiments/quick.toml"
