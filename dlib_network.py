@@ -273,10 +273,8 @@ def describe_chips(chips: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _network():
     """The weights, and a session: ``chips`` (n, 3, 150, 150), centred and divided by 256 -> descriptors (n, 128)."""
-    weights, graph = (
-        read_weights(utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat")),
-        GraphBuilder(),
-    )
+    weights = read_weights(utils.find_dlib_model("dlib_face_recognition_resnet_model_v1.dat"))
+    graph = GraphBuilder()
     convolutions = zip(weights.kernels, weights.biases, weights.scales, weights.shifts, strict=True)
 
     def convolve(x: str, stride: int, padding: int) -> str:

@@ -104,8 +104,8 @@ def import_quietly(*names: str) -> None:
     They bypass Python's streams, so the file descriptor itself is redirected. If an import fails, the output is shown
     and the error is raised. TensorFlow's later notes on its optimisations are also suppressed; it uses oneDNN on every
     CPU, and not only where it has it on by default, unless ``TF_ENABLE_ONEDNN_OPTS`` is set, and as many threads as
-    ``OMP_NUM_THREADS`` says. Keras runs on TensorFlow
-    with its own defaults, whatever the user's ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
+    ``OMP_NUM_THREADS`` says. Keras runs on TensorFlow with its own defaults, whatever the user's
+    ``~/.keras/keras.json`` and ``KERAS_BACKEND`` say for other programs.
 
     Raises
     ------

@@ -132,9 +132,8 @@ def fit_nuisance(
         inputs = {"identity": tf.constant(identity), "nuisance": tf.convert_to_tensor(codes)}
         drawn = model.network(inputs, training=False)
         apart = prior * tf.reduce_mean(tf.square(codes - start))
-        return n * (
-            pyramid_loss(drawn - pictures, weights) + apart
-        )  # each photo's gradient is that of its own loss
+        # Times n, so that each photo's gradient is that of its own loss.
+        return n * (pyramid_loss(drawn - pictures, weights) + apart)
 
     minimise(loss, [codes], _FIRST_STEP * half_cosine(np.arange(steps) / steps))
     return codes.numpy()

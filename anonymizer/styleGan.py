@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -198,13 +198,14 @@ class StyleMixing(Surrogates):
         codes = np.stack([code_of.get(key, blank) for key in keys])
         others = [i for i, key in enumerate(keys) if key not in code_of]
         path = _beside(self.network_path, "encoder")
+        load = cache(encoder.load_encoder)  # only if a photo is new, and once for all batches
 
         def encode(positions: list[int]) -> np.ndarray:
             rows = [others[position] for position in positions]
             aligned = alignment.align(
                 [self.faces.images[i] for i in rows], self.landmarks[rows], self.network
             )
-            found = encoder.load_encoder(path).encode(aligned.images, aligned.landmarks)
+            found = load(path).encode(aligned.images, aligned.landmarks)
             return found.reshape(len(rows), -1)
 
         if others:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.cluster import hierarchy
 
+import figure_files
 import labels
 import vizualization
 from datasets import Faces
@@ -310,7 +311,7 @@ def test_a_notebook_keeps_figures_small_and_colour_photos_whole():
     grey = vizualization.image_grid([[np.full((20, 20, 3), 90, np.uint8)] * 2])
     colour = vizualization.image_grid([[np.full((20, 20, 3), (90, 10, 200), np.uint8)] * 2])
     chart = vizualization.loss_and_reidentification(table_of(), "partitioner")
-    shown = [Image.open(io.BytesIO(vizualization._notebook_png(figure))) for figure in (grey, colour, chart)]
+    shown = [Image.open(io.BytesIO(figure_files._notebook_png(figure))) for figure in (grey, colour, chart)]
     assert [picture.mode for picture in shown] == ["L", "RGB", "P"]
     buffer = io.BytesIO()
     chart.savefig(buffer, bbox_inches="tight", facecolor="white")
