@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import commands
+from checks import ParameterError
 
 # Each command imports what it needs, because TensorFlow takes seconds to import.
 
@@ -51,6 +52,8 @@ def _train(options: argparse.Namespace) -> None:
     from stylegan.training import AutoencoderSettings, AutoencoderTrainer
     from training.command import output_file, read_settings, run_training
 
+    if options.only_mixtures and options.refine:
+        raise ParameterError("--refine is for photos of the people to be drawn; omit it, or omit --mixtures")
     settings = read_settings(options, AutoencoderSettings)
     refining = read_settings(options, AutoDecoderSettings, "refine_")
     mixing = read_settings(options, MixtureSettings, "mixtures_")

@@ -25,6 +25,8 @@ _SHRINK = 2
 # Share of the total variance by which variances are raised before components are scaled to variance 1, so that the
 # weakest components, which are mostly noise in other people's photos, count less.
 _DAMPING = 2e-4
+# Components are stored as integers up to this one, times a scale: the error is a hundredth of a component's spread.
+_LARGEST_INTEGER = 127
 # Weight of hair and background, relative to the face: they vary most, but say least about a person.
 _OUTSIDE = 0.1
 
@@ -155,6 +157,7 @@ class AppearanceEncoder:
         n_features = reference.size + 3 * (height // _SHRINK) * (width // _SHRINK)
         mean = check_array("mean", arrays["mean"], (n_features,))
         basis = check_array("basis", arrays["basis"], (None, n_features))
+        basis = basis * check_array("scales", arrays["scales"], (len(basis), 1))
         num_layers = check_number("num_layers", sizes["num_layers"], int, at_least=1)
         shape_weight = float(check_number("shape_weight", sizes["shape_weight"], above=0))
         outside = float(check_number("outside", sizes["outside"], at_least=0, at_most=1))
@@ -163,8 +166,10 @@ class AppearanceEncoder:
         )
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
-        """Write an ``.npz`` file; see `stylegan.encoder.Encoder.save`."""
-        arrays = {"mean": self.mean, "basis": self.basis}
+        """Write an ``.npz`` file, components as int8; see `stylegan.encoder.Encoder.save`."""
+        scales = np.abs(self.basis).max(axis=1, keepdims=True) / _LARGEST_INTEGER  # (w_dim, 1)
+        basis = np.rint(self.basis / scales).astype(np.int8)
+        arrays = {"mean": self.mean, "basis": basis, "scales": scales}
         # The reference keeps its precision: its rounded hull decides which pixels count.
         sizes = {
             "reference": self.reference.tolist(),

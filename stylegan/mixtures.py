@@ -3,22 +3,26 @@
 An active appearance model that is fitted to photos of some hundred people draws mixtures of 3 to 10 of them with random
 weights. Each mixture is also varied in pose and expression (by moving its landmarks), in light, and in strength. No
 member weighs more than `_LARGEST_SHARE`, so nobody has a majority in the detail that members share. A linear encoder
-(`stylegan.appearance`) is fitted to the mixtures, and the network learns to draw them from their codes.
+(`stylegan.appearance`) is fitted to the mixtures, and the network learns to draw them from their codes. Images are
+compared in pixels, in the bands of a Laplacian pyramid, in the strength of their detail, and by the features of dlib's
+recogniser.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Protocol
 
-import cv2
 import numpy as np
+from PIL import Image
 
 import frame
 import utils
 from checks import Number, ParameterError
 from datasets import Faces
+from stylegan import features
 from stylegan.appearance import AppearanceEncoder
 from stylegan.architecture import Architecture, Synthesis, he_factor
 from stylegan.augmentation import to_signed, to_square
@@ -47,15 +51,17 @@ _NEAREST = (0.03, 0.2)
 _VARIANTS = 2
 # Largest standard deviation of moved landmarks, relative to that of single people, and number of components moved.
 _MOVE, _MOVED_COMPONENTS = 0.6, 12
-# Range of the factor of the coarse difference from the typical face (means of two people differ more than mixtures do),
-# and what counts as coarse, as a share of the frame's width.
-_EXAGGERATION, _COARSE = (0.9, 1.25), 0.04
+# Range of the factor of the difference from the typical face: means of two people differ more, and have more detail,
+# than mixtures do.
+_EXAGGERATION = (0.9, 1.25)
 # Standard deviations of the light: log gain, log ratio of red to blue, and slope across the frame in grey levels.
 _GAIN, _WARMTH, _SLOPE = 0.08, 0.04, 7.0
 # Share of the mixtures for the held-out loss, and the number that the encoder is fitted to.
 _APART, _FITTED = 0.04, 3000
 # Layers of the mapping network.
-_MAPPING_LAYERS = 4
+_MAPPING_LAYERS = 2
+# Number of images per batch that are compared by their features.
+_FEATURED = 4
 # Mean codes are drawn up to the distance from the average of this share of the mixtures.
 _REACH = 0.98
 # Columns of the sheet of samples.
@@ -78,6 +84,8 @@ class MixtureSettings(TrainingSettings):
     strength: Annotated[Weight, "weight of the strength of detail"] = 1.0
     strength_from: Annotated[Natural, "images before the strength of detail counts"] = 8_000
     quantile: Annotated[Share, "target quantile of the strength where it is uncertain"] = 0.5
+    features: Annotated[Weight, "weight of the features of dlib's recogniser"] = 0.2
+    features_from: Annotated[Natural, "images before these features count"] = 20_000
     noise: Annotated[Weight, "standard deviation of noise on codes, relative to theirs"] = 0.03
     sharpen: Annotated[Natural, "further images at the end that sharpen"] = 6_000
     terms: Annotated[str, "words about the photos and their terms, to keep in the files"] = ""
@@ -141,10 +149,9 @@ def draw_mixtures(teacher: Teacher, count: int, resolution: int, random_state: i
             if i % _VARIANTS == 0:
                 mixed = _random_mixture(teacher, likeness, random)
             shape, texture = _varied(teacher, *mixed, random)
-            picture = cv2.resize(
-                teacher.render(shape, texture), (width, resolution), interpolation=cv2.INTER_AREA
-            )
-            pictures[i] = to_square(picture, place, resolution)
+            picture = Image.fromarray(teacher.render(shape, texture))
+            picture = picture.resize((width, resolution), Image.Resampling.LANCZOS)
+            pictures[i] = to_square(np.asarray(picture), place, resolution)
             shapes[i] = _placed(shape, teacher, place)
             if random.random() < 0.5:
                 pictures[i], shapes[i] = pictures[i, :, ::-1], mirror_landmarks(shapes[i], resolution)
@@ -195,11 +202,10 @@ def _varied(
     basis = teacher.shape_model.basis[:_MOVED_COMPONENTS]
     spread = _MOVE * random.random() * np.sqrt(teacher.shape_model.variances[:_MOVED_COMPONENTS])
     shape = shape + (random.normal(size=len(basis)) * spread @ basis).reshape(-1, 2)
-    # Exaggerate the coarse difference from the typical face. (h, w, 3)
-    height, width = texture.shape[:2]
-    coarse = cv2.GaussianBlur(texture - teacher.typical, (0, 0), _COARSE * width)
-    texture = texture + (random.uniform(*_EXAGGERATION) - 1) * coarse
+    # Exaggerate the difference from the typical face. (h, w, 3)
+    texture = teacher.typical + random.uniform(*_EXAGGERATION) * (texture - teacher.typical)
     # Change the light.
+    height, width = texture.shape[:2]
     warmth = random.normal(scale=_WARMTH / 2)
     gains = np.exp(random.normal(scale=_GAIN) + np.array([warmth, 0, -warmth]))
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
@@ -290,26 +296,40 @@ class MixtureTrainer(SharpenedTraining):
         """What it is trained on, in a line."""
         return f"{len(self.training_rows)} mixed faces, {self.photos.held_out.sum()} more held out"
 
-    def phase(self) -> tuple[float, float]:
-        """Weight and target quantile of the strength of detail."""
+    def phase(self) -> tuple[float, float, float]:
+        """Weight of features; weight and target quantile of the strength of detail."""
         s = self.settings
+        weight = s.features if self.seen >= s.features_from else 0.0
         if self.sharpened:
-            return SHARP_DETAIL
-        return s.strength if self.seen >= s.strength_from else 0.0, s.quantile
+            return weight, *SHARP_DETAIL
+        return weight, s.strength if self.seen >= s.strength_from else 0.0, s.quantile
 
-    def batch(self, random: np.random.Generator, *phase: float) -> tuple:
-        """Draw codes, with noise, and pictures."""
+    @cached_property
+    def descriptors(self) -> np.ndarray:
+        """The recogniser's descriptors of all mixtures: (n, 128)."""
+        return features.describe_faces(self.photos.pictures, self.photos.shapes)
+
+    def batch(self, random: np.random.Generator, weight: float, *strength: float) -> tuple:
+        """Draw codes, with noise, and pictures; some of them with the places of faces and their features."""
         rows = random.choice(self.training_rows, self.settings.batch, replace=False)
         noise = self.settings.noise * self.spread * random.normal(size=(len(rows), len(self.spread)))
-        return (self.codes[rows] + noise).astype(np.float32), to_signed(self.photos.pictures[rows])
+        codes, featured = (self.codes[rows] + noise).astype(np.float32), rows[: _FEATURED if weight else 0]
+        transforms, wanted = np.zeros((0, 2, 3), dtype=np.float32), np.zeros((0, 128), dtype=np.float32)
+        if len(featured):
+            transforms = features.chip_transforms(self.photos.shapes[featured])
+            wanted = self.descriptors[featured]
+        return codes, to_signed(self.photos.pictures[rows]), transforms, wanted
 
-    def loss(self, phase, codes, pictures):
+    def loss(self, phase, codes, pictures, transforms, wanted):
         """Compare drawn images with the mixtures."""
-        strength, quantile = phase
+        weight, strength, quantile = phase
         drawn = self.synthesis(self._broadcast(codes), self.synthesis.stored_noise())
         loss = total = pyramid_loss(drawn - pictures, self.weights)
         if strength:
             total += strength * strength_loss(strengths(drawn), strengths(pictures), self.weights, quantile)
+        if weight:
+            found = features.describe((drawn[: wanted.shape[0]] + 1) * 127.5, transforms)
+            total += weight * tf.reduce_mean(tf.norm(found - wanted + 1e-6, axis=1))
         return loss, total
 
     def _broadcast(self, codes):

@@ -277,14 +277,16 @@ class StyleNetwork:
 
 
 def save_weights(path: str | Path, arrays: dict[str, np.ndarray], description: dict, dtype: str) -> None:
-    """Write weights in the precision `dtype`, with a description as JSON, to an ``.npz`` file."""
+    """Write weights in the precision `dtype` (int8 stays), with a description as JSON, to an ``.npz`` file."""
     if Path(path).suffix != ".npz":
         raise ValueError(f"{path}: the name of a file of weights must end in .npz")
     check("dtype", dtype, Choice(("float32", "float16")))
     largest = max(float(np.abs(array).max()) for array in arrays.values())
     if largest > float(np.finfo(dtype).max):
         raise ValueError(f"a weight of {largest:.3g} does not fit into {dtype}; save as float32")
-    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    arrays = {
+        name: array if array.dtype == np.int8 else array.astype(dtype) for name, array in arrays.items()
+    }
     text = json.dumps({"format": _FORMAT, **description})
     utils.save_arrays(path, {**arrays, "description": np.array([text])})
 

@@ -1,6 +1,7 @@
 """The colour network for all people: its linear encoder, the mixed faces that it is trained on, and the training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ import stylegan
 import utils
 from checks import ParameterError
 from datasets import Faces
-from stylegan import mixtures, training
+from stylegan import features, mixtures, training
 from stylegan.__main__ import main
 from stylegan.appearance import AppearanceEncoder
 from stylegan.augmentation import to_signed
 from stylegan.encoder import encoder_path, load_encoder
 from stylegan.network import to_uint8
+from training.backend import tf
 
 SIDE, FRAME = 32, (0, 3, 32, 26)
 SMALL = mixtures.MixtureSettings(
@@ -148,10 +150,12 @@ def test_the_encoder_sees_shape_and_colour(encoder, mixed):
 
 def test_a_saved_encoder_is_the_same(encoder, mixed, tmp_path):
     encoder.save(tmp_path / "a.npz")
+    assert utils.load_arrays(tmp_path / "a.npz")["basis"].dtype == np.int8
     found = load_encoder(tmp_path / "a.npz")
     pictures = to_signed(mixed.pictures[:3])
+    # Components are rounded: by a hundredth of the codes' spread, which is nearly 1.
     np.testing.assert_allclose(
-        found.encode(pictures, mixed.shapes[:3]), encoder.encode(pictures, mixed.shapes[:3]), atol=1e-3
+        found.encode(pictures, mixed.shapes[:3]), encoder.encode(pictures, mixed.shapes[:3]), atol=0.04
     )
     encoder.save(tmp_path / "b.npz", "float16")
     assert load_encoder(tmp_path / "b.npz").frame == encoder.frame
@@ -159,7 +163,7 @@ def test_a_saved_encoder_is_the_same(encoder, mixed, tmp_path):
         found.encode(pictures, mixed.shapes[:2])
 
 
-@pytest.mark.parametrize("damage", ["mean", "basis", "reference", "frame"])
+@pytest.mark.parametrize("damage", ["mean", "basis", "scales", "reference", "frame"])
 def test_damaged_encoders_are_refused(encoder, tmp_path, damage):
     encoder.save(tmp_path / "a.npz")
     arrays = utils.load_arrays(tmp_path / "a.npz")
@@ -190,6 +194,25 @@ def test_training_lowers_the_loss_and_resumes_exactly(mixed, teacher, tmp_path):
     resumed.load_checkpoint(tmp_path / "half.npz")
     assert [resumed.step() for _ in range(4)] == pytest.approx(losses[4:], rel=1e-4)
     assert [part.shape for part in whole.samples()] == [(12, SIDE, SIDE, 3)] * 4
+
+
+def test_features_are_those_of_the_mixture(mixed, teacher):
+    settings = replace(SMALL, features=0.5, features_from=4)
+    trainer = make_trainer(mixed, teacher, settings)
+    assert trainer.phase()[0] == 0
+    trainer.seen = 4
+    phase = trainer.phase()
+    assert phase == (0.5, 0.0, settings.quantile)  # the strength of detail does not count yet
+    codes, pictures, transforms, wanted = trainer.batch(np.random.default_rng(0), *phase)
+    # Drawn perfectly, a mixture has its own features.
+    own = features.describe((pictures[: len(wanted)] + 1) * 127.5, transforms).numpy()
+    np.testing.assert_allclose(own, wanted, atol=1e-4)
+    # Otherwise, the mean distance counts.
+    loss, total = trainer.loss(phase, *(tf.constant(part) for part in (codes, pictures, transforms, wanted)))
+    drawn = trainer.synthesis(trainer._broadcast(tf.constant(codes)), trainer.synthesis.stored_noise())
+    found = features.describe((drawn[: len(wanted)] + 1) * 127.5, transforms).numpy()
+    distance = np.linalg.norm(found - wanted, axis=1).mean()
+    assert distance > 0.1 and float(total - loss) == pytest.approx(0.5 * distance, rel=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +271,11 @@ def test_the_command_trains_a_network_for_others(people, orl, tmp_path, monkeypa
     distance = np.linalg.norm(mean - average)
     near = average + min(1, reach / distance) * (mean - average)
     np.testing.assert_allclose(model.mixture([0, 1, 2]).code, np.tile(near, (8, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_faces_cannot_be_refined_with_codes_of_photos(tmp_path, capsys):
+    assert main(["train", str(tmp_path), "--mixtures", "--refine"]) != 0
+    assert "--refine" in capsys.readouterr().err
 
 
 def _png(image):
