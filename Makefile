@@ -76,11 +76,12 @@ imports: $(STAMP)
 	@for package in */__init__.py; do ln -s ../$${package%/*} .lint/; done
 	@cd .lint && PYTHONPATH=. ../.venv/bin/lint-imports --no-cache --no-logo ../pyproject.toml
 
+# Two processes on two cores, each with one thread: more threads than cores only wait for each other.
 test: $(STAMP) lint
-	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
+	@OMP_NUM_THREADS=1 ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-full: $(STAMP) lint
-	@ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 ANONFACES_QUIET=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Containers often run as root, which Jupyter refuses by default.
 lab: $(STAMP)
