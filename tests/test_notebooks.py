@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -17,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(ROOT.glob("*.ipynb"))
 MAX_BYTES = 3_000_000
 
-#: Every section has something to show, and few clusters are drawn.
+#: Every section has something to show, and few people and clusters are drawn.
+N_PEOPLE = 20
 SMALL = """
 k = [5, 10]
 partitioners = ["balanced", "ward"]
@@ -49,9 +51,20 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def experiments(folder):
-    (folder / "small.toml").write_text(SMALL)
+def experiments(folder, orl):
+    for row in np.flatnonzero(np.isin(orl.identities, orl.people[:N_PEOPLE])):
+        path = folder / "orl20" / orl.identities[row] / f"{orl.names[row].replace('/', '-')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(orl.images[row]).save(path)
+    (folder / "small.toml").write_text(f"data = '{folder / 'orl20'}'{SMALL}")
     return run("NumericalExperiments", folder, experiment=str(folder / "small.toml"))
+
+
+@pytest.fixture(scope="module")
+def stem(experiments, folder):
+    """What the names of all tables and figures begin with: the photos and the experiment."""
+    (path,) = folder.glob("orl20-*_small.csv")
+    return path.stem
 
 
 def outputs_of(notebook, kind):
@@ -68,28 +81,28 @@ def results_of(notebook):
     return [text for text in outputs_of(notebook, "text/markdown") if text.startswith("**Result.**")]
 
 
-def test_numerical_experiments_write_their_tables(experiments, folder):
-    table = evaluation.load_table(folder / "orl_small.csv")
+def test_numerical_experiments_write_their_tables(folder, stem):
+    table = evaluation.load_table(folder / f"{stem}.csv")
     assert set(table["k"]) == {1, 5, 10}
     assert {"random", "ward", "balanced"} <= set(table["partitioner"])
     assert {"none", "pixel", "eigen", "aam", "cnn", "stylegan", "blur"} <= set(table["anonymizer"])
     assert set(table["seed"]) == {0}
-    attacked = evaluation.load_table(folder / "orl_small_attacks.csv")
+    attacked = evaluation.load_table(folder / f"{stem}_attacks.csv")
     assert set(attacked["anonymizer"]) == {"aam", "none"}
     clear = attacked[(attacked["anonymizer"] == "none") & (attacked["attack"] == "rank-1")]
     assert (clear.loc[clear["recogniser"] == "dlib", "rate"] > 0.9).all()
-    assert len(evaluation.load_table(folder / "orl_small_utility.csv")) > 20
-    versions = evaluation.load_table(folder / "orl_small_versions.csv")
+    assert len(evaluation.load_table(folder / f"{stem}_utility.csv")) > 20
+    versions = evaluation.load_table(folder / f"{stem}_versions.csv")
     assert {"stylegan", "stylegan_adjusted", "stylegan_random_published", "stylegan_tuned"} <= set(
         versions["anonymizer"]
     )
     assert (versions.groupby("anonymizer")["k"].apply(sorted).map(tuple) == (5, 10)).all()
-    distances = evaluation.load_table(folder / "orl_small_clusters_k5.csv")
-    assert (distances.groupby("anonymizer")["row"].apply(sorted).map(len) == 40).all()
-    assert set(distances["anonymizer"]) == {"aam", "stylegan"} and distances["label"].nunique() == 8
-    stats = evaluation.load_table(folder / "orl_small_partitions_k5.csv")
+    distances = evaluation.load_table(folder / f"{stem}_clusters_k5.csv")
+    assert (distances.groupby("anonymizer")["row"].apply(sorted).map(len) == N_PEOPLE).all()
+    assert set(distances["anonymizer"]) == {"aam", "stylegan"} and distances["label"].nunique() == 4
+    stats = evaluation.load_table(folder / f"{stem}_partitions_k5.csv")
     assert set(stats["partitioner"]) == set(table["partitioner"]) - {"-"}
-    assert evaluation.load_table(folder / "orl_small_tuning_k5.csv")["label"].nunique() == 8
+    assert evaluation.load_table(folder / f"{stem}_tuning_k5.csv")["label"].nunique() == 4
 
 
 def test_every_experiment_gives_its_result_in_a_sentence(experiments):
@@ -132,8 +145,7 @@ def write_published(folder):
     means.to_csv(folder / "avg_per_cluster_k5.csv", index=False)
 
 
-@pytest.mark.usefixtures("experiments")
-def test_visualizing_results_writes_its_figures(folder):
+def test_visualizing_results_writes_its_figures(folder, stem):
     write_published(folder / "published")
     notebook = run("VisualizingResults", folder, experiment=str(folder / "small.toml"))
     figures = {path.name for path in (folder / "figures").iterdir()}
@@ -141,10 +153,10 @@ def test_visualizing_results_writes_its_figures(folder):
     ours = ["trade_off", "attacks", "attack_matrix", "utility", "pareto", "tuning_k5", "partitions_k5"]
     looked_at = ["pairwise_k5", "clusters_k5", "generators_k5", "style_mixing"]
     for name in [*over_k, *(f"{name}_published" for name in over_k), *ours, *looked_at]:
-        assert {f"orl_small_{name}.png", f"orl_small_{name}.pdf"} <= figures
+        assert {f"{stem}_{name}.png", f"{stem}_{name}.pdf"} <= figures
     assert len(outputs_of(notebook, "image/png")) == len(figures) / 2
     assert len(outputs_of(notebook, "application/vnd.jupyter.widget-view+json")) == 1
-    with Image.open(folder / "figures" / "orl_small_by_embedding.png") as picture:
+    with Image.open(folder / "figures" / f"{stem}_by_embedding.png") as picture:
         assert round(picture.info["dpi"][0]) == 300
 
 

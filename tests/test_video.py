@@ -566,6 +566,17 @@ def test_a_killed_run_resumes_without_repeating_segments(source, finished, place
     assert not out.with_name("out-private").joinpath("ledger-search").exists()
 
 
+def test_a_known_face_is_not_given_to_another_track(clips):
+    """A face is searched where it is expected, but another one that was found before has come there."""
+    clip = clips["crossing.mp4"]
+    image, box = clip.frames[0], clip.marks[0][1]
+    near = video.searching._search_near(image, box, np.zeros((0, 4)))
+    assert tracks.shared_area(box, near.box[None])[0] > 0.5
+    assert video.searching._search_near(image, box, near.box[None]) is None
+    other = clip.marks[0][0]
+    np.testing.assert_array_equal(video.searching._search_near(image, box, other[None]).box, near.box)
+
+
 @pytest.fixture(scope="module")
 def alone(orl, tmp_path_factory):
     """A short clip of one person."""

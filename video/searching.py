@@ -314,13 +314,12 @@ def _refine_all(
             continue
         found = []
         for frame in frames:
-            new: list[tuple[int, Spot]] = []
+            taken = known[1][slice(*np.searchsorted(known[0], [frame.number, frame.number + 1]))]
             for track, box in tasks.get(frame.number, ()):
-                spot = _search_near(frame.image, box)
-                taken = np.array([other.box for _, other in new]).reshape(-1, 4)
-                if spot is not None and not (shared_area(spot.box, taken) > _COVERED).any():
-                    new.append((track, spot))
-            found += [(frame.number, track, spot) for track, spot in new]
+                spot = _search_near(frame.image, box, taken)
+                if spot is not None:
+                    found.append((frame.number, track, spot))
+                    taken = np.vstack([taken, spot.box])
             for row in by_frame.get(frame.number, ()):
                 _save_still(folder, row, frame.image, known[1][row], float(known[2][row]))
         arrays = _as_arrays([(frame, spot) for frame, _, spot in found])
@@ -329,8 +328,8 @@ def _refine_all(
         )
 
 
-def _search_near(image: np.ndarray, box: np.ndarray) -> Spot | None:
-    """Search a face, finely, near the place where it is expected."""
+def _search_near(image: np.ndarray, box: np.ndarray, taken: np.ndarray) -> Spot | None:
+    """Search a face, finely, near the place where it is expected, but not one of the known faces `taken` (n, 4)."""
     size = max(float((box[2:] - box[:2]).mean()), 1.0)
     middle, half = (box[:2] + box[2:]) / 2, _SQUARE * size / 2
     low = np.clip(np.floor(middle - half), 0, image.shape[1::-1]).astype(int)
@@ -340,7 +339,11 @@ def _search_near(image: np.ndarray, box: np.ndarray) -> Spot | None:
     part = _brightened(image[low[1] : high[1], low[0] : high[0]])
     spots = detection.find_upright(part, float(np.clip(_FACE_PIXELS / size, 0.1, 4.0)))
     spots = [replace(spot, box=spot.box + np.tile(low, 2), landmarks=spot.landmarks + low) for spot in spots]
-    near = [spot for spot in spots if is_near(box, spot.box)]
+    near = [
+        spot
+        for spot in spots
+        if is_near(box, spot.box) and not (shared_area(spot.box, taken) > _COVERED).any()
+    ]
     return max(near, key=lambda spot: spot.score, default=None)
 
 
