@@ -5,7 +5,7 @@
                                                   # only the people that `stylegan train --mixtures` held out
 
 One photo of each person, clusters of similar people (Ward, dlib). Prints for each k: the share of surrogates with a
-face; mean distance to the members by dlib's descriptor; difference of the skin tone from the members' mean in degrees;
+face; mean distance to the members by dlib's descriptor, and by faceres, where it is installed; difference of the skin tone from the members' mean in degrees;
 how often the sex and the age group that most members seem to have are kept; sharpness of the face, as drawn and
 reduced to a height of 128 pixels. For more than 50 people also how near the people that the network draws from random z
 are to single people.
@@ -25,6 +25,7 @@ import anonymizer
 import datasets
 import detection
 import embedding
+import recognisers
 import stylegan
 import utils
 from datasets import Faces
@@ -51,20 +52,26 @@ def majority(values: np.ndarray) -> object:
     return found[counts.argmax()] if 2 * counts.max() > len(values) else None
 
 
+def mean_distance(
+    recogniser: str, faces: Faces, drawn: Faces, clusters: list[np.ndarray], found: np.ndarray
+) -> float:
+    """Mean distance of the surrogates that have a face to their members."""
+    describe = recognisers.prepare(recogniser, faces)
+    known, own = describe(faces), describe(drawn)
+    return float(np.mean([np.linalg.norm(known[clusters[i]] - own[i], axis=1).mean() for i in found]))
+
+
 def measure(faces: Faces, images: list[np.ndarray], clusters: list[np.ndarray], photos: FaceReadings) -> dict:
     """Compare the surrogate of each cluster with its members."""
     drawn, small = FaceReadings(images), FaceReadings([_on_tile(image) for image in images])
-    descriptors = embedding.embed(faces, "dlib")
-    own = embedding.embed(drawn.faces, "dlib")
     found = np.flatnonzero(drawn.found)
-    distances, tones, kept = [], [], {"sex": [], "age": []}
+    tones, kept = [], {"sex": [], "age": []}
     readings = {
         "sex": (drawn.sexes, photos.sexes),
         "age": (_age_groups(drawn.ages), _age_groups(photos.ages)),
     }
     for i in found:
         members = clusters[i]
-        distances.append(np.linalg.norm(descriptors[members] - own[i], axis=1).mean())
         tones.append(abs(drawn.tones[i] - np.nanmean(photos.tones[members])))
         for name, (ours, theirs) in readings.items():
             wanted = majority(theirs[members])
@@ -72,7 +79,10 @@ def measure(faces: Faces, images: list[np.ndarray], clusters: list[np.ndarray], 
                 kept[name].append(ours[i] == wanted)
     return {
         "found": drawn.found.mean(),
-        "distance": np.mean(distances),
+        "distance": mean_distance("dlib", faces, drawn.faces, clusters, found),
+        "faceres": mean_distance("faceres", faces, drawn.faces, clusters, found)
+        if "faceres" in recognisers.available()
+        else np.nan,
         "tone": np.nanmean(tones),
         "sex": np.mean(kept["sex"]),
         "age": np.mean(kept["age"]),
