@@ -5,10 +5,10 @@
                                                   # only the people that `stylegan train --mixtures` held out
 
 One photo of each person, clusters of similar people (Ward, dlib). Prints for each k: the share of surrogates with a
-face; mean distance to the members by dlib's descriptor, and by faceres, where it is installed; difference of the skin tone from the members' mean in degrees;
-how often the sex and the age group that most members seem to have are kept; sharpness of the face, as drawn and
-reduced to a height of 128 pixels. For more than 50 people also how near the people that the network draws from random z
-are to single people.
+face; mean distance to the members by dlib's descriptor and, if it is installed, by that of faceres; difference of the
+skin tone from the members' mean in degrees; how often the sex and the age group that most members seem to have are
+kept; sharpness of the face, as drawn and reduced to a height of 128 pixels. For more than 50 people also how near the
+people that the network draws from random z are to single people.
 """
 
 import argparse
