@@ -330,7 +330,7 @@ def test_commands_of_the_suite_take_these_flags(path):
         words = [module]
         printed = help_of(module)
         assert printed is not None, command
-        if rest and re.search(rf"(?m)^    {re.escape(rest[0])}\b", printed) and help_of(module, rest[0]):
+        if rest and re.search(rf"(?m)^ *{re.escape(rest[0])}\b", printed) and help_of(module, rest[0]):
             words, printed = [module, rest[0]], help_of(module, rest[0])
         for flag in (word for word in rest if word.startswith("--")):
             assert re.search(rf"{re.escape(flag)}\b(?!-)", printed), f"{' '.join(words)} has no {flag}"
