@@ -570,11 +570,19 @@ def test_a_known_face_is_not_given_to_another_track(clips):
     """A face is searched where it is expected, but another one that was found before has come there."""
     clip = clips["crossing.mp4"]
     image, box = clip.frames[0], clip.marks[0][1]
-    near = video.searching._search_near(image, box, np.zeros((0, 4)))
+    nobody = np.zeros((0, 4))
+    near = video.searching._search_near(image, box[None], 0, nobody)
     assert tracks.shared_area(box, near.box[None])[0] > 0.5
-    assert video.searching._search_near(image, box, near.box[None]) is None
+    assert video.searching._search_near(image, box[None], 0, near.box[None]) is None
     other = clip.marks[0][0]
-    np.testing.assert_array_equal(video.searching._search_near(image, box, other[None]).box, near.box)
+    np.testing.assert_array_equal(
+        video.searching._search_near(image, box[None], 0, other[None]).box, near.box
+    )
+    # Two faces are expected side by side: what is found belongs to the one that it fits best.
+    beside = np.stack([box + [20, 0, 20, 0], box])
+    assert video.searching._search_near(image, beside[:1], 0, nobody) is not None
+    assert video.searching._search_near(image, beside, 0, nobody) is None
+    np.testing.assert_array_equal(video.searching._search_near(image, beside, 1, nobody).box, near.box)
 
 
 @pytest.fixture(scope="module")

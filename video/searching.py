@@ -21,7 +21,7 @@ import detection
 import utils
 from detection import Spot
 from video.streams import TICK, Frame, count_frames, read_frames
-from video.tracks import Course, Track, boxes_at, follow, is_near, link, shared_area
+from video.tracks import Course, Track, boxes_at, follow, link, nearest, shared_area
 
 #: Frames per segment.
 SEGMENT = 96
@@ -315,8 +315,10 @@ def _refine_all(
         found = []
         for frame in frames:
             taken = known[1][slice(*np.searchsorted(known[0], [frame.number, frame.number + 1]))]
-            for track, box in tasks.get(frame.number, ()):
-                spot = _search_near(frame.image, box, taken)
+            here = tasks.get(frame.number, ())
+            expected = np.array([box for _, box in here])
+            for i, (track, _) in enumerate(here):
+                spot = _search_near(frame.image, expected, i, taken)
                 if spot is not None:
                     found.append((frame.number, track, spot))
                     taken = np.vstack([taken, spot.box])
@@ -328,8 +330,20 @@ def _refine_all(
         )
 
 
-def _search_near(image: np.ndarray, box: np.ndarray, taken: np.ndarray) -> Spot | None:
-    """Search a face, finely, near the place where it is expected, but not one of the known faces `taken` (n, 4)."""
+def _search_near(image: np.ndarray, expected: np.ndarray, wanted: int, taken: np.ndarray) -> Spot | None:
+    """Search a face, finely, near the place where it is expected.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (h, w, 3)
+    expected : ndarray, shape (t, 4)
+        Where faces are expected on this frame.
+    wanted : int
+        Which of them to search; what fits another one better is not this face.
+    taken : ndarray, shape (n, 4)
+        Faces that are known already.
+    """
+    box = expected[wanted]
     size = max(float((box[2:] - box[:2]).mean()), 1.0)
     middle, half = (box[:2] + box[2:]) / 2, _SQUARE * size / 2
     low = np.clip(np.floor(middle - half), 0, image.shape[1::-1]).astype(int)
@@ -342,7 +356,7 @@ def _search_near(image: np.ndarray, box: np.ndarray, taken: np.ndarray) -> Spot 
     near = [
         spot
         for spot in spots
-        if is_near(box, spot.box) and not (shared_area(spot.box, taken) > _COVERED).any()
+        if nearest(spot.box, expected) == wanted and not (shared_area(spot.box, taken) > _COVERED).any()
     ]
     return max(near, key=lambda spot: spot.score, default=None)
 

@@ -140,9 +140,10 @@ def _costs(expected: np.ndarray, gaps: np.ndarray, boxes: np.ndarray) -> np.ndar
     return np.where((apart < reach) & (factor < _SIZES), apart + np.log(factor), _IMPOSSIBLE)
 
 
-def is_near(box: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two boxes (4,) can show one face on frames that are not far apart."""
-    return _costs(box[None], np.array([_A_FEW]), other[None])[0, 0] < _IMPOSSIBLE
+def nearest(box: np.ndarray, expected: np.ndarray) -> int | None:
+    """Which of the boxes (t, 4), expected from frames that are not far apart, a box (4,) fits best; None if none."""
+    costs = _costs(expected, np.full(len(expected), _A_FEW), box[None])[:, 0]
+    return int(costs.argmin()) if costs.min() < _IMPOSSIBLE else None
 
 
 def _circles(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
