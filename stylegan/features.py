@@ -216,6 +216,12 @@ def describe(pictures: tf.Tensor, transforms: tf.Tensor, n_halvings: int = 0) ->
     return descriptor_network()(chips)
 
 
+def distances(drawn: tf.Tensor, transforms: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    """Distances of the first of some images, (b, h, w, 3 or 1) in -1..1, from wanted descriptors (n, 128): (n,)."""
+    found = describe((drawn[: wanted.shape[0]] + 1) * 127.5, transforms)
+    return tf.norm(found - wanted + 1e-6, axis=1)
+
+
 def describe_faces(pictures: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Describe the faces in many images, uint8 (n, h, w, 3 or 1), with landmarks (n, 68, 2): (n, 128)."""
     found = []

@@ -328,8 +328,7 @@ class MixtureTrainer(SharpenedTraining):
         if strength:
             total += strength * strength_loss(strengths(drawn), strengths(pictures), self.weights, quantile)
         if weight:
-            found = features.describe((drawn[: wanted.shape[0]] + 1) * 127.5, transforms)
-            total += weight * tf.reduce_mean(tf.norm(found - wanted + 1e-6, axis=1))
+            total += weight * tf.reduce_mean(features.distances(drawn, transforms, wanted))
         return loss, total
 
     def _broadcast(self, codes):

@@ -201,8 +201,7 @@ class AutoDecoder(SharpenedTraining):
         weight, quantile = SHARP_DETAIL if sharpened else (s.strength, s.quantile)
         total = loss + weight * strength_loss(strengths(drawn), strengths(pictures), self.weights, quantile)
         if featured:
-            found = features.describe((drawn[: wanted.shape[0]] + 1) * 127.5, transforms)
-            total += s.features * tf.reduce_mean(tf.norm(found - wanted + 1e-6, axis=1))
+            total += s.features * tf.reduce_mean(features.distances(drawn, transforms, wanted))
         return loss, total
 
     def clip(self, gradients: dict[str, list]) -> dict[str, list]:
