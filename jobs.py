@@ -98,8 +98,12 @@ def _registries() -> tuple[dict, ...]:
     )  # fmt: skip
 
 
+@utils.one_thread
 def _run(entries: list[dict], number: int, function: Callable, arguments: tuple) -> tuple[int, object]:
-    """Call a function after registering the caller's entries, which a new process does not have."""
+    """Call a function after registering the caller's entries, which a new process does not have.
+
+    In one thread in this process, too: sums that are rounded otherwise can move a landmark by a pixel.
+    """
     from joblib.externals.loky import process_executor
 
     process_executor._MAX_MEMORY_LEAK_SIZE = _WORKER_BYTES

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -142,7 +142,10 @@ class StyleMixing(Surrogates):
         import stylegan
 
         self.network_path = Path(stylegan.bundled_for(faces) if network is None else network)
-        self.network = stylegan.load_network(self.network_path)
+        # Loading explains why a file is missing.
+        content = self.network_path.read_bytes() if self.network_path.is_file() else b""
+        self._network_key = utils.content_key(content)
+        self.network = _shared_network(self.network_path, self._network_key)
         n_layers = self.network.num_layers
         if photo_layers is None:
             sides = np.repeat(self.network.architecture.resolutions, 2)  # two layers per resolution
@@ -154,7 +157,7 @@ class StyleMixing(Surrogates):
 
     def _options(self) -> dict:
         return {
-            "network": utils.content_key(self.network_path.read_bytes()),
+            "network": self._network_key,
             "codes": self.codes,
             "mix": [self.mix, self.as_published, self.strength, self.threshold, self._seed],
             "photo_layers": self.photo_layers,
@@ -209,8 +212,8 @@ class StyleMixing(Surrogates):
             return found.reshape(len(rows), -1)
 
         if others:
-            files = [self.network_path.read_bytes(), path.read_bytes()]
-            place = f"codes-{utils.content_key(*files, self.code_key())[:16]}"
+            made_by = utils.content_key(self._network_key, path.read_bytes(), self.code_key())
+            place = f"codes-{made_by[:16]}"
             places = [utils.content_key(keys[i], self.landmarks[i]) for i in others]
             found = utils.cached_batches(place, places, encode, "encoding faces (stylegan)", _BATCH)
             codes[others] = np.reshape(found, (-1, *shape))
@@ -299,6 +302,14 @@ class StyleMixing(Surrogates):
 
 def _key(members: np.ndarray, weights: np.ndarray) -> tuple:
     return (members.tobytes(), weights.tobytes())
+
+
+@lru_cache(maxsize=2)
+def _shared_network(path: Path, key: str):
+    """Load a network once for all models that use the same file: to prepare it for drawing takes a second."""
+    import stylegan
+
+    return stylegan.load_network(path)
 
 
 def _beside(network: Path, what: str) -> Path:

@@ -80,7 +80,6 @@ class CacheStore:
 
     def __init__(self, name: str):
         self.path = cache_folder("stores") / f"{name}.sqlite"
-        self._run(lambda connection: None)
 
     def _run(self, work: Callable[[sqlite3.Connection], object]):
         """Return ``work(connection)``; replace a damaged file by a new one."""
@@ -118,6 +117,8 @@ class CacheStore:
 
     def put(self, entries: dict[str, bytes]) -> None:
         """Add or replace entries in one transaction."""
+        if not entries:
+            return
         insert = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
         sealed = [(key, value + _seal(key, value)) for key, value in entries.items()]
         self._run(lambda connection: connection.executemany(insert, sealed))

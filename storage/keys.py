@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ import numpy as np
 
 import storage
 from storage.arrays import _PLAIN_KINDS
+from storage.cache import cached_json
 
 # Modules that compute no cached values: they read, write, check arguments, run commands or draw.
 _NO_VALUES = ("storage", "utils", "checks", "commands", "datasets", "vizualization")
@@ -137,8 +139,19 @@ def _module_path(name: str) -> Path | None:
 @functools.cache
 def _read_code(path: Path, modified: int) -> tuple[str, list[tuple[str, Path]]]:
     """Return a digest of a module's code, and name and path of the project's modules that it imports."""
-    tree = ast.parse(path.read_bytes())
+    content = path.read_bytes()
     package = ".".join(path.parent.parts[len(storage.ROOT.parts) :])
+    # Parsing all modules takes a second. The digest depends on the version of Python, which may change `ast`.
+    key = content_key(content, package, sys.version, Path(__file__).read_bytes())
+    digest, imports = cached_json("sources", key, lambda: _parse(content, package))
+    names = {name if _module_path(name) else name.rpartition(".")[0] or name for name in imports}
+    paths = {name: _module_path(name) for name in sorted(names) if not name.endswith("__main__")}
+    return digest, [item for item in paths.items() if item[1]]
+
+
+def _parse(content: bytes, package: str) -> tuple[str, list[str]]:
+    """Return a digest of a module's code, and the dotted names of all that it imports."""
+    tree = ast.parse(content)
     imports: set[str] = set()
     pending: list[ast.AST] = [tree]
     while pending:
@@ -150,8 +163,7 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[tuple[str, Path]]]:
                 imports.update(alias.name for alias in node.names)
             case ast.ImportFrom():
                 module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-                names = [f"{module}.{alias.name}" for alias in node.names]
-                imports.update(name if _module_path(name) else module for name in names)
+                imports.update(f"{module}.{alias.name}" for alias in node.names)
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 node.body = [statement for statement in node.body if not _is_docstring(statement)]
                 node.returns = None  # the annotation of a function
@@ -167,8 +179,7 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[tuple[str, Path]]]:
                 node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _HELP]
         pending.extend(ast.iter_child_nodes(node))
     code = ast.dump(tree, annotate_fields=False)
-    paths = {name: _module_path(name) for name in sorted(imports) if not name.endswith("__main__")}
-    return hashlib.sha256(code.encode()).hexdigest(), [item for item in paths.items() if item[1]]
+    return hashlib.sha256(code.encode()).hexdigest(), sorted(imports)
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from joblib.externals.loky import process_executor
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import anonymizer
 import evaluation
@@ -54,6 +55,16 @@ def test_finished_jobs_survive_an_error():
     calls.clear()
     assert run_jobs([job(5)])[0]["square"] == 25
     assert calls == []
+
+
+def most_threads():
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
+def test_a_job_has_one_thread_here_as_in_another_process():
+    """Sums over several threads are rounded otherwise, and a table would depend on where it was computed."""
+    with threadpool_limits(limits=2):
+        assert (most_threads(), run_jobs([Job("threads", "key", most_threads, ())])) == (2, [1])
 
 
 def test_workers_may_hold_the_models_of_many_people(monkeypatch):

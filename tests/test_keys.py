@@ -267,6 +267,13 @@ def test_code_of_an_anonymizer_is_its_own(name):
     assert ("anonymizer/aam.py" in files) == (module == "anonymizer.aam")
 
 
+def test_a_module_is_parsed_once_for_all_processes(project, own_cache, monkeypatch):
+    key = utils.source_key("model")
+    keys._read_code.cache_clear()  # as in another process
+    monkeypatch.setattr(keys, "_parse", lambda *_: pytest.fail("a module was parsed again"))
+    assert utils.source_key("model") == key
+
+
 def test_keys_of_code_are_quick():
     keys._read_code.cache_clear()
     start = time.process_time()

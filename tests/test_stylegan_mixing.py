@@ -78,6 +78,19 @@ def test_mean_of_codes(few, network_path):
     assert np.allclose(model.mixture([1, 2], weights=[3, 1]).code, 3.25)
 
 
+def test_models_share_a_network_until_its_file_changes(few, network_path, tmp_path):
+    path = tmp_path / "network.npz"
+    network = stylegan.load_network(network_path)
+    network.save(path)
+    model = make(few, path)
+    assert make(few, path, mix="random").network is model.network
+    network.average += 1
+    network.save(path)
+    changed = make(few, path)
+    assert np.allclose(changed.network.average, model.network.average + 1)
+    assert changed.fingerprint != model.fingerprint
+
+
 def test_strength_shrinks_towards_the_average(few, network_path):
     assert np.allclose(make(few, network_path, strength=0.5).mixture([2]).code, 3)
     assert np.allclose(make(few, network_path, strength=0).mixture([5]).code, 2)
