@@ -16,7 +16,7 @@ STAMP := .venv/installed-$(FLAVOUR)
 PY := .venv/bin/python
 NOTEBOOKS := NumericalExperiments Partitioning VisualizingResults app
 # Results show photos: only their owner can read them.
-RUN_NOTEBOOK = umask 077 && ANONFACES_QUIET=1 $(PY) -m papermill --no-log-output --progress-bar --cwd .
+RUN_NOTEBOOK = umask 077 && ANONFACES_QUIET=1 $(PY) -m papermill --no-log-output --progress-bar --no-request-save-on-cell-execute --cwd .
 
 # Other installations of Python and Jupyter must not provide the modules and the kernel. Compiled modules are kept: without
 # them, each process that imports TensorFlow takes 10 seconds longer.

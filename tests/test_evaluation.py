@@ -83,7 +83,7 @@ def forget(monkeypatch):
         monkeypatch.setattr(measures, "_STORE", f"measures-{name}-{os.getpid()}")
 
     monkeypatch.setattr(releases, "_code_key", lambda: "test")
-    evaluation.utils.CacheStore("sweep-test").path.unlink()
+    evaluation.utils.CacheStore("sweep-test").path.unlink(missing_ok=True)
     return start_anew
 
 

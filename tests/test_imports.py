@@ -8,7 +8,17 @@ import pytest
 import storage
 from storage import keys
 
-SLOW = ["tensorflow", "keras", "sklearn", "numba", "joblib", "matplotlib", "scipy.stats", "onnxruntime"]
+SLOW = [
+    "tensorflow",
+    "keras",
+    "sklearn",
+    "numba",
+    "joblib",
+    "matplotlib",
+    "scipy.optimize",
+    "scipy.stats",
+    "onnxruntime",
+]
 HELP = """\
 import contextlib, io, runpy, sys
 sys.argv = ["command", "--help"]

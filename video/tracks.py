@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 import detection
 
@@ -111,7 +111,9 @@ def _extend(
     expected = np.array([one.expected(frame) for one in known]).reshape(-1, 4)
     cost = _costs(expected, np.array([frame - one.frame for one in known]), boxes[rows])
     pairs = {
-        int(j): int(i) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < _IMPOSSIBLE
+        int(j): int(i)
+        for i, j in zip(*scipy.optimize.linear_sum_assignment(cost), strict=True)
+        if cost[i, j] < _IMPOSSIBLE
     }
     unseen = sorted(set(range(len(known))) - set(pairs.values()))
     around = np.vstack([boxes[rows], expected[unseen]])  # all faces that are or may be here
