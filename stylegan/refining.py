@@ -294,8 +294,7 @@ def _fit_codes(synthesis: Synthesis, photos: TrainingSet, rows: np.ndarray, star
             tape.watch(codes)
             drawn = synthesis(codes, noise)
             loss = tf.cast(tf.shape(codes)[0], tf.float32) * pyramid_loss(drawn - pictures, weights)
-            found = features.describe((drawn + 1) * 127.5, transforms)
-            loss += _FIT_FEATURES * tf.reduce_sum(tf.norm(found - wanted + 1e-6, axis=1))
+            loss += _FIT_FEATURES * tf.reduce_sum(features.distances(drawn, transforms, wanted))
         return tape.gradient(loss, codes)
 
     result = []
