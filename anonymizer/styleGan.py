@@ -306,7 +306,7 @@ def _key(members: np.ndarray, weights: np.ndarray) -> tuple:
 
 @lru_cache(maxsize=2)
 def _shared_network(path: Path, key: str):
-    """Load a network once for all models that use the same file: to prepare it for drawing takes a second."""
+    """Load the network with this content key, once for all models: to prepare it for drawing takes a second."""
     import stylegan
 
     return stylegan.load_network(path)

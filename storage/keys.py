@@ -20,6 +20,9 @@ from storage.cache import cached_json
 # Modules that compute no cached values: they read, write, check arguments, run commands or draw.
 _NO_VALUES = ("storage", "utils", "checks", "commands", "datasets", "vizualization")
 
+# What the digest of a module depends on, beside its code: `_parse`, and `ast`, which versions of Python may change.
+_PARSER = (sys.version, Path(__file__).read_bytes())
+
 # Keywords of argparse that only set displayed text.
 _HELP = {"help", "description", "epilog"}
 
@@ -141,8 +144,7 @@ def _read_code(path: Path, modified: int) -> tuple[str, list[tuple[str, Path]]]:
     """Return a digest of a module's code, and name and path of the project's modules that it imports."""
     content = path.read_bytes()
     package = ".".join(path.parent.parts[len(storage.ROOT.parts) :])
-    # Parsing all modules takes a second. The digest depends on the version of Python, which may change `ast`.
-    key = content_key(content, package, sys.version, Path(__file__).read_bytes())
+    key = content_key(content, package, _PARSER)  # parsing all modules takes a second
     digest, imports = cached_json("sources", key, lambda: _parse(content, package))
     names = {name if _module_path(name) else name.rpartition(".")[0] or name for name in imports}
     paths = {name: _module_path(name) for name in sorted(names) if not name.endswith("__main__")}

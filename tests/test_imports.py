@@ -9,16 +9,8 @@ import storage
 from storage import keys
 
 SLOW = [
-    "tensorflow",
-    "keras",
-    "sklearn",
-    "numba",
-    "joblib",
-    "matplotlib",
-    "scipy.optimize",
-    "scipy.stats",
-    "onnxruntime",
-]
+    "tensorflow", "keras", "sklearn", "numba", "joblib", "matplotlib", "scipy.optimize", "scipy.stats", "onnxruntime",
+]  # fmt: skip
 HELP = """\
 import contextlib, io, runpy, sys
 sys.argv = ["command", "--help"]

@@ -14,7 +14,7 @@ from storage import cache
 
 
 def test_detection_in_threads_equals_that_in_one():
-    images = datasets.load_faces("orl").images[:12, :, ::-1]  # mirrored: nothing of them is cached
+    images = datasets.load_faces("orl").images[:24, :, ::-1]  # mirrored: nothing of them is cached
     images = [np.ascontiguousarray(image) for image in images]
     one_by_one = [detection._detect_row(image) for image in images]
     for _ in range(2):
